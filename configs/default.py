@@ -1,0 +1,138 @@
+"""Every field of an experiment. The other configs start from this one and override what differs.
+
+This config itself is complete but for the data: a source, its path, and the weights.
+"""
+
+import ml_collections
+from ml_collections import config_dict
+
+
+def get_config() -> ml_collections.ConfigDict:
+    config = ml_collections.ConfigDict()
+
+    # Decides every random choice but the split.
+    config.seed = 0
+    # The single models, in the order of the table: plot, poster, poster_grey.
+    config.encoders = ("plot", "poster", "poster_grey")
+
+    data = config.data = ml_collections.ConfigDict()
+    # talk (movies.csv and posters/), mmimdb (the extracted archive) or synthetic (embedded).
+    data.source = "talk"
+    # The source's folder.
+    data.path = ""
+    # Where shards and frozen activations are kept; empty: data/ in the working directory. Several
+    # experiments may share one.
+    data.directory = ""
+    # The share of the training movies that validates, where the source has no such part.
+    data.validation_fraction = 0.15
+    # Decides which movies these are, and the folds.
+    data.split_seed = 0
+    # Of the stored posters, in pixels; multiples of 32.
+    data.poster_height = 256
+    data.poster_width = 160
+    # The run stops if a larger share of the posters is unreadable.
+    data.max_bad_fraction = 0.05
+    # Processes that prepare batches; 0 uses threads.
+    data.workers = 0
+    # The arguments of mmgc_jax.data.synthetic.generate.
+    data.synthetic = ml_collections.ConfigDict()
+
+    plot = config.plot = ml_collections.ConfigDict()
+    # Longer plots are cut, in words.
+    plot.max_length = 256
+    # Padded lengths are multiples of this, in words.
+    plot.bucket = 64
+    # Rarer words of the training plots count as unknown.
+    plot.min_count = 2
+    # Number of word ids, at most.
+    plot.max_vocabulary = 20_000
+    # How words become vectors: word2vec, or unique_map (learned from scratch with the LSTM).
+    plot.vectorisation = "word2vec"
+    vectors = plot.vectors = ml_collections.ConfigDict()
+    # Pretrained vectors in word2vec's format; empty: trained on the plots.
+    vectors.file = ""
+    # Vectors trained on the plots, and where a file is given too, put beside its vectors.
+    vectors.train = True
+    # More plots to train vectors on: CSV files with the columns index,year,title,plot.
+    vectors.unlabelled = ()
+    vectors.dim = 100
+    vectors.window = 5
+    vectors.min_count = 2
+    # Skip-gram, or continuous bag of words.
+    vectors.skip_gram = True
+    vectors.negative = 5
+    vectors.epochs = 10
+    # Of mmgc_jax.models.PlotLSTM.
+    plot.model = ml_collections.ConfigDict()
+    plot.model.hidden = 128
+    plot.model.bidirectional = True
+    plot.model.pooling = "mean_max"
+    plot.model.dropout = 0.5
+    plot.model.word_dropout = 0.1
+    plot.training = _training(epochs=12, batch_size=64, learning_rate=2e-3)
+    # 0 freezes the word vectors.
+    plot.training.learning_rate_scale.words = 0.1
+
+    poster = config.poster = ml_collections.ConfigDict()
+    # VGG16's ImageNet weights, a .npz file; empty: trained from scratch.
+    poster.weights = ""
+    # The first block that trains, block1 to block5, or head. What is below is run once.
+    poster.finetune_from = "block5"
+    # Of the convolutions: float32 or bfloat16.
+    poster.dtype = "float32"
+    # Augmentation; see mmgc_jax.data.posters.augment. Below finetune_from nothing is augmented: it
+    # acts on posters if block1 trains, otherwise on activations, and colour then has no effect.
+    poster.flip = True
+    poster.crop = 0.1
+    poster.colour = 0.1
+    # Of mmgc_jax.models.PosterVGG16.
+    poster.model = ml_collections.ConfigDict()
+    poster.model.widths = (64, 128, 256, 512, 512)
+    poster.model.hidden = ()
+    poster.model.pooling = "mean_max"
+    poster.model.dropout = 0.5
+    # With weights, first the head alone on what the frozen network puts out ...
+    poster.head_training = _training(epochs=15, batch_size=32, learning_rate=1e-3)
+    poster.head_training.weight_decay = 0.1
+    # ... then all from finetune_from on; left out if that is the head.
+    poster.training = _training(epochs=1, batch_size=32, learning_rate=3e-4)
+    poster.training.learning_rate_scale.vgg16 = 0.2
+
+    fusion = config.fusion = ml_collections.ConfigDict()
+    # The encoders whose probabilities are fused.
+    fusion.encoders = ("plot", "poster")
+    # Parts of the training movies; each is predicted by encoders trained on the others.
+    fusion.folds = 3
+    # The share of movies with both modalities that lose one in training.
+    fusion.modality_dropout = 0.2
+    # Of mmgc_jax.models.LateFusion.
+    fusion.model = ml_collections.ConfigDict()
+    fusion.model.hidden = 64
+    fusion.model.dropout = 0.3
+    fusion.training = _training(epochs=40, batch_size=64, learning_rate=1e-3)
+
+    return config
+
+
+def _training(epochs: int, batch_size: int, learning_rate: float) -> ml_collections.ConfigDict:
+    training = ml_collections.ConfigDict()
+    # At most; see patience.
+    training.epochs = epochs
+    training.batch_size = batch_size
+    # Epochs without a better macro AUC on validation after which training stops.
+    training.patience = 3
+    # The peak of the schedule.
+    training.learning_rate = learning_rate
+    # Factors of it for parts of the parameters, by top-level name; 0 freezes a part.
+    training.learning_rate_scale = config_dict.ConfigDict()
+    # The share of the steps in which the learning rate rises from zero.
+    training.warmup = 0.1
+    training.weight_decay = 1e-2
+    # Gradients are scaled down to this norm.
+    training.clip_norm = 1.0
+    # Weight of a genre's positives: (negatives / positives) to this power. 0 weighs all alike.
+    training.class_weight = 0.0
+    # In steps.
+    training.log_every = 10
+    training.checkpoint_every = 200
+    return training

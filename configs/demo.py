@@ -1,0 +1,44 @@
+"""The embedded corpus: from nothing to the table, without any download.
+
+python -m mmgc_jax.main --workdir=runs/demo
+"""
+
+import ml_collections
+
+from mmgc_jax.configs import default
+
+
+def get_config() -> ml_collections.ConfigDict:
+    config = default.get_config()
+
+    config.data.source = "synthetic"
+    config.data.poster_height = 64
+    config.data.poster_width = 32
+    config.data.synthetic = ml_collections.ConfigDict(
+        {"seed": 0, "train": 2400, "validation": 400, "test": 1000}
+    )
+
+    config.plot.max_length = 192
+    config.plot.model.hidden = 32
+    config.plot.model.dropout = 0.2
+    config.plot.model.word_dropout = 0.0
+    config.plot.vectors.dim = 32
+    config.plot.vectors.epochs = 20
+    config.plot.training.epochs = 15
+    config.plot.training.learning_rate = 1e-2
+    config.plot.training.learning_rate_scale.words = 1.0
+
+    # A narrow VGG, from scratch.
+    config.poster.finetune_from = "block1"
+    config.poster.flip = False
+    config.poster.crop = 0.0
+    config.poster.colour = 0.0
+    config.poster.model.widths = (16, 32, 32, 64, 64)
+    config.poster.model.hidden = (64,)
+    config.poster.model.dropout = 0.1
+    config.poster.training.epochs = 10
+    config.poster.training.learning_rate = 2e-3
+    config.poster.training.learning_rate_scale.vgg16 = 1.0
+
+    config.fusion.folds = 2
+    return config

@@ -1,0 +1,1 @@
+"""Movie genres from plots and posters, in JAX and Flax."""

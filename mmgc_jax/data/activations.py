@@ -1,0 +1,103 @@
+"""Activations of the frozen part of a network: run once per poster, kept on disk."""
+
+import dataclasses
+import hashlib
+import json
+import logging
+import os
+import pathlib
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from mmgc_jax.data import pipeline
+from mmgc_jax.files import write_text
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class ActivationExamples:
+    """Batches of cached activations: `images` <dtype>[batch, height, width, channels].
+
+    Attributes:
+      file: as written by `cache`.
+      row_of: the row of each movie of the corpus, <int64>[movies].
+      dtype: of the activations.
+    """
+
+    file: pathlib.Path
+    row_of: np.ndarray
+    dtype: str
+
+    def __call__(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        rows = np.load(self.file, mmap_mode="r").view(jnp.dtype(self.dtype))
+        return {"images": rows[self.row_of[indices]]}
+
+
+def key_of(params, **settings) -> str:
+    """A hash of the frozen parameters and of all else that decides the activations.
+
+    Args:
+      params: tree of arrays.
+      **settings: such as image size, colour, dtype and last block.
+
+    Returns:
+      16 hexadecimal digits.
+    """
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for path, array in jax.tree_util.tree_leaves_with_path(params):
+        digest.update(jax.tree_util.keystr(path).encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def cache(
+    file: pathlib.Path,
+    frozen: Callable[[Mapping], jax.Array],
+    batches: pipeline.Batches,
+    workers: int = 0,
+) -> None:
+    """Writes the activations of all movies of `batches`, one row each, in their fixed order.
+
+    A run that was interrupted goes on where it was. The file appears under its name when whole.
+
+    Args:
+      file: a `.npy` file; nothing is done if it is there.
+      frozen: the jitted frozen part, batch -> <float>[batch, height, width, channels].
+      batches: one unshuffled epoch.
+      workers: processes that prepare batches.
+    """
+    if file.exists():
+        logger.info("Frozen activations found: %s", file)
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial, progress = file.with_suffix(".partial"), file.with_suffix(".progress")
+    first = frozen(batches[0])
+    shape = (batches.num_movies, *first.shape[1:])
+    done = int(progress.read_text()) if progress.exists() and partial.exists() else 0
+    rows = np.lib.format.open_memmap(partial, "r+" if done else "w+", first.dtype, shape)
+    rows = rows.view(first.dtype)  # bfloat16 comes back from a file as plain bytes
+    logger.info("Frozen activations of %d posters, %d of them done: %s",
+                 batches.num_movies, done, file)  # fmt: skip
+
+    size = first.shape[0]
+    if done < batches.num_movies:
+        done -= done % size  # whole batches, should their size have changed
+    bar = tqdm(total=len(batches), initial=done // size, desc="activations", unit="batch",
+               disable=None)  # fmt: skip
+    left = () if done == batches.num_movies else pipeline.iterate(batches, done // size, workers)
+    for batch in left:
+        real = int(batch["mask"].sum())
+        rows[done : done + real] = np.asarray(frozen(batch))[:real]
+        done += real
+        rows.flush()
+        write_text(progress, str(done))
+        bar.update()
+    bar.close()
+    del rows
+    os.replace(partial, file)
+    progress.unlink()

@@ -1,0 +1,257 @@
+"""Shards to batches: the corpus in memory but for its posters, and Grain to bring the batches.
+
+An *examples* object turns movie indices into a batch of arrays: `examples(indices) -> dict`. There
+is one for each kind of input. `Batches` decides which indices form which batch, from a seed alone,
+so that the n-th batch of a run is always the same one, however often the run was interrupted.
+"""
+
+import bisect
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import grain
+import ml_collections
+import numpy as np
+import tensorflow_datasets as tfds
+
+from mmgc_jax.data import posters, splits, text
+from mmgc_jax.data.builder import Movies
+from mmgc_jax.data.movies import GENRES
+
+# Plots of similar length share a batch; they are sought among this many batches of shuffled movies.
+_BATCHES_SORTED_TOGETHER = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Corpus:
+    """All movies of an experiment; a movie is known by its index, 0 to n - 1.
+
+    Attributes:
+      ids: of the movies, n strings.
+      plots: n strings, empty where there is none.
+      labels: <float32>[n, 24].
+      has_plot: <bool>[n].
+      has_poster: <bool>[n].
+      split: for `train`, `validation` and perhaps `test`, the indices of its movies.
+      records: n records of the shards, from which posters are read.
+    """
+
+    ids: Sequence[str]
+    plots: Sequence[str]
+    labels: np.ndarray
+    has_plot: np.ndarray
+    has_poster: np.ndarray
+    split: Mapping[str, np.ndarray]
+    records: Sequence[Mapping]
+
+
+def load_corpus(builder: Movies, data: ml_collections.ConfigDict) -> Corpus:
+    """Reads all but the posters; holds out a validation part if the source has none of its own.
+
+    Args:
+      builder: a built dataset.
+      data: the `data` part of an experiment's config.
+    """
+    sizes = {name: builder.info.splits[name].num_examples for name in builder.info.splits}
+    records = _Records(builder, tuple(sizes))
+    ids, plots, labels, has_poster = [], [], np.zeros((len(records), len(GENRES)), np.float32), []
+    for index in range(len(records)):
+        record = records[index]
+        ids.append(record["id"].decode())
+        plots.append(record["plot"].decode())
+        labels[index, record["genres"]] = 1
+        has_poster.append(record["has_poster"])
+
+    ends = np.cumsum(list(sizes.values()))
+    split = {name: np.arange(end - sizes[name], end) for name, end in zip(sizes, ends)}
+    if "validation" not in split:
+        train = split["train"]
+        strata = np.column_stack([labels, has_poster])[train]
+        kept, held = splits.hold_out(strata, data.validation_fraction, data.split_seed)
+        split |= {"train": train[kept], "validation": train[held]}
+    return Corpus(
+        ids=ids,
+        plots=plots,
+        labels=labels,
+        has_plot=np.array([bool(plot.strip()) for plot in plots]),
+        has_poster=np.array(has_poster, bool),
+        split=split,
+        records=records,
+    )
+
+
+class _Records:
+    """The records of several splits, one after the other."""
+
+    def __init__(self, builder: Movies, names: Sequence[str]):
+        decoders = {"poster": tfds.decode.SkipDecoding()}
+        self._sources = builder.as_data_source(split=list(names), decoders=decoders)
+        self._ends = np.cumsum([len(source) for source in self._sources]).tolist()
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def __getitem__(self, index: int) -> Mapping:
+        source = bisect.bisect_right(self._ends, index)
+        return self._sources[source][int(index) - (self._ends[source - 1] if source else 0)]
+
+
+@dataclasses.dataclass(frozen=True)
+class PlotExamples:
+    """Batches of plots: `tokens` <int32>[batch, length] and `lengths` <int32>[batch].
+
+    Attributes:
+      plots: ids of the words of each movie, <int32>[length] each.
+      bucket: padded lengths are multiples of this.
+    """
+
+    plots: Sequence[np.ndarray]
+    bucket: int
+
+    @functools.cached_property
+    def lengths(self) -> np.ndarray:
+        return np.array([len(plot) for plot in self.plots], np.int32)
+
+    def __call__(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        tokens, lengths = text.pad([self.plots[index] for index in indices], self.bucket)
+        return {"tokens": tokens, "lengths": lengths}
+
+
+@dataclasses.dataclass(frozen=True)
+class PosterExamples:
+    """Batches of posters, decoded from the shards: `images` <uint8>[batch, height, width, 3]."""
+
+    records: Sequence[Mapping]
+    height: int
+    width: int
+
+    def __call__(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        images = [self.records[index]["poster"] for index in indices]
+        return {
+            "images": np.stack([posters.decode(image, self.height, self.width) for image in images])
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class ArrayExamples:
+    """Batches of rows of arrays that are in memory, by name."""
+
+    arrays: Mapping[str, np.ndarray]
+
+    def __call__(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        return {name: array[indices] for name, array in self.arrays.items()}
+
+
+class Batches:
+    """A sequence of batches over some movies: every movie once an epoch, the last batch padded.
+
+    A batch holds what `examples` gives, and `labels` <float32>[batch, 24], `indices`
+    <int32>[batch] and `mask` <float32>[batch], 1 for a movie and 0 for padding, which repeats the
+    batch's first movie.
+    """
+
+    def __init__(
+        self,
+        examples: Callable[[np.ndarray], dict[str, np.ndarray]],
+        labels: np.ndarray,
+        indices: np.ndarray,
+        batch_size: int,
+        *,
+        shuffle_seed: int | None = None,
+        epochs: int = 1,
+    ):
+        """Makes no batch yet.
+
+        Args:
+          examples: turns movie indices into arrays. If it has `lengths`, movies of similar length
+            share a batch.
+          labels: <float32>[movies of the corpus, 24].
+          indices: the movies to go through.
+          batch_size: of every batch.
+          shuffle_seed: decides the order of each epoch; None keeps one fixed order.
+          epochs: how often to go through the movies.
+
+        Raises:
+          ValueError: if there is no movie.
+        """
+        if not len(indices):
+            raise ValueError("no movies to make batches of")
+        self._examples = examples
+        self._labels = labels
+        self._indices = np.asarray(indices)
+        self._batch_size = batch_size
+        self._shuffle_seed = shuffle_seed
+        self._epochs = epochs
+        self._planned: tuple[int, list[np.ndarray]] | None = None
+
+    @property
+    def num_movies(self) -> int:
+        return len(self._indices)
+
+    @property
+    def num_movies_in_corpus(self) -> int:
+        return len(self._labels)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return math.ceil(len(self._indices) / self._batch_size)
+
+    def __len__(self) -> int:
+        return self.steps_per_epoch * self._epochs
+
+    def __getitem__(self, step: int) -> dict[str, np.ndarray]:
+        if not 0 <= step < len(self):
+            raise IndexError(f"step {step} of {len(self)}")
+        epoch, position = divmod(int(step), self.steps_per_epoch)
+        planned = self._planned  # one read: threads share it
+        if planned is None or planned[0] != epoch:
+            self._planned = planned = (epoch, self._plan(epoch))
+        members = planned[1][position]
+        missing = self._batch_size - len(members)
+        indices = np.concatenate([members, np.repeat(members[:1], missing)])
+        mask = np.ones(self._batch_size, np.float32)
+        mask[len(members) :] = 0
+        return self._examples(indices) | {
+            "labels": self._labels[indices],
+            "indices": indices.astype(np.int32),
+            "mask": mask,
+        }
+
+    def _plan(self, epoch: int) -> list[np.ndarray]:
+        """The movies of each batch of one epoch."""
+        order, size = self._indices, self._batch_size
+        lengths = getattr(self._examples, "lengths", None)
+        if self._shuffle_seed is None:
+            if lengths is not None:
+                order = order[np.argsort(lengths[order], kind="stable")]
+            return [order[start : start + size] for start in range(0, len(order), size)]
+
+        rng = np.random.default_rng([self._shuffle_seed, epoch])
+        order = rng.permutation(order)
+        if lengths is not None:
+            chunk = size * _BATCHES_SORTED_TOGETHER
+            chunks = [order[start : start + chunk] for start in range(0, len(order), chunk)]
+            order = np.concatenate([c[np.argsort(lengths[c], kind="stable")] for c in chunks])
+        batches = [order[start : start + size] for start in range(0, len(order), size)]
+        if lengths is not None:
+            rng.shuffle(batches)
+        return batches
+
+
+def iterate(batches: Batches, start: int = 0, workers: int = 0) -> Iterator[dict[str, np.ndarray]]:
+    """Brings batches ahead of their use, from a position on.
+
+    Args:
+      batches: the whole sequence.
+      start: the first step wanted; a run that stopped after n steps goes on with start=n.
+      workers: processes that prepare batches; 0 uses two threads of this process.
+    """
+    dataset = grain.MapDataset.source(batches)[start:].to_iter_dataset(
+        grain.ReadOptions(num_threads=0 if workers else 2, prefetch_buffer_size=0 if workers else 4)
+    )
+    if workers:
+        options = grain.MultiprocessingOptions(num_workers=workers)
+        dataset = dataset.mp_prefetch(options)
+    return iter(dataset)

@@ -1,0 +1,211 @@
+"""The embedded corpus: plots from a small grammar, posters drawn with Pillow, and the best AUC.
+
+Each genre is present in a movie on its own, with a fixed probability. A present genre leaves a
+*cue* in the plot (a sentence that names two of its words) and in the poster (its figure, in its
+colour) with probabilities that differ from genre to genre; an absent genre leaves a false cue now
+and then. Even genres show better in the plot, odd ones in the poster.
+
+Genres are independent and cues are independent given the genre, so Bayes' rule gives the exact
+probability of a genre from the cues alone. `true_probabilities` returns it; its AUC is the best
+that any model can reach, up to the chance of one sample.
+"""
+
+import dataclasses
+import io
+from collections.abc import Iterator
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from mmgc_jax.data.movies import GENRES, Movie
+
+POSTER_HEIGHT, POSTER_WIDTH = 256, 128
+_CELL = 32  # pixels; 8 rows of 4 cells hold the figures of all 24 genres at once
+
+_PREVALENCE = 0.15
+_TRUE_CUE = {"strong": 0.85, "weak": 0.45}  # P(cue | genre), in its better and its worse modality
+_FALSE_CUE = {"strong": 0.04, "weak": 0.12}  # P(cue | no genre)
+_NO_PLOT, _NO_POSTER = 0.05, 0.15
+
+_CUE_WORDS = {
+    "Action": "explosion chase gunfight", "Adventure": "treasure expedition jungle",
+    "Animation": "cartoon puppet sketch", "Biography": "memoir childhood legacy",
+    "Comedy": "prank joke blunder", "Crime": "heist mobster robbery",
+    "Documentary": "interview footage archive", "Drama": "grief betrayal regret",
+    "Family": "puppy grandmother holiday", "Fantasy": "dragon wizard spell",
+    "Film-Noir": "blackmail cigarette raincoat", "History": "empire treaty dynasty",
+    "Horror": "ghost scream crypt", "Music": "guitar rehearsal concert",
+    "Musical": "chorus ballroom tapdance", "Mystery": "clue riddle disappearance",
+    "News": "headline broadcast reporter", "Romance": "kiss wedding sweetheart",
+    "Sci-Fi": "spaceship robot galaxy", "Short": "vignette glimpse anecdote",
+    "Sport": "boxer championship coach", "Thriller": "hostage conspiracy ambush",
+    "War": "battalion trench soldier", "Western": "sheriff saloon rancher",
+}  # fmt: skip
+_WHO = (
+    "a doctor", "the widow", "two brothers", "an old sailor", "the mayor", "a student",
+    "her neighbour",
+)  # fmt: skip
+_WHERE = (
+    "in the city",
+    "near the border",
+    "by the sea",
+    "on a farm",
+    "one winter",
+    "far from home",
+)
+# Both words of a cue are its genre's, so that word vectors can learn which words belong together.
+_CUE_PATTERNS = (
+    "{who} cannot forget the {cue} and the {also} {where} .",
+    "{where} , {who} is drawn into a {cue} with a {also} .",
+    "everything changes for {who} after the {cue} of the {also} .",
+    "a {cue} and a {also} bring {who} together {where} .",
+)
+_PLAIN_PATTERNS = (
+    "{who} lives quietly {where} .",
+    "{who} meets {other} {where} .",
+    "{where} , {who} waits for {other} .",
+    "{who} and {other} must decide what to do .",
+)
+_COLOURS = ((214, 60, 50), (60, 150, 70), (60, 90, 200), (225, 175, 40))
+_FIGURES = ("disc", "square", "triangle", "cross", "ring", "bars")
+
+
+@dataclasses.dataclass(frozen=True)
+class Cues:
+    """What a movie shows of each genre.
+
+    Attributes:
+      plot: <bool>[24], or None for a movie without a plot.
+      poster: <bool>[24], or None for a movie without a poster.
+    """
+
+    plot: np.ndarray | None
+    poster: np.ndarray | None
+
+
+def generate(
+    seed: int = 0, train: int = 2000, validation: int = 500, test: int = 1000
+) -> dict[str, Iterator[tuple[Movie, Cues]]]:
+    """Generates the corpus.
+
+    Args:
+      seed: the same seed gives the same movies.
+      train: number of movies in that split.
+      validation: likewise.
+      test: likewise.
+
+    Returns:
+      For each split, an iterator over its movies and their cues. Ids are `<split>-<number>`.
+    """
+    sizes = {"train": train, "validation": validation, "test": test}
+    return {
+        split: _generate_split([seed, number], split, size)
+        for number, (split, size) in enumerate(sizes.items())
+    }
+
+
+def _generate_split(seed: list[int], split: str, size: int) -> Iterator[tuple[Movie, Cues]]:
+    for number in range(size):
+        yield _movie(np.random.default_rng([*seed, number]), f"{split}-{number}")
+
+
+def cue_rates(modality: str) -> tuple[np.ndarray, np.ndarray]:
+    """P(cue | genre) and P(cue | no genre), each <float64>[24], of `plot` or `poster`."""
+    better = np.arange(len(GENRES)) % 2 == (modality == "poster")
+    return (
+        np.where(better, _TRUE_CUE["strong"], _TRUE_CUE["weak"]),
+        np.where(better, _FALSE_CUE["strong"], _FALSE_CUE["weak"]),
+    )
+
+
+def true_probabilities(cues: Cues, modalities=("plot", "poster")) -> np.ndarray:
+    """P(genre | cues), <float64>[24], by Bayes' rule from the modalities that the movie has.
+
+    Args:
+      cues: of one movie.
+      modalities: which of its cues may be looked at.
+    """
+    log_odds = np.full(len(GENRES), np.log(_PREVALENCE / (1 - _PREVALENCE)))
+    for modality in modalities:
+        seen = getattr(cues, modality)
+        if seen is not None:
+            true, false = cue_rates(modality)
+            log_odds += np.where(seen, np.log(true / false), np.log((1 - true) / (1 - false)))
+    return 1 / (1 + np.exp(-log_odds))
+
+
+def _movie(rng: np.random.Generator, movie_id: str) -> tuple[Movie, Cues]:
+    present = rng.random(len(GENRES)) < _PREVALENCE
+    cues = {}
+    for modality in ("plot", "poster"):
+        true, false = cue_rates(modality)
+        cues[modality] = rng.random(len(GENRES)) < np.where(present, true, false)
+    lacks = rng.random()
+    if lacks < _NO_PLOT:
+        cues["plot"] = None
+    elif lacks < _NO_PLOT + _NO_POSTER:
+        cues["poster"] = None
+    movie = Movie(
+        id=movie_id,
+        title=f"The {rng.choice(list(_CUE_WORDS.values())).split()[0].title()} of {movie_id}",
+        year=int(rng.integers(1930, 2020)),
+        plot=None if cues["plot"] is None else _write_plot(rng, cues["plot"]),
+        poster=None if cues["poster"] is None else _draw_poster(rng, cues["poster"]),
+        genres=tuple(genre for genre, there in zip(GENRES, present) if there),
+    )
+    return movie, Cues(**cues)
+
+
+def _write_plot(rng: np.random.Generator, cues: np.ndarray) -> str:
+    """A sentence for each cue, among two to five that say nothing, in random order."""
+    words = [_CUE_WORDS[genre].split() for genre, seen in zip(GENRES, cues) if seen]
+    sentences = [(rng.choice(_CUE_PATTERNS), *rng.permutation(three)[:2]) for three in words]
+    sentences += [(rng.choice(_PLAIN_PATTERNS), "", "") for _ in range(rng.integers(2, 6))]
+    return " ".join(
+        pattern.format(
+            cue=cue,
+            also=also,
+            who=rng.choice(_WHO),
+            other=rng.choice(_WHO),
+            where=rng.choice(_WHERE),
+        )
+        for pattern, cue, also in (sentences[n] for n in rng.permutation(len(sentences)))
+    )
+
+
+def _draw_poster(rng: np.random.Generator, cues: np.ndarray) -> bytes:
+    """A pale ground with the figure of each cue in a cell of its own, as PNG."""
+    ground = tuple(int(value) for value in rng.integers(200, 256, 3))
+    picture = Image.new("RGB", (POSTER_WIDTH, POSTER_HEIGHT), ground)
+    draw = ImageDraw.Draw(picture)
+    columns = POSTER_WIDTH // _CELL
+    cells = rng.permutation(columns * (POSTER_HEIGHT // _CELL))
+    for genre in np.flatnonzero(cues):
+        row, column = divmod(int(cells[genre]), columns)
+        x, y = column * _CELL + rng.integers(0, 5), row * _CELL + rng.integers(0, 5)
+        _draw_figure(draw, int(x), int(y), _CELL - 4, genre)
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _draw_figure(draw: ImageDraw.ImageDraw, x: int, y: int, size: int, genre: int) -> None:
+    figure = _FIGURES[genre // len(_COLOURS)]
+    colour = _COLOURS[genre % len(_COLOURS)]
+    box = (x, y, x + size - 1, y + size - 1)
+    third = size // 3
+    if figure == "disc":
+        draw.ellipse(box, fill=colour)
+    elif figure == "square":
+        draw.rectangle(box, fill=colour)
+    elif figure == "triangle":
+        draw.polygon([(x, box[3]), (box[2], box[3]), (x + size // 2, y)], fill=colour)
+    elif figure == "cross":
+        draw.rectangle((x + third, y, box[2] - third, box[3]), fill=colour)
+        draw.rectangle((x, y + third, box[2], box[3] - third), fill=colour)
+    elif figure == "ring":
+        draw.ellipse(box, outline=colour, width=size // 4)
+    else:
+        for bar in range(3):
+            top = y + bar * 2 * size // 5
+            draw.rectangle((x, top, box[2], top + size // 5), fill=colour)

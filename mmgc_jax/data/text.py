@@ -1,0 +1,76 @@
+"""Plots: tokens, vocabulary, padding and length buckets."""
+
+import collections
+import json
+import pathlib
+import re
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+PADDING_ID, UNKNOWN_ID = 0, 1
+_SPECIAL = 2
+
+_TOKEN = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
+
+
+def tokenize(plot: str) -> list[str]:
+    """Lowercase words and numbers; punctuation is dropped, an apostrophe inside a word stays."""
+    return _TOKEN.findall(plot.lower().replace("’", "'"))
+
+
+class Vocabulary:
+    """Words and their ids: 0 is padding, 1 any unknown word, 2 the most frequent one, and so on."""
+
+    def __init__(self, words: Sequence[str]):
+        self.words = tuple(words)
+        self._ids = {word: number for number, word in enumerate(self.words, start=_SPECIAL)}
+
+    def __len__(self) -> int:
+        return len(self.words) + _SPECIAL
+
+    @classmethod
+    def from_plots(
+        cls, plots: Iterable[Sequence[str]], min_count: int, max_size: int
+    ) -> "Vocabulary":
+        """The most frequent words of tokenized plots; equally frequent ones in alphabetical order.
+
+        Args:
+          plots: tokens of each plot, of the training part only.
+          min_count: rarer words are left out.
+          max_size: the largest number of ids, the two special ones included.
+        """
+        counts = collections.Counter(word for plot in plots for word in plot)
+        kept = sorted((-n, word) for word, n in counts.items() if n >= min_count)
+        return cls([word for _, word in kept[: max_size - _SPECIAL]])
+
+    @classmethod
+    def load(cls, path) -> "Vocabulary":
+        """Reads what `save` wrote."""
+        return cls(json.loads(pathlib.Path(path).read_text(encoding="utf-8")))
+
+    def save(self, path) -> None:
+        """Writes the words as a JSON list."""
+        pathlib.Path(path).write_text(json.dumps(self.words, ensure_ascii=False), encoding="utf-8")
+
+    def encode(self, tokens: Sequence[str], max_length: int) -> np.ndarray:
+        """The ids of the first `max_length` tokens, <int32>[tokens]."""
+        return np.array([self._ids.get(word, UNKNOWN_ID) for word in tokens[:max_length]], np.int32)
+
+
+def pad(sequences: Sequence[np.ndarray], bucket: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pads sequences of ids to one length, a multiple of `bucket`, so that few shapes occur.
+
+    Args:
+      sequences: <int32>[length] each.
+      bucket: the result's length is the smallest multiple of it that holds the longest sequence.
+
+    Returns:
+      tokens <int32>[batch, length] and the true lengths <int32>[batch].
+    """
+    lengths = np.array([len(sequence) for sequence in sequences], np.int32)
+    padded_length = max(1, -(-int(lengths.max(initial=0)) // bucket)) * bucket
+    tokens = np.full((len(sequences), padded_length), PADDING_ID, np.int32)
+    for row, sequence in zip(tokens, sequences):
+        row[: len(sequence)] = sequence
+    return tokens, lengths

@@ -1,0 +1,289 @@
+"""The single models: plot and poster, each trained on all training movies and out of fold."""
+
+import functools
+import logging
+import pathlib
+import zlib
+from collections.abc import Callable
+
+import jax
+import ml_collections
+import numpy as np
+
+from mmgc_jax import checkpoints, evaluate, train
+from mmgc_jax.data import activations, movies, pipeline, posters, text
+from mmgc_jax.files import write_beside
+from mmgc_jax.models import VGG16, PlotLSTM, PosterVGG16
+from mmgc_jax.pretrained import vgg16, word2vec
+
+logger = logging.getLogger(__name__)
+
+MODALITY = {"plot": "plot", "poster": "poster", "poster_grey": "poster"}
+FIRST_BLOCK = {"block1": 1, "block2": 2, "block3": 3, "block4": 4, "block5": 5, "head": 6}
+_HEAD = FIRST_BLOCK["head"]
+
+
+def present_for(corpus: pipeline.Corpus, stage: str) -> np.ndarray:
+    """Which movies have what a stage looks at, <bool>[movies of the corpus]."""
+    return corpus.has_plot if MODALITY[stage] == "plot" else corpus.has_poster
+
+
+def genre_frequencies(corpus: pipeline.Corpus) -> np.ndarray:
+    """The share of training movies that have each genre, <float32>[24]."""
+    return corpus.labels[corpus.split["train"]].mean(axis=0)
+
+
+def seed_of(config: ml_collections.ConfigDict, name: str) -> int:
+    """A seed of its own for each training of an experiment."""
+    return zlib.crc32(f"{config.seed}/{name}".encode()) >> 1
+
+
+def train_plot(
+    config: ml_collections.ConfigDict,
+    workdir: pathlib.Path,
+    corpus: pipeline.Corpus,
+    folds: np.ndarray,
+) -> dict[str, np.ndarray]:
+    """Trains the plot encoder.
+
+    Args:
+      config: of the experiment.
+      workdir: gets vocabulary, word vectors and checkpoints.
+      corpus: the movies.
+      folds: <int64>[movies of the corpus], -1 for those that do not train.
+
+    Returns:
+      As `_train_encoder`.
+    """
+    settings = config.plot
+    tokens = [text.tokenize(plot) for plot in corpus.plots]
+    rows = corpus.split["train"]
+    vocabulary = text.Vocabulary.from_plots(
+        (tokens[row] for row in rows), settings.min_count, settings.max_vocabulary
+    )
+    write_beside(workdir / "vocabulary.json", vocabulary.save)
+    table = _word_vectors(config, workdir, vocabulary, [tokens[row] for row in rows])
+    examples = pipeline.PlotExamples(
+        [vocabulary.encode(plot, settings.max_length) for plot in tokens], settings.bucket
+    )
+    model = plot_model(config, len(vocabulary), None if table is None else table.shape[1])
+    params = model.init(
+        jax.random.key(seed_of(config, "plot")), np.zeros((1, 8), np.int32), np.ones(1, np.int32)
+    )["params"]
+    if table is not None:
+        params["words"]["embedding"] = table
+    return _train_encoder(
+        config, workdir, corpus, folds, "plot",
+        fit_one=lambda fit, name, indices: fit(
+            name, indices, examples, train.make_apply(model, ("tokens", "lengths")), params,
+            settings.training,
+        ),
+    )  # fmt: skip
+
+
+def plot_model(
+    config: ml_collections.ConfigDict, vocabulary_size: int, embedding_dim: int | None
+) -> PlotLSTM:
+    """The plot encoder of a config; embedding_dim None takes `config.plot.vectors.dim`."""
+    return PlotLSTM(
+        vocabulary_size=vocabulary_size,
+        embedding_dim=embedding_dim or config.plot.vectors.dim,
+        **config.plot.model,
+    )
+
+
+def _word_vectors(config, workdir, vocabulary, plots) -> np.ndarray | None:
+    """Vectors of the vocabulary, <float32>[words, dim], kept in the working directory.
+
+    None where they are learned from scratch.
+    """
+    settings = config.plot.vectors
+    if config.plot.vectorisation == "unique_map":
+        return None
+    file = workdir / "word_vectors.npy"
+    if file.exists():
+        return np.load(file, allow_pickle=False)
+    tables = []
+    if settings.file:
+        tables.append(word2vec.align(word2vec.read(settings.file), vocabulary, config.seed)[0])
+    if settings.train:
+        for table in settings.unlabelled:
+            plots = plots + [text.tokenize(m.plot) for m in movies.read_csv(table) if m.plot]
+        logger.info("Word2Vec: training on %d plots.", len(plots))
+        trained = word2vec.train(plots, settings, config.seed)
+        tables.append(word2vec.align(trained, vocabulary, config.seed)[0])
+    table = np.concatenate(tables, axis=1)
+    write_beside(file, lambda beside: np.save(beside, table))
+    return table
+
+
+def train_poster(
+    config: ml_collections.ConfigDict,
+    workdir: pathlib.Path,
+    corpus: pipeline.Corpus,
+    folds: np.ndarray,
+    stage: str,
+    cache: pathlib.Path,
+) -> dict[str, np.ndarray]:
+    """Trains a poster encoder: with ImageNet weights the head first, then from a block on.
+
+    A head that starts at random would spoil the pretrained blocks below it before it has learned
+    anything (arXiv 2202.10054).
+
+    Args:
+      config: of the experiment.
+      workdir: gets the checkpoints.
+      corpus: the movies.
+      folds: <int64>[movies of the corpus], -1 for those that do not train.
+      stage: `poster` or `poster_grey`.
+      cache: folder for frozen activations.
+
+    Returns:
+      As `_train_encoder`.
+    """
+    settings, grey = config.poster, stage == "poster_grey"
+    first_block = FIRST_BLOCK[settings.finetune_from]
+    size = (config.data.poster_height, config.data.poster_width)
+    params = poster_model(config, grey).init(
+        jax.random.key(seed_of(config, stage)), np.zeros((1, *size, 3), np.uint8)
+    )["params"]
+    examples = pipeline.PosterExamples(corpus.records, *size)
+    outputs = None
+    if settings.weights:
+        network = params["vgg16"] = vgg16.load(settings.weights, grey, settings.model.widths)
+        frozen = {name: layer for name, layer in network.items() if block_of(name) < first_block}
+        freeze = functools.partial(_frozen_activations, config, corpus, cache, grey, network)
+        if frozen:
+            checkpoints.save(workdir / "checkpoints" / stage / "frozen", 0, {"vgg16": frozen}, {})
+            params["vgg16"] = {name: network[name] for name in network if name not in frozen}
+            examples = freeze(examples, 1, first_block - 1)
+        outputs = examples if first_block == _HEAD else freeze(examples, first_block, 5)
+    if first_block == _HEAD:
+        del params["vgg16"]
+
+    def augment(key, batch):
+        images = posters.augment(
+            key,
+            batch["images"],
+            flip=settings.flip,
+            crop=settings.crop,
+            colour=settings.colour if first_block == 1 else 0.0,
+        )
+        return batch | {"images": images}
+
+    apply = train.make_apply(poster_model(config, grey, first_block), ("images",), augment)
+    apply_head = train.make_apply(poster_model(config, grey, _HEAD), ("images",))
+
+    def fit_one(fit, name, indices):
+        start = params
+        if outputs is not None:
+            head = {"head": params["head"]}
+            trained = fit(
+                f"{name}/head", indices, outputs, apply_head, head, settings.head_training
+            )
+            if first_block == _HEAD:
+                return trained
+            start = params | trained[2]
+        return fit(name, indices, examples, apply, start, settings.training)
+
+    return _train_encoder(config, workdir, corpus, folds, stage, fit_one)
+
+
+def block_of(layer: str) -> int:
+    """The number of the block that a layer of VGG16 belongs to."""
+    return FIRST_BLOCK[layer.split("_")[0]]
+
+
+def poster_model(
+    config: ml_collections.ConfigDict, grey: bool, first_block: int = 1
+) -> PosterVGG16:
+    """A poster encoder of a config, whole or from a block on."""
+    return PosterVGG16(
+        first_block=first_block, grey=grey, dtype=config.poster.dtype, **config.poster.model
+    )
+
+
+def _frozen_activations(
+    config, corpus, cache, grey, network, examples, first_block, last_block
+) -> activations.ActivationExamples:
+    """What frozen blocks make of each poster, from the disk; computed if it is not there."""
+    dtype = config.poster.dtype
+    key = activations.key_of(
+        {name: layer for name, layer in network.items() if block_of(name) <= last_block},
+        size=[config.data.poster_height, config.data.poster_width],
+        grey=grey,
+        dtype=dtype,
+    )
+    file = cache / f"block{last_block}-{'grey' if grey else 'colour'}-{key}.npy"
+    blocks = VGG16(first_block, last_block, grey, config.poster.model.widths, dtype=dtype)
+    params = {n: layer for n, layer in network.items() if first_block <= block_of(n) <= last_block}
+
+    @jax.jit
+    def run_frozen(images):
+        return blocks.apply({"params": params}, images)[f"block{last_block}_pool"]
+
+    with_poster = np.flatnonzero(corpus.has_poster)
+    batches = pipeline.Batches(
+        examples, corpus.labels, with_poster, config.poster.training.batch_size
+    )
+    activations.cache(file, lambda batch: run_frozen(batch["images"]), batches, config.data.workers)
+    row_of = np.zeros(len(corpus.ids), np.int64)
+    row_of[with_poster] = np.arange(len(with_poster))
+    return activations.ActivationExamples(file, row_of, dtype)
+
+
+def _train_encoder(
+    config, workdir, corpus, folds, stage, fit_one: Callable[..., tuple]
+) -> dict[str, np.ndarray]:
+    """Trains on all training movies, then once for each fold if the stage is fused.
+
+    Args:
+      config: of the experiment.
+      workdir: of the experiment.
+      corpus: the movies.
+      folds: <int64>[movies of the corpus], -1 for those that do not train.
+      stage: the encoder.
+      fit_one: (fit, name, indices) -> what the last `fit` returned; it calls `fit(name, indices,
+        examples, apply, params, training)` once or more.
+
+    Returns:
+      `probabilities` <float32>[movies, 24] of the encoder trained on all training movies, and
+      for a fused stage `out_of_fold` likewise; rows of movies without the modality hold the
+      frequencies of the genres.
+    """
+    present = present_for(corpus, stage)
+    take_part = np.where(present, folds, -1)
+    validation = corpus.split["validation"]
+    validation = validation[present[validation]]
+
+    def predict(examples, apply, params, indices, batch_size, name=""):
+        batches = pipeline.Batches(examples, corpus.labels, indices, batch_size)
+        return evaluate.probabilities(apply, params, batches, config.data.workers, name)
+
+    def fit(name, indices, examples, apply, params, training):
+        run = train.Run(name, workdir, seed_of(config, name), config.data.workers)
+        size = training.batch_size
+        batches = pipeline.Batches(
+            examples, corpus.labels, indices, size, shuffle_seed=run.seed, epochs=training.epochs
+        )
+
+        def validate(p):
+            scores = predict(examples, apply, p, validation, size)
+            return evaluate.headline(corpus.labels[validation], scores[validation])
+
+        weights = train.positive_weights(corpus.labels[indices], training.class_weight)
+        return examples, apply, train.fit(run, apply, params, batches, validate, training, weights)
+
+    def predict_fold(fold: int, others: np.ndarray, members: np.ndarray) -> np.ndarray:
+        trained = fit_one(fit, f"{stage}/fold_{fold}", others)
+        return predict(*trained, members, config[MODALITY[stage]].training.batch_size)
+
+    frequencies = genre_frequencies(corpus)
+    trained = fit_one(fit, stage, np.flatnonzero(take_part >= 0))
+    size = config[MODALITY[stage]].training.batch_size
+    scores = predict(*trained, np.flatnonzero(present), size, f"{stage}: all movies")
+    arrays = {"probabilities": evaluate.fill_absent(scores, present, frequencies)}
+    if stage in config.fusion.encoders:
+        held_out = evaluate.out_of_fold(take_part, predict_fold)
+        arrays["out_of_fold"] = evaluate.fill_absent(held_out, take_part >= 0, frequencies)
+    return arrays

@@ -1,0 +1,9 @@
+"""The one exception that stands for a person's mistake rather than for ours."""
+
+
+class InputError(ValueError):
+    """Something that was given is wrong: a file, a row, a flag, a working directory.
+
+    Its message says what is wrong, where, and what to do. The command lines print it without a
+    traceback and exit with status 2.
+    """

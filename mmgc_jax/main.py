@@ -1,0 +1,69 @@
+"""Runs an experiment: python -m mmgc_jax.main --config=configs/talk.py --workdir=runs/talk
+
+Any field of the config can be overridden: --config.data.path=FOLDER. Run again with the same
+working directory, it goes on where it stopped.
+"""
+
+import logging
+import pathlib
+import sys
+
+import jax
+import ml_collections
+from absl import app, flags
+from absl import logging as absl_logging
+from ml_collections import config_flags
+
+from mmgc_jax import configs, experiment
+from mmgc_jax.errors import InputError
+
+logger = logging.getLogger("mmgc_jax")
+
+
+def define_flags() -> None:
+    """Defines --config and --workdir; overrides of the config's fields are looked up here too."""
+    flags.DEFINE_string(
+        "workdir",
+        None,
+        "Folder for all that the experiment leaves behind; made if it is not there.",
+        required=True,
+    )
+    config_flags.DEFINE_config_file(
+        "config",
+        str(pathlib.Path(configs.__path__[0]) / "demo.py"),
+        "The experiment: a file of configs/, or your own.",
+    )
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"Not a flag: {' '.join(argv[1:])}")
+    # Libraries speak up when something is wrong; this package says what it does.
+    absl_logging.set_verbosity(absl_logging.ERROR)
+    logger.setLevel(logging.INFO)
+    logger.info("%d device(s): %s", jax.device_count(), jax.devices()[0].device_kind)
+    try:
+        experiment.run(_config(), flags.FLAGS.workdir)
+    except InputError as error:
+        _exit(error)
+
+
+def _config() -> ml_collections.ConfigDict:
+    try:
+        return flags.FLAGS.config.lock()
+    except OSError as error:  # the file could not be loaded; its first use tells why
+        raise InputError(f"--config: {error}") from error
+
+
+def _exit(error: Exception) -> None:
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    try:
+        define_flags()
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        # An override of a field that the config does not have, or of another type.
+        _exit(InputError(f"--config: {error}"))
+    app.run(main)

@@ -1,0 +1,88 @@
+"""Fusion: one vector of probabilities from several."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+# Probabilities are kept this far from 0 and 1 before their logits are taken.
+_MARGIN = 1e-4
+
+
+class LateFusion(nn.Module):
+    """A fully connected network over the encoders' genre probabilities.
+
+    An encoder whose modality the movie lacks says how frequent each genre is, which is all one
+    knows without looking; a flag for each encoder tells the network so.
+
+    The probabilities enter as logits. The network's output is added to a weighted sum of them,
+    whose weights are trained too, one for each encoder and genre: for independent evidence the
+    plain sum is right, but for a constant (a product of experts), and the network learns what is to
+    be corrected.
+
+    Attributes:
+      hidden: size of the hidden layer.
+      dropout: rate before the hidden layer and after it.
+      num_genres: number of logits.
+    """
+
+    hidden: int = 64
+    dropout: float = 0.3
+    num_genres: int = 24
+
+    @nn.compact
+    def __call__(
+        self, probabilities: jax.Array, present: jax.Array, *, train: bool = False
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Computes genre logits.
+
+        Args:
+          probabilities: <float32>[batch, encoders, num_genres], in [0, 1].
+          present: <float32>[batch, encoders], 1 where the movie has the modality, otherwise 0.
+          train: whether dropout is on; it then needs the random stream `dropout`.
+
+        Returns:
+          logits <float32>[batch, num_genres], and `embedding` <float32>[batch, hidden].
+        """
+        clipped = jnp.clip(probabilities, _MARGIN, 1 - _MARGIN)
+        logits = jnp.log(clipped) - jnp.log1p(-clipped)
+        weights = self.param("weights", nn.initializers.ones, logits.shape[1:])
+
+        x = jnp.concatenate([logits.reshape(logits.shape[0], -1), present], axis=-1)
+        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        embedding = nn.relu(nn.Dense(self.hidden, name="dense")(x))
+        x = nn.Dropout(self.dropout, deterministic=not train)(embedding)
+        correction = nn.Dense(self.num_genres, kernel_init=nn.initializers.zeros, name="genres")(x)
+        return jnp.sum(logits * weights, axis=1) + correction, {"embedding": embedding}
+
+
+def drop_modalities(
+    key: jax.Array,
+    probabilities: jax.Array,
+    present: jax.Array,
+    frequencies: jax.Array,
+    rate: float,
+) -> tuple[jax.Array, jax.Array]:
+    """Takes one modality away from some of the movies that have several.
+
+    Without this, a network trained on movies that all have a plot would never learn what to do
+    without one.
+
+    Args:
+      key: a random key.
+      probabilities: <float32>[batch, encoders, genres].
+      present: <float32>[batch, encoders].
+      frequencies: <float32>[genres], put in place of what is taken.
+      rate: the share of movies with several modalities that lose one.
+
+    Returns:
+      probabilities and present, changed.
+    """
+    movie_key, modality_key = jax.random.split(key)
+    batch, encoders = present.shape
+    loses = jax.random.bernoulli(movie_key, rate, (batch,)) & (present.sum(axis=1) > 1)
+    which = jax.random.categorical(modality_key, jnp.log(present), axis=1)
+    lost = loses[:, None] & (jnp.arange(encoders) == which[:, None])
+    return (
+        jnp.where(lost[..., None], frequencies, probabilities),
+        jnp.where(lost, 0.0, present),
+    )

@@ -1,0 +1,199 @@
+"""What an experiment ends with: results.json, the table, and figures."""
+
+import json
+import math
+import pathlib
+
+import matplotlib
+import numpy as np
+from sklearn.metrics import roc_curve
+
+from mmgc_jax import metrics
+from mmgc_jax.data.movies import GENRES
+from mmgc_jax.files import write_beside, write_text
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+_NAMES = {
+    "plot": "Plot (LSTM)",
+    "poster": "Poster (VGG16, colour)",
+    "poster_grey": "Poster (VGG16, grey)",
+    "fusion": "Fusion",
+}
+_COLUMNS = (
+    ("auc_macro", "AUC macro"),
+    ("auc_micro", "AUC micro"),
+    ("map", "mAP"),
+    ("f1_micro", "F1 micro"),
+    ("f1_macro", "F1 macro"),
+)
+
+
+def write(workdir: pathlib.Path, results: dict, corpus, stages, present, best) -> dict:
+    """Writes results.json, results.txt and the figures, and prints the table.
+
+    Args:
+      workdir: of the experiment.
+      results: as of `evaluate.evaluate_stages`.
+      corpus: the movies.
+      stages: of each stage, arrays with `probabilities` <float32>[movies, 24].
+      present: of each stage, which movies it can say something about, <bool>[movies].
+      best: of stages whose best reachable probabilities are known, these; otherwise empty.
+
+    Returns:
+      The content of results.json.
+    """
+    for split in results:
+        for stage, scores in best.items():
+            rows = corpus.split[split][present[stage][corpus.split[split]]]
+            figures = metrics.evaluate(corpus.labels[rows], scores[rows], GENRES)
+            results[split][stage]["best_reachable_auc_macro"] = figures["auc_macro"]
+
+    write_text(workdir / "results.json", json.dumps(_without_nan(results), indent=2))
+    text = "\n\n".join(table(split, figures) for split, figures in results.items())
+    write_text(workdir / "results.txt", text + "\n")
+
+    figures = workdir / "figures"
+    split = "test" if "test" in results else "validation"
+    _save(draw_auc_per_genre(results[split], split), figures / "auc_per_genre.png")
+    _save(draw_roc(corpus, stages, present, split), figures / "roc.png")
+    _save(draw_learning_curves(read_metrics(workdir)), figures / "learning_curves.png")
+    print(text, flush=True)
+    return results
+
+
+def table(split: str, results: dict) -> str:
+    """The comparison of one split as text; its last line says what fusion gains."""
+    stages = [stage for stage in _NAMES if stage in results]
+    with_best = any("best_reachable_auc_macro" in results[stage] for stage in stages)
+    header = f"{split:<28}{'movies':>7}" + "".join(f"{title:>11}" for _, title in _COLUMNS)
+    lines = [header + (f"{'best AUC':>11}" if with_best else "")]
+
+    def add(title, figures):
+        row = f"{title:<28}{figures['movies']:>7}"
+        row += "".join(f"{figures[name]:>11.3f}" for name, _ in _COLUMNS)
+        if with_best and "best_reachable_auc_macro" in figures:
+            row += f"{figures['best_reachable_auc_macro']:>11.3f}"
+        lines.append(row)
+
+    lines.append("all movies that have what the model looks at")
+    for stage in stages:
+        add("  " + _NAMES[stage], results[stage])
+    lines.append("movies with both plot and poster")
+    for stage in stages:
+        add("  " + _NAMES[stage], results[stage + "_both"])
+
+    counted = results["fusion_both"]["genres_counted"]
+    lines.append(
+        f"Macro averages run over the genres with a positive and a negative: "
+        f"{results['fusion']['genres_counted']} of {len(GENRES)}; with both, {counted}."
+    )
+    if with_best:
+        lines.append("best AUC: macro AUC of the true probabilities, the most that can be reached.")
+    singles = [stage for stage in stages if stage != "fusion"]
+    strongest = max(singles, key=lambda stage: results[stage + "_both"]["auc_macro"])
+    gain = results["fusion_both"]["auc_macro"] - results[strongest + "_both"]["auc_macro"]
+    lines.append(
+        f"Fusion {'gains' if gain >= 0 else 'loses'} {abs(gain):.3f} macro AUC "
+        f"{'over' if gain >= 0 else 'against'} the best single model, {_NAMES[strongest]}, on the "
+        f"{results['fusion_both']['movies']} movies with both."
+    )
+    return "\n".join(lines)
+
+
+def read_metrics(workdir: pathlib.Path) -> list[dict]:
+    """The lines of metrics.jsonl; of lines for the same step, as after a restart, the last.
+
+    A line cut short by a kill is passed over: its step is run again.
+    """
+    latest = {}
+    file = workdir / "metrics.jsonl"
+    for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        latest[entry["run"], entry["step"], "validation" in entry] = entry
+    return list(latest.values())
+
+
+def draw_learning_curves(entries: list[dict]) -> plt.Figure:
+    """Training loss and validation AUC of every full training, against its epochs."""
+    runs = [run for run in _NAMES if any(entry["run"] == run for entry in entries)]
+    figure, axes = plt.subplots(2, max(1, len(runs)), figsize=(3.2 * max(1, len(runs)), 5),
+                                squeeze=False, sharex="col")  # fmt: skip
+    for column, run in enumerate(runs):
+        training = sorted((e["step"], e["loss"]) for e in entries
+                          if e["run"] == run and "loss" in e)  # fmt: skip
+        validation = sorted((e["step"], e["epoch"], e["validation"]["auc_macro"]) for e in entries
+                            if e["run"] == run and "validation" in e)  # fmt: skip
+        axes[0, column].plot(*zip(*training), linewidth=1)
+        axes[0, column].set_title(_NAMES[run], fontsize=10)
+        if validation:
+            steps, _, auc = zip(*validation)
+            axes[1, column].plot(steps, auc, marker="o", markersize=3)
+            best = int(np.argmax(auc))
+            axes[1, column].annotate(f"{auc[best]:.3f}", (steps[best], auc[best]), fontsize=8,
+                                     xytext=(0, -12), textcoords="offset points",
+                                     ha="center")  # fmt: skip
+        axes[1, column].set_xlabel("step")
+    axes[0, 0].set_ylabel("training loss")
+    axes[1, 0].set_ylabel("validation AUC (macro)")
+    for ax in axes.flat:
+        ax.grid(alpha=0.3)
+    return figure
+
+
+def draw_roc(corpus, stages, present, split: str) -> plt.Figure:
+    """ROC curves over all genres at once (micro), on the movies with both modalities."""
+    rows = corpus.split[split]
+    rows = rows[np.all([present[stage] for stage in stages], axis=0)[rows]]
+    figure, ax = plt.subplots(figsize=(5, 5))
+    for stage, arrays in stages.items():
+        labels, scores = corpus.labels[rows].ravel(), arrays["probabilities"][rows].ravel()
+        auc = metrics.roc_auc(labels, scores)
+        if math.isfinite(auc):
+            false_positives, true_positives, _ = roc_curve(labels, scores)
+            ax.plot(false_positives, true_positives, label=f"{_NAMES[stage]}: {auc:.3f}")
+    ax.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle="--")
+    ax.set(xlabel="false positive rate", ylabel="true positive rate", aspect="equal")
+    ax.set_title(f"ROC, all genres pooled, {len(rows)} {split} movies with both", fontsize=10)
+    ax.legend(title="AUC (micro)", fontsize=8, loc="lower right")
+    ax.grid(alpha=0.3)
+    return figure
+
+
+def draw_auc_per_genre(results: dict, split: str) -> plt.Figure:
+    """One row for each genre, one mark for each stage, on the movies with both modalities."""
+    stages = [stage for stage in _NAMES if stage in results]
+    fused = results["fusion_both"]["per_genre"]
+    genres = sorted(
+        (genre for genre in GENRES if math.isfinite(fused[genre]["auc"])),
+        key=lambda genre: fused[genre]["auc"],
+    )
+    figure, ax = plt.subplots(figsize=(6.5, 7))
+    for stage, marker in zip(stages, "os^D"):
+        values = [results[stage + "_both"]["per_genre"][genre]["auc"] for genre in genres]
+        size = 60 if stage == "fusion" else 28
+        ax.scatter(values, range(len(genres)), marker=marker, s=size, label=_NAMES[stage],
+                   alpha=0.8)  # fmt: skip
+    ax.set_yticks(range(len(genres)), [f"{g} ({fused[g]['positives']})" for g in genres])
+    ax.set_xlabel(f"AUC, {results['fusion_both']['movies']} {split} movies with both "
+                  "(positives in brackets)")  # fmt: skip
+    ax.axvline(0.5, color="grey", linewidth=0.8, linestyle="--")
+    ax.grid(alpha=0.3)
+    ax.legend(fontsize=8, loc="lower right")
+    return figure
+
+
+def _save(figure: plt.Figure, file: pathlib.Path) -> None:
+    write_beside(file, lambda beside: figure.savefig(beside, dpi=150, bbox_inches="tight"))
+    plt.close(figure)
+
+
+def _without_nan(tree):
+    """JSON has no NaN: an undefined figure becomes null."""
+    if isinstance(tree, dict):
+        return {name: _without_nan(value) for name, value in tree.items()}
+    return None if isinstance(tree, float) and not math.isfinite(tree) else tree

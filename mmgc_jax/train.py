@@ -1,0 +1,327 @@
+"""Training: one jitted step and one loop that serve every model."""
+
+import dataclasses
+import json
+import logging
+import os
+import pathlib
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import optax
+from tqdm import tqdm
+
+from mmgc_jax import checkpoints, parallel
+from mmgc_jax.data import pipeline
+from mmgc_jax.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+# apply(params, batch, key) -> logits; key is None where nothing is to be random.
+ApplyFn = Callable[[Any, dict[str, jax.Array], jax.Array | None], jax.Array]
+
+# Where nobody watches, a line this often says how a training goes.
+_SECONDS_BETWEEN_LINES = 20
+
+
+@flax.struct.dataclass
+class TrainState:
+    """All that changes from step to step."""
+
+    step: jax.Array
+    params: Any
+    opt_state: optax.OptState
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One training among those of an experiment, as it appears in files and logs.
+
+    Attributes:
+      name: such as `plot` or `plot/fold_1`.
+      workdir: of the experiment; checkpoints go to `checkpoints/<name>` in it.
+      seed: of shuffling, dropout and augmentation.
+      workers: processes that prepare batches.
+    """
+
+    name: str
+    workdir: pathlib.Path
+    seed: int
+    workers: int = 0
+
+    @property
+    def settings_name(self) -> str:
+        """Where the config has the settings of this training, such as `poster.head_training`."""
+        stage, *_, last = self.name.replace("poster_grey", "poster").split("/") * 2
+        return f"{stage}.{'head_training' if last == 'head' else 'training'}"
+
+    @property
+    def checkpoints(self) -> pathlib.Path:
+        return self.workdir / "checkpoints" / self.name
+
+
+def make_apply(
+    model, inputs: Sequence[str], augment: Callable[[jax.Array, dict], dict] | None = None
+) -> ApplyFn:
+    """The function from parameters and a batch to logits that `fit` and `evaluate` call.
+
+    Args:
+      model: a Flax module that returns (logits, intermediates).
+      inputs: the names of the batch's arrays that the module takes, in order.
+      augment: changes a training batch, from a random key; None leaves it as it is.
+    """
+
+    def apply(params, batch, key):
+        if key is None:
+            return model.apply({"params": params}, *(batch[name] for name in inputs))[0]
+        augment_key, dropout_key = jax.random.split(key)
+        if augment is not None:
+            batch = augment(augment_key, batch)
+        arguments = (batch[name] for name in inputs)
+        variables = {"params": params}
+        return model.apply(variables, *arguments, train=True, rngs={"dropout": dropout_key})[0]
+
+    return apply
+
+
+def multilabel_loss(logits, labels, mask, positive_weights) -> jax.Array:
+    """Binary cross-entropy, averaged over genres and the movies of a padded batch.
+
+    Args:
+      logits: <float32>[batch, genres].
+      labels: <float32>[batch, genres], 0 or 1.
+      mask: <float32>[batch], 0 for padding.
+      positive_weights: <float32>[genres], factors of the loss of a present genre.
+    """
+    losses = optax.sigmoid_binary_cross_entropy(logits, labels)
+    losses = losses * jnp.where(labels > 0, positive_weights, 1)
+    return jnp.sum(losses.mean(axis=-1) * mask) / jnp.maximum(mask.sum(), 1)
+
+
+def positive_weights(labels: np.ndarray, strength: float) -> np.ndarray:
+    """Weights that make rare genres count: (negatives / positives) ** strength.
+
+    Args:
+      labels: <float32>[movies, genres], of the training part.
+      strength: 0 weighs all alike, 1 balances each genre fully.
+
+    Returns:
+      <float32>[genres].
+    """
+    positives = np.maximum(labels.sum(axis=0), 1)
+    return np.float32((np.maximum(len(labels) - positives, 1) / positives) ** strength)
+
+
+def make_optimizer(settings: ml_collections.ConfigDict, steps: int) -> optax.GradientTransformation:
+    """AdamW (arXiv 1711.05101) with warm-up, cosine decay to zero and clipped gradients.
+
+    Weight decay spares vectors: biases and scales.
+
+    Args:
+      settings: `learning_rate`, `warmup` (a share of the steps), `weight_decay`, `clip_norm`, and
+        `learning_rate_scale`: factors for parts of the parameters, by top-level name; a part with
+        factor 0 is frozen and costs nothing.
+      steps: of the whole training.
+    """
+    schedule = optax.warmup_cosine_decay_schedule(
+        init_value=0.0,
+        peak_value=settings.learning_rate,
+        warmup_steps=max(1, round(settings.warmup * steps)),
+        decay_steps=max(2, steps),
+    )
+    scales = settings.learning_rate_scale.to_dict()
+
+    def optimizer(scale: float) -> optax.GradientTransformation:
+        if scale == 0:
+            return optax.set_to_zero()
+        return optax.chain(
+            optax.clip_by_global_norm(settings.clip_norm),
+            optax.adamw(
+                lambda step: scale * schedule(step),
+                weight_decay=settings.weight_decay,
+                mask=lambda params: jax.tree.map(lambda p: p.ndim > 1, params),
+            ),
+        )
+
+    def part_of(params):
+        return {
+            name: jax.tree.map(lambda _, part=name: part if part in scales else "", tree)
+            for name, tree in params.items()
+        }
+
+    return optax.multi_transform(
+        {"": optimizer(1.0)} | {name: optimizer(scale) for name, scale in scales.items()}, part_of
+    )
+
+
+def make_train_step(apply: ApplyFn, optimizer, weights: np.ndarray, key: jax.Array):
+    """The jitted step: (state, batch) -> (state, loss). The state given is used up."""
+
+    def step(state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, jax.Array]:
+        step_key = jax.random.fold_in(key, state.step)
+
+        def loss_of(params):
+            logits = apply(params, batch, step_key)
+            return multilabel_loss(logits, batch["labels"], batch["mask"], weights)
+
+        loss, gradients = jax.value_and_grad(loss_of)(state.params)
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        return TrainState(state.step + 1, params, opt_state), loss
+
+    return jax.jit(step, donate_argnums=0)
+
+
+def fit(
+    run: Run,
+    apply: ApplyFn,
+    params: Any,
+    batches: pipeline.Batches,
+    validate: Callable[[Any], dict[str, float]],
+    settings: ml_collections.ConfigDict,
+    weights: np.ndarray,
+) -> Any:
+    """Trains until the last step, or until validation has not improved for a while.
+
+    Goes on from the latest checkpoint if there is one; steps, batches and random numbers are then
+    the same as without the interruption.
+
+    Args:
+      run: names the training and the place of its checkpoints.
+      apply: the model.
+      params: to begin with.
+      batches: of all epochs.
+      validate: params -> figures, `auc_macro` among them; called at the end of each epoch.
+      settings: those of `make_optimizer`, and `patience`: epochs without improvement after which
+        training stops.
+      weights: as of `positive_weights`.
+
+    Returns:
+      The parameters with the best `auc_macro` on validation.
+
+    Raises:
+      InputError: if the loss is not finite.
+    """
+    mesh = parallel.data_mesh()
+    optimizer = make_optimizer(settings, len(batches))
+    train_step = make_train_step(apply, optimizer, weights, jax.random.key(run.seed))
+    # A copy, since the step uses its state up.
+    params = jax.tree.map(lambda p: jnp.array(p, copy=True), params)
+    state = parallel.replicate(
+        TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params)), mesh
+    )
+    progress = {"best_auc": -1.0, "best_epoch": 0, "done": False}
+    if (restored := checkpoints.restore(run.checkpoints / "latest", state)) is not None:
+        state, progress = restored
+        logger.info("%s: goes on after step %d of %d.", run.name, state.step, len(batches))
+
+    start = int(state.step)
+    if not progress["done"]:
+        reporter = _Reporter(run, batches, start)
+        losses = []
+        for step, batch in enumerate(
+            pipeline.iterate(batches, start, run.workers), start=start + 1
+        ):
+            state, loss = train_step(state, parallel.shard_batch(batch, mesh))
+            losses.append(loss)
+            end_of_epoch = step % batches.steps_per_epoch == 0
+            save = end_of_epoch or step % settings.checkpoint_every == 0
+            if save or step % settings.log_every == 0:
+                reporter.report(step, _mean_loss(run, step, losses))
+                losses = []
+            if end_of_epoch:
+                epoch = step // batches.steps_per_epoch
+                figures = validate(state.params)
+                if figures["auc_macro"] > progress["best_auc"]:
+                    progress |= {"best_auc": figures["auc_macro"], "best_epoch": epoch}
+                    checkpoints.save(run.checkpoints / "best", step, state.params, figures)
+                stalled = epoch - progress["best_epoch"] >= settings.patience
+                progress["done"] = stalled or step == len(batches)
+                reporter.report_validation(step, epoch, figures)
+            if save:
+                checkpoints.save(run.checkpoints / "latest", step, state, progress)
+            if progress["done"]:
+                break
+        reporter.close()
+    return restore_best(run, params)
+
+
+def restore_best(run: Run, like: Any = None) -> Any:
+    """The best parameters of a training; see `fit`.
+
+    Raises:
+      InputError: if there are none.
+    """
+    restored = checkpoints.restore(run.checkpoints / "best", like)
+    if restored is None:
+        raise InputError(f"{run.checkpoints} holds no trained parameters: has {run.name} finished?")
+    return restored[0]
+
+
+def _mean_loss(run: Run, step: int, losses: list[jax.Array]) -> float:
+    values = np.array(jax.device_get(losses))
+    if not np.isfinite(values).all():
+        first = step - len(values) + 1 + int(np.argmin(np.isfinite(values)))
+        raise InputError(
+            f"{run.name}: the loss at step {first} is {values[np.argmin(np.isfinite(values))]}. "
+            "The checkpoint before it is kept. Try, in a new --workdir, a smaller "
+            f"config.{run.settings_name}.learning_rate or clip_norm."
+        )
+    return float(values.mean())
+
+
+class _Reporter:
+    """Tells of a training: a bar if a person watches, otherwise lines; metrics.jsonl always."""
+
+    def __init__(self, run: Run, batches: pipeline.Batches, start: int):
+        self._run = run
+        self._batches = batches
+        self._bar = tqdm(
+            total=len(batches), initial=start, desc=run.name, unit="step", disable=None
+        )
+        self._clock = self._logged = time.monotonic()
+        self._step = start
+
+    def report(self, step: int, loss: float) -> None:
+        now = time.monotonic()
+        steps = step - self._step
+        movies = self._batches.num_movies / self._batches.steps_per_epoch
+        rate = steps * movies / max(now - self._clock, 1e-9)
+        self._clock, self._step = now, step
+        self._bar.update(steps)
+        self._bar.set_postfix(loss=f"{loss:.4f}", movies_per_s=f"{rate:.1f}")
+        if self._bar.disable and now - self._logged > _SECONDS_BETWEEN_LINES:
+            self._logged = now
+            left = (len(self._batches) - step) * movies / rate
+            logger.info("%s: step %d of %d, loss %.4f, %.1f movies/s, at most %.0f s left",
+                         self._run.name, step, len(self._batches), loss, rate, left)  # fmt: skip
+        self._write(step=step, loss=loss, movies_per_second=round(rate, 2))
+
+    def report_validation(self, step: int, epoch: int, figures: dict[str, float]) -> None:
+        self._write(step=step, epoch=epoch, validation=figures)
+        shown = ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
+        epochs = len(self._batches) // self._batches.steps_per_epoch
+        logger.info("%s: epoch %d of at most %d: %s", self._run.name, epoch, epochs, shown)
+        self._clock = time.monotonic()  # validation is not training time
+
+    def close(self) -> None:
+        self._bar.close()
+
+    def _write(self, **fields) -> None:
+        append_metrics(self._run.workdir, {"run": self._run.name, **fields})
+
+
+def append_metrics(workdir: pathlib.Path, fields: dict) -> None:
+    """Adds a line to the working directory's `metrics.jsonl`."""
+    with (workdir / "metrics.jsonl").open("ab+") as file:
+        if file.seek(0, os.SEEK_END):
+            file.seek(-1, os.SEEK_END)
+            if file.read() != b"\n":  # a line cut short by a kill
+                file.write(b"\n")
+        file.write(json.dumps(fields).encode() + b"\n")

@@ -1,0 +1,46 @@
+"""Package metadata of mmgc_jax."""
+
+import pathlib
+
+import setuptools
+
+setuptools.setup(
+    name="mmgc_jax",
+    version="0.1.0",
+    description="Movie genres from plots and posters, in JAX and Flax",
+    long_description=pathlib.Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    # The experiments live in the top-level folder configs/ and are imported as
+    # mmgc_jax.configs, so that an installed package carries them too.
+    packages=[*setuptools.find_packages(include=["mmgc_jax", "mmgc_jax.*"]), "mmgc_jax.configs"],
+    package_dir={"mmgc_jax.configs": "configs"},
+    install_requires=[
+        "absl-py>=2.1",
+        "array_record>=0.5.1",
+        "flax>=0.12",
+        "gensim>=4.4",
+        "grain>=0.2.12",
+        "importlib_resources>=6.0",  # tensorflow-datasets imports it but does not ask for it
+        "iterative-stratification>=0.1.9",
+        # 0.12 would be another minor release of a library whose minor releases break.
+        "jax>=0.10,<0.12",
+        "matplotlib>=3.9",
+        "ml_collections>=1.0",
+        "numpy>=2.0",
+        "optax>=0.2.5",
+        "orbax-checkpoint>=0.11.25",
+        "pillow>=11.0",
+        "scikit-learn>=1.5",
+        "tensorflow-datasets>=4.9.9",
+        "tqdm>=4.66",
+    ],
+    extras_require={
+        "test": ["pytest>=8.0", "ruff>=0.9"],
+        "bench": ["torch>=2.6"],
+        "cuda12": ["jax[cuda12]>=0.10,<0.12"],
+        "cuda13": ["jax[cuda13]>=0.10,<0.12"],
+        "tpu": ["jax[tpu]>=0.10,<0.12"],
+    },
+)

@@ -1,0 +1,336 @@
+import json
+import pathlib
+import re
+
+import numpy as np
+import pytest
+
+from mmgc_jax.data import movies
+from mmgc_jax.errors import InputError
+from tests.conftest import TALK_HEADER, write_talk
+
+REAL_TALK = pathlib.Path(__file__).parents[3] / "shared/data/talk/train"
+GOOD_ROW = ("7", "1999", "A Title", "a plot .", "['Drama']", "6.5")
+
+
+@pytest.fixture
+def read_rows(tmp_path):
+    """Reads rows of cells (of which `GOOD_ROW` is one) as the talk's data."""
+    return lambda *rows: list(movies.read_talk(str(write_talk(tmp_path, rows, {}))))
+
+
+def row_with(**cells):
+    """`GOOD_ROW` with other cells."""
+    return tuple((dict(zip(TALK_HEADER, GOOD_ROW)) | cells).values())
+
+
+def test_genres_are_those_of_the_talk_in_alphabetical_order():
+    assert len(movies.GENRES) == 24
+    assert list(movies.GENRES) == sorted(movies.GENRES)
+    labels = movies.to_labels(("Western", "Action"))
+    assert labels.dtype == np.float32
+    assert np.flatnonzero(labels).tolist() == [0, 23]
+    assert movies.to_labels(()).tolist() == [0] * 24
+
+
+class TestTalk:
+    def test_good_data(self, talk_folder):
+        read = list(movies.read_talk(str(talk_folder)))
+        assert [movie.id for movie in read] == [str(index) for index in range(139, 99, -1)]
+        movie = read[3]
+        assert (movie.title, movie.year, movie.plot) == ("Movie, no. 3", 1953, "word0 word1 word2")
+        assert movie.genres == ("Drama", "War")
+        assert movie.poster == (talk_folder / "posters/136.jpg").read_bytes()
+        assert read[5].poster is None
+
+    def test_the_talks_own_movies(self):
+        if not REAL_TALK.is_dir():
+            pytest.skip(f"{REAL_TALK} is not there: the talk's movies are not part of this project")
+        read = list(movies.read_talk(str(REAL_TALK)))
+        assert len(read) == 5289
+        assert sum(movie.poster is not None for movie in read) == 3571
+        assert all(movie.genres for movie in read)
+        assert (read[0].id, read[0].year) == ("900", 2008)
+        assert read[0].genres == ("Comedy", "Crime", "Horror")
+
+    @pytest.mark.parametrize("plot", ["", "  \n"])
+    def test_empty_plot_is_none(self, read_rows, plot):
+        assert read_rows(row_with(plot=plot))[0].plot is None
+
+    def test_plot_is_kept_as_written(self, read_rows):
+        plot = ' “Čapek” said :\n"no , robots" .'
+        assert read_rows(row_with(plot=plot))[0].plot == plot
+
+    def test_empty_year_is_none(self, read_rows):
+        assert read_rows(row_with(year=""))[0].year is None
+
+    @pytest.mark.parametrize(
+        ("cells", "reason"),
+        [
+            ({"index": " "}, "index is empty"),
+            ({"year": "around 1999"}, "year is not a number: 'around 1999'"),
+            ({"genres": ""}, "not a list literal"),
+            ({"genres": "['Drama'"}, "not a list literal: \"['Drama'\""),
+            ({"genres": "Drama"}, "not a list literal: 'Drama'"),
+            ({"genres": "'Drama'"}, "not a list of strings"),
+            ({"genres": "[3]"}, "not a list of strings"),
+            ({"genres": "{['Drama']}"}, "genres"),
+            ({"genres": "(" * 5000}, "not a list literal"),
+            ({"genres": "[]"}, "no genre"),
+            ({"genres": "['Drama', 'Telenovela']"}, "unknown genre Telenovela; known: Action, "),
+        ],
+    )
+    def test_malformed_cell(self, read_rows, cells, reason):
+        with pytest.raises(InputError) as caught:
+            read_rows(GOOD_ROW, row_with(**{"index": "8", **cells}))
+        message = str(caught.value)
+        assert "movies.csv has 1 bad rows of 2" in message
+        assert f"row 2 (index {cells.get('index', '8')}): " in message
+        assert reason in message
+
+    def test_code_in_a_cell_is_not_executed(self, read_rows, tmp_path):
+        witness = tmp_path / "executed"
+        code = f"__import__('os').system('touch {witness}')"
+        for cell in (code, f"[{code}]", f"['Drama' if {code} else 'Drama']"):
+            with pytest.raises(InputError, match="not a list literal"):
+                read_rows(row_with(genres=cell))
+        assert not witness.exists()
+
+    def test_duplicated_index(self, read_rows):
+        with pytest.raises(InputError, match=r"row 3 \(index 7\): an earlier row has the same"):
+            read_rows(GOOD_ROW, row_with(index="8"), row_with(title="Another"))
+
+    @pytest.mark.parametrize(
+        ("row", "reason"), [(GOOD_ROW[:-1], "fewer cells"), ((*GOOD_ROW, "more"), "more cells")]
+    )
+    def test_wrong_number_of_cells(self, read_rows, row, reason):
+        with pytest.raises(InputError, match=rf"row 1 \(index 7\): {reason}"):
+            read_rows(row)
+
+    def test_many_bad_rows_are_summed_up(self, read_rows):
+        with pytest.raises(InputError) as caught:
+            read_rows(*(row_with(index=str(n), year="?") for n in range(25)))
+        message = str(caught.value)
+        assert "25 bad rows of 25" in message and "and 15 more" in message
+        assert message.count("the year is not a number") == 10
+
+    def test_errors_come_before_the_first_movie(self, tmp_path):
+        folder = write_talk(tmp_path, [GOOD_ROW, row_with(year="?")], {})
+        with pytest.raises(InputError):
+            movies.read_talk(str(folder))
+
+    @pytest.mark.parametrize("column", ["year", "title", "plot", "genres"])
+    def test_missing_column(self, tmp_path, column):
+        folder = write_talk(tmp_path, [GOOD_ROW], {})
+        table = folder / "movies.csv"
+        table.write_text(table.read_text().replace(column, "else", 1))
+        with pytest.raises(InputError, match=rf"movies\.csv lacks the column {column}; it has: "):
+            movies.read_talk(str(folder))
+
+    def test_other_columns_are_passed_over(self, tmp_path):
+        table = tmp_path / "movies.csv"
+        table.write_text("index,year,title,plot,surplus\n7,1999,T,p,x\n")
+        assert [movie.id for movie in movies.read_csv(table)] == ["7"]
+
+    def test_first_column_is_the_index_whatever_its_name(self, tmp_path):
+        table = tmp_path / "movies.csv"
+        table.write_text("\ufeff,year,title,plot\n7,1999,T,p\n", encoding="utf-8")
+        (movie,) = movies.read_csv(table)
+        assert (movie.id, movie.genres, movie.poster) == ("7", None, None)
+
+    def test_not_utf8(self, tmp_path):
+        folder = write_talk(tmp_path, [GOOD_ROW], {})
+        (folder / "movies.csv").write_bytes(
+            "index,year,title,plot,genres\n7,1999,Für".encode("cp1252")
+        )
+        with pytest.raises(InputError, match=r"movies\.csv cannot be read as a UTF-8 CSV file"):
+            movies.read_talk(str(folder))
+
+    def test_a_cell_without_end(self, read_rows):
+        with pytest.raises(InputError, match=r"movies\.csv cannot be read.*field larger"):
+            read_rows(row_with(plot="x" * 1_000_001))
+
+    @pytest.mark.parametrize("missing", ["movies.csv", "posters", "talk"])
+    def test_missing_file(self, talk_folder, missing):
+        path = next(path for path in (talk_folder, *talk_folder.iterdir()) if path.name == missing)
+        path.rename(path.with_name("elsewhere"))
+        with pytest.raises(InputError, match=missing):
+            movies.read_talk(str(talk_folder))
+
+    def test_empty_path(self):
+        with pytest.raises(InputError, match=r"config\.data\.path is ''"):
+            movies.read_talk("")
+
+    @pytest.mark.parametrize("index", ["../x", "sub/../../x", "{root}/x"])
+    def test_index_does_not_lead_out_of_the_posters(self, tmp_path, index):
+        folder = tmp_path / "talk"
+        (folder / "posters" / "sub").mkdir(parents=True)
+        for outside in (folder / "x.jpg", tmp_path / "x.jpg"):
+            outside.write_bytes(b"secret")
+        index = index.format(root=tmp_path)
+        assert pathlib.Path(folder / "posters", f"{index}.jpg").read_bytes() == b"secret"
+        write_talk(folder, [row_with(index=index)], {})
+        (movie,) = movies.read_talk(str(folder))
+        assert movie.poster is None
+
+    def test_index_too_long_for_a_file_name(self, read_rows):
+        assert read_rows(row_with(index="9" * 300))[0].poster is None
+
+    def test_percent_sign_in_the_path(self, tmp_path):
+        folder = write_talk(tmp_path / "100%real", [row_with(year="?")], {})
+        with pytest.raises(InputError, match="100%real"):
+            movies.read_talk(str(folder))
+
+    def test_commas_quotes_and_line_ends_stay_in_their_cell(self, read_rows):
+        title = 'a "b", c\r\nd'
+        assert read_rows(row_with(title=title))[0].title == title
+
+
+class TestMmimdb:
+    @pytest.fixture
+    def write(self, tmp_path):
+        """Writes an archive: id -> fields or raw text, and the ids of each split."""
+
+        def write(files, train=None, dev=(), test=()):
+            folder = tmp_path / "mmimdb"
+            (folder / "dataset").mkdir(parents=True)
+            for movie_id, content in files.items():
+                text = content if isinstance(content, str) else json.dumps(content)
+                (folder / "dataset" / f"{movie_id}.json").write_text(text)
+            split = {"train": list(files) if train is None else train, "dev": dev, "test": test}
+            (folder / "split.json").write_text(json.dumps(split))
+            return folder
+
+        return write
+
+    @staticmethod
+    def read(folder):
+        return {split: list(found) for split, found in movies.read_mmimdb(str(folder)).items()}
+
+    GOOD = {  # noqa: RUF012 (not changed)
+        "title": "A Title",
+        "year": 1999,
+        "plot": ["Short.", "The longest of them.", "Between."],
+        "genres": ["Drama", "War"],
+    }
+
+    def test_good_data(self, write):
+        folder = write(
+            {"0000001": self.GOOD, "0000002": self.GOOD, "0000003": self.GOOD},
+            train=["0000002"], dev=["0000003"], test=["0000001"],
+        )  # fmt: skip
+        (folder / "dataset/0000002.jpeg").write_bytes(b"an image")
+        found = self.read(folder)
+        assert {split: [movie.id for movie in found[split]] for split in found} == {
+            "train": ["0000002"],
+            "validation": ["0000003"],
+            "test": ["0000001"],
+        }
+        (movie,) = found["train"]
+        assert (movie.title, movie.year, movie.genres) == ("A Title", 1999, ("Drama", "War"))
+        assert movie.plot == "The longest of them."
+        assert movie.poster == b"an image"
+        assert found["test"][0].poster is None
+
+    @pytest.mark.parametrize("plot", [[], None, "", [" "]])
+    def test_no_plot(self, write, plot):
+        assert self.read(write({"1": self.GOOD | {"plot": plot}}))["train"][0].plot is None
+
+    def test_missing_title_is_empty(self, write):
+        folder = write({"1": self.GOOD | {"title": None}})
+        assert self.read(folder)["train"][0].title == ""
+
+    def test_movies_left_without_genres_are_passed_over_and_counted(self, write, caplog):
+        files = {str(n): self.GOOD | {"genres": ["Adult"]} for n in range(12)}
+        with caplog.at_level("INFO"):
+            (movie,) = self.read(write(files | {"99": self.GOOD}))["train"]
+        assert movie.id == "99"
+        assert any("12 movies have none of the 24 genres" in line for line in caplog.messages)
+
+    def test_genres_outside_the_24_are_dropped_and_counted(self, write, caplog):
+        genres = ["Reality-TV", "Drama", "Talk-Show", "War", "Game-Show"]
+        with caplog.at_level("INFO"):
+            (movie,) = self.read(write({"1": self.GOOD | {"genres": genres}}))["train"]
+        assert movie.genres == ("Drama", "War")
+        assert any(re.search(r"(?<![\w/-])3 .*genres", line) for line in caplog.messages)
+
+    @pytest.mark.parametrize(
+        ("content", "reason"),
+        [
+            ("{", "1.json is not JSON"),
+            ("[1]", "1.json does not hold a JSON"),
+            ("[" * 100_000, "1.json is not JSON"),
+            (GOOD | {"genres": "Drama"}, "1.json: genres is not a list"),
+            ({"title": "T"}, "1.json: genres is not a list"),
+            (GOOD | {"plot": [None]}, "1.json: plot is not a list of strings"),
+            (GOOD | {"plot": 5}, "1.json: plot is not a list of strings"),
+            (GOOD | {"plot": {"en": "x"}}, "1.json: plot is not a list of strings"),
+        ],
+    )
+    def test_malformed_file(self, write, content, reason):
+        folder = write({"0": self.GOOD, "1": content})
+        with pytest.raises(InputError) as caught:
+            self.read(folder)
+        message = str(caught.value)
+        assert f"{folder} has 1 bad files of 2" in message
+        assert reason in message
+
+    def test_not_utf8(self, write):
+        folder = write({"1": self.GOOD})
+        (folder / "dataset/1.json").write_bytes('{"plot": "für"}'.encode("cp1252"))
+        with pytest.raises(InputError, match=r"1\.json is not JSON"):
+            self.read(folder)
+
+    def test_errors_come_before_the_first_movie(self, write):
+        folder = write({"0": self.GOOD, "1": "{"}, train=["0"], dev=["1"])
+        with pytest.raises(InputError, match=r"1\.json is not JSON"):
+            movies.read_mmimdb(str(folder))
+
+    def test_missing_movie(self, write):
+        with pytest.raises(InputError, match=r"2\.json: no such file"):
+            self.read(write({"1": self.GOOD}, train=["1", "2"]))
+
+    @pytest.mark.parametrize(
+        "movie_id", ["../../etc/passwd", "/etc/passwd", "../outside", "sub/../1", "..", ""]
+    )
+    def test_id_does_not_lead_out_of_the_dataset(self, write, movie_id):
+        folder = write({"1": self.GOOD}, train=[movie_id])
+        (folder / "dataset/sub").mkdir()
+        (folder / "outside.json").write_text(json.dumps(self.GOOD))
+        with pytest.raises(InputError) as caught:
+            self.read(folder)
+        assert "not an id" in str(caught.value) or "no such file" in str(caught.value)
+
+    @pytest.mark.parametrize(("train", "dev"), [(2, 0), (1, 1)])
+    def test_id_listed_twice(self, write, train, dev):
+        movie_id = "0123456"
+        folder = write({movie_id: self.GOOD}, train=[movie_id] * train, dev=[movie_id] * dev)
+        with pytest.raises(InputError, match=movie_id):
+            self.read(folder)
+
+    @pytest.mark.parametrize(
+        ("content", "reason"),
+        [
+            ("{", "split.json is not JSON"),
+            ("[]", "split.json does not hold"),
+            ('{"train": [], "test": []}', "no list of ids under dev"),
+            ('{"train": 1, "dev": {}, "test": []}', "no list of ids under train, dev"),
+        ],
+    )
+    def test_malformed_split(self, write, content, reason):
+        folder = write({"1": self.GOOD})
+        (folder / "split.json").write_text(content)
+        with pytest.raises(InputError) as caught:
+            self.read(folder)
+        assert reason in str(caught.value)
+
+    @pytest.mark.parametrize("missing", ["split.json", "dataset"])
+    def test_missing_file(self, write, missing):
+        folder = write({"1": self.GOOD})
+        (folder / missing).rename(folder / "elsewhere")
+        with pytest.raises(InputError, match=r"split\.json and dataset/"):
+            self.read(folder)
+
+    def test_empty_path(self):
+        with pytest.raises(InputError, match=r"config\.data\.path is ''"):
+            movies.read_mmimdb("")

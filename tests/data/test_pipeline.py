@@ -1,0 +1,238 @@
+import itertools
+
+import numpy as np
+import pytest
+from absl import flags
+
+from mmgc_jax.configs import default
+from mmgc_jax.data import builder, movies, pipeline
+from mmgc_jax.data.pipeline import ArrayExamples, Batches, PlotExamples, PosterExamples
+from tests.conftest import forty_movies, write_talk
+
+
+@pytest.fixture(scope="module")
+def data_config(tmp_path_factory):
+    config = default.get_config().data
+    config.path = str(write_talk(tmp_path_factory.mktemp("talk"), *forty_movies()))
+    config.update(poster_height=64, poster_width=32, validation_fraction=0.25)
+    return config
+
+
+@pytest.fixture(scope="module")
+def dataset(data_config, tmp_path_factory):
+    return builder.build(data_config, tmp_path_factory.mktemp("shards"))
+
+
+@pytest.fixture(scope="module")
+def corpus(dataset, data_config):
+    return pipeline.load_corpus(dataset, data_config)
+
+
+class TestCorpus:
+    def test_validation_part_is_held_out(self, corpus):
+        train, validation = corpus.split["train"], corpus.split["validation"]
+        assert set(corpus.split) == {"train", "validation"}
+        assert sorted([*train, *validation]) == list(range(40))
+        assert len(validation) == pytest.approx(10, abs=1)
+        # 10 movies are comedies, 4 about war, 8 lack a poster: a quarter of each is held out.
+        comedies, war = corpus.labels[validation][:, [4, 22]].sum(axis=0)
+        assert 2 <= comedies <= 3 and war == 1
+        assert 1 <= (~corpus.has_poster[validation]).sum() <= 3
+
+    def test_split_seed_decides(self, dataset, data_config, corpus):
+        def held_out(seed):
+            config = data_config.copy_and_resolve_references()
+            config.split_seed = seed
+            return pipeline.load_corpus(dataset, config).split["validation"].tolist()
+
+        assert held_out(0) == corpus.split["validation"].tolist()
+        assert held_out(0) != held_out(1)
+
+    def test_what_movies_lack(self, corpus):
+        assert np.flatnonzero(~corpus.has_plot).tolist() == [0]
+        assert np.flatnonzero(~corpus.has_poster).tolist() == list(range(0, 40, 5))
+
+    def test_a_sources_own_splits_are_kept(self, tmp_path):
+        config = default.get_config().data
+        config.update(source="synthetic", poster_height=64, poster_width=32)
+        config.synthetic.update({"train": 7, "validation": 3, "test": 4})
+        corpus = pipeline.load_corpus(builder.build(config, tmp_path), config)
+        for name, size in config.synthetic.items():
+            ids = [corpus.ids[index] for index in corpus.split[name]]
+            assert ids == [f"{name}-{number}" for number in range(size)]
+            of_records = [corpus.records[index]["id"].decode() for index in corpus.split[name]]
+            assert of_records == ids
+        assert len(corpus.ids) == len(corpus.records) == 14
+
+
+class TestExamples:
+    def test_posters(self, corpus):
+        images = PosterExamples(corpus.records, 64, 32)(np.array([36, 0, 2]))["images"]
+        assert (images.shape, images.dtype) == ((3, 64, 32, 3), np.uint8)
+        # The n-th movie's poster has the colour (5 n, 250 - 5 n, 40); the first movie has none.
+        expected = np.array([(180, 70, 40), (0, 0, 0), (10, 240, 40)])
+        assert np.abs(images.astype(int) - expected[:, None, None]).max() <= 6
+
+    def test_plots(self):
+        plots = [np.arange(2, 2 + length, dtype=np.int32) for length in (3, 0, 5)]
+        batch = PlotExamples(plots, bucket=4)(np.array([2, 1]))
+        assert batch["tokens"].tolist() == [[2, 3, 4, 5, 6, 0, 0, 0], [0] * 8]
+        assert batch["lengths"].tolist() == [5, 0]
+
+    def test_arrays(self):
+        batch = ArrayExamples({"a": np.arange(5), "b": np.eye(5)})(np.array([3, 3]))
+        assert batch["a"].tolist() == [3, 3]
+        np.testing.assert_array_equal(batch["b"], np.eye(5)[[3, 3]])
+
+
+LABELS = np.array([movies.to_labels([movies.GENRES[n % 24]]) for n in range(50)])
+INDICES = np.arange(3, 49, 2)  # 23 movies
+
+
+def array_batches(batch_size=4, **settings):
+    """Batches of arrays in which each movie is its own number."""
+    examples = ArrayExamples({"number": np.arange(50)})
+    return Batches(examples, LABELS, INDICES, batch_size, **settings)
+
+
+def plot_batches(batch_size=4, movies=INDICES, **settings):
+    """Batches of plots of 0 to 49 words; each begins with the movie's number plus 2."""
+    rng = np.random.default_rng(0)
+    plots = [np.full(length, n + 2, np.int32) for n, length in enumerate(rng.permutation(50))]
+    return Batches(PlotExamples(plots, bucket=8), LABELS, movies, batch_size, **settings)
+
+
+def all_of(batches):
+    return [batches[step] for step in range(len(batches))]
+
+
+def seen(batches):
+    """The movies in a list of batches, in their order, without padding."""
+    return [i for batch in batches for i in batch["indices"][batch["mask"] == 1].tolist()]
+
+
+class TestBatches:
+    @pytest.mark.parametrize("make", [array_batches, plot_batches])
+    @pytest.mark.parametrize("seed", [None, 0])
+    def test_every_movie_once_an_epoch(self, make, seed):
+        batches = make(shuffle_seed=seed, epochs=3)
+        assert (batches.num_movies, batches.num_movies_in_corpus) == (23, 50)
+        assert (batches.steps_per_epoch, len(batches)) == (6, 18)
+        found = all_of(batches)
+        for epoch in range(3):
+            assert sorted(seen(found[6 * epoch : 6 * epoch + 6])) == INDICES.tolist()
+
+    def test_all_arrays_are_of_the_same_movies(self):
+        for batch in all_of(array_batches(shuffle_seed=0)):
+            np.testing.assert_array_equal(batch["number"], batch["indices"])
+            np.testing.assert_array_equal(batch["labels"], LABELS[batch["indices"]])
+        for batch in all_of(plot_batches(shuffle_seed=0)):
+            first = batch["tokens"][:, 0]
+            np.testing.assert_array_equal(first[batch["lengths"] > 0] - 2,
+                                          batch["indices"][batch["lengths"] > 0])  # fmt: skip
+
+    def test_last_batch_is_padded_with_its_first_movie(self):
+        *whole, last = all_of(array_batches())
+        assert all((batch["mask"] == 1).all() for batch in whole)
+        assert last["mask"].tolist() == [1, 1, 1, 0]
+        assert last["indices"].tolist() == [43, 45, 47, 43]
+        assert (last["mask"].dtype, last["indices"].dtype) == (np.float32, np.int32)
+
+    def test_fewer_movies_than_a_batch(self):
+        (batch,) = all_of(array_batches(batch_size=32, shuffle_seed=0))
+        assert batch["mask"].sum() == 23 and len(batch["number"]) == 32
+
+    def test_fixed_order_without_a_seed(self):
+        batches = array_batches(epochs=2)
+        assert seen(all_of(batches)) == 2 * INDICES.tolist()
+
+    @pytest.mark.parametrize("make", [array_batches, plot_batches])
+    def test_the_seed_decides(self, make):
+        once, again, other = (seen(all_of(make(shuffle_seed=seed))) for seed in (3, 3, 4))
+        assert once == again != other
+        assert once != sorted(once)
+
+    @pytest.mark.parametrize("make", [array_batches, plot_batches])
+    def test_epochs_differ(self, make):
+        orders = seen(all_of(make(shuffle_seed=0, epochs=3)))
+        first, second, third = orders[:23], orders[23:46], orders[46:]
+        assert first != second != third != first
+
+    def test_a_batch_does_not_depend_on_those_asked_for_before(self):
+        in_order = all_of(plot_batches(shuffle_seed=0, epochs=2))
+        batches = plot_batches(shuffle_seed=0, epochs=2)
+        for step in (11, 0, 6, 5, 11):
+            np.testing.assert_array_equal(batches[step]["indices"], in_order[step]["indices"])
+
+    def test_it_ends(self):
+        batches = array_batches(shuffle_seed=0)
+        with pytest.raises(IndexError):
+            batches[len(batches)]
+
+    def test_no_movies(self):
+        with pytest.raises(ValueError, match="no movies"):
+            Batches(ArrayExamples({}), LABELS, np.array([], int), 4)
+
+
+class TestSimilarLengths:
+    """So few movies are all sorted together: the batches cut their lengths into intervals."""
+
+    @pytest.mark.parametrize("seed", [None, 0])
+    def test_plots_of_similar_length_share_batches(self, seed):
+        spans = sorted(
+            (lengths.min(), lengths.max())
+            for batch in all_of(plot_batches(shuffle_seed=seed))
+            for lengths in [batch["lengths"][batch["mask"] == 1]]
+        )
+        assert all(before[1] < after[0] for before, after in itertools.pairwise(spans))
+
+    def test_short_plots_do_not_come_first(self):
+        first_lengths = {
+            int(plot_batches(shuffle_seed=seed)[0]["lengths"].max()) for seed in range(8)
+        }
+        assert len(first_lengths) > 2
+
+    def test_neighbours_in_length_change_from_epoch_to_epoch(self):
+        """Of 50 movies in pairs 32 are sorted together, another 32 in the next epoch."""
+        found = all_of(plot_batches(2, np.arange(50), shuffle_seed=0, epochs=2))
+        pairs = [frozenset(batch["indices"].tolist()) for batch in found]
+        assert set(pairs[:25]) != set(pairs[25:])
+
+
+def assert_same(found, expected):
+    assert len(found) == len(expected)
+    for one, other in zip(found, expected):
+        assert one.keys() == other.keys()
+        for name in one:
+            np.testing.assert_array_equal(one[name], other[name])
+
+
+class TestIterate:
+    @pytest.mark.parametrize("start", [0, 1, 6, 11, 12])
+    def test_from_a_start_it_is_the_tail(self, start):
+        batches = plot_batches(shuffle_seed=5, epochs=2)
+        found = list(pipeline.iterate(batches, start))
+        assert_same(found, all_of(plot_batches(shuffle_seed=5, epochs=2))[start:])
+
+    @pytest.fixture
+    def flags_parsed(self):
+        """Sets whether absl's flags are parsed, as below app.run they are."""
+        before = flags.FLAGS.is_parsed()
+        change = {True: flags.FLAGS.mark_as_parsed, False: flags.FLAGS.unparse_flags}
+        yield lambda parsed: change[parsed]()
+        change[before]()
+
+    @pytest.mark.slow
+    def test_worker_processes_bring_the_same(self, corpus, flags_parsed):
+        flags_parsed(True)
+        examples = PosterExamples(corpus.records, 64, 32)
+        batches = Batches(examples, corpus.labels, np.arange(40), 7, shuffle_seed=1, epochs=2)
+        found = list(pipeline.iterate(batches, start=5, workers=2))
+        assert_same(found, all_of(batches)[5:])
+
+    @pytest.mark.slow
+    def test_worker_processes_do_without_flags(self, flags_parsed):
+        """Who imports the package, say in a notebook, has parsed no command line."""
+        flags_parsed(False)
+        found = list(pipeline.iterate(array_batches(), workers=1))
+        assert_same(found, all_of(array_batches()))

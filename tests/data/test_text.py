@@ -1,0 +1,87 @@
+import numpy as np
+import pytest
+
+from mmgc_jax.data import text
+from mmgc_jax.data.text import Vocabulary
+
+
+@pytest.mark.parametrize(
+    ("plot", "tokens"),
+    [
+        ("A serial killer, 47, decides .", ["a", "serial", "killer", "47", "decides"]),
+        ("don't say 'no'", ["don't", "say", "no"]),
+        ("four-year-old snake_case", ["four", "year", "old", "snake", "case"]),
+        ("Der Fürst von ÖSTERREICH — 七人の侍", ["der", "fürst", "von", "österreich", "七人の侍"]),
+        (" ... \n", []),
+        ("", []),
+    ],
+)
+def test_tokens(plot, tokens):
+    assert text.tokenize(plot) == tokens
+
+
+def test_typographic_apostrophe_stays_inside_a_word_too():
+    assert len(text.tokenize("don’t")) == 1
+
+
+PLOTS = (("b", "a", "c", "a"), ("c", "d", "a"), ("b", "e"))
+
+
+def test_frequent_words_first_then_alphabetical_order():
+    vocabulary = Vocabulary.from_plots(PLOTS, min_count=1, max_size=100)
+    assert vocabulary.words == ("a", "b", "c", "d", "e")
+    assert len(vocabulary) == 7
+    shuffled = Vocabulary.from_plots(reversed(PLOTS), min_count=1, max_size=100)
+    assert shuffled.words == vocabulary.words
+
+
+def test_rare_words_are_left_out():
+    assert Vocabulary.from_plots(PLOTS, min_count=2, max_size=100).words == ("a", "b", "c")
+
+
+def test_max_size_includes_the_special_ids():
+    vocabulary = Vocabulary.from_plots(PLOTS, min_count=1, max_size=4)
+    assert vocabulary.words == ("a", "b")
+    assert len(vocabulary) == 4
+
+
+def test_encode():
+    ids = Vocabulary(("a", "b")).encode(["b", "never", "a", "a"], max_length=3)
+    assert ids.dtype == np.int32
+    assert ids.tolist() == [3, text.UNKNOWN_ID, 2]
+    assert Vocabulary(("a",)).encode([], max_length=3).shape == (0,)
+
+
+def test_every_id_is_below_the_size():
+    vocabulary = Vocabulary.from_plots(PLOTS, min_count=1, max_size=6)
+    ids = np.concatenate([vocabulary.encode(plot, 10) for plot in PLOTS])
+    assert set(ids.tolist()) == {1, 2, 3, 4, 5} and len(vocabulary) == 6
+
+
+def test_save_and_load(tmp_path):
+    file = tmp_path / "vocabulary.json"
+    vocabulary = Vocabulary(("the", "l'été", "七", "\u2028"))
+    vocabulary.save(file)
+    loaded = Vocabulary.load(file)
+    assert loaded.words == vocabulary.words
+    assert loaded.encode(["七"], 1).tolist() == vocabulary.encode(["七"], 1).tolist() == [4]
+
+
+@pytest.mark.parametrize(
+    ("longest", "padded"), [(0, 8), (1, 8), (8, 8), (9, 16), (16, 16), (17, 24)]
+)
+def test_padded_length_is_a_multiple_of_the_bucket(longest, padded):
+    tokens, lengths = text.pad([np.arange(2, 2 + longest), np.array([], np.int32)], bucket=8)
+    assert tokens.shape == (2, padded)
+    assert lengths.tolist() == [longest, 0]
+
+
+def test_padding_is_after_the_words():
+    tokens, lengths = text.pad([np.array([5, 6, 7]), np.array([8])], bucket=4)
+    assert tokens.tolist() == [[5, 6, 7, text.PADDING_ID], [8, 0, 0, 0]]
+    assert (tokens.dtype, lengths.dtype) == (np.int32, np.int32)
+
+
+def test_no_sequence_at_all():
+    tokens, lengths = text.pad([], bucket=4)
+    assert tokens.shape == (0, 4) and lengths.shape == (0,)

@@ -1,0 +1,130 @@
+"""Late fusion, and the modalities that it learns to do without."""
+
+import jax
+import numpy as np
+import pytest
+
+from mmgc_jax.models import LateFusion
+from mmgc_jax.models.fusion import drop_modalities
+
+PROBABILITIES = np.random.default_rng(0).uniform(0.02, 0.98, (5, 2, 24)).astype(np.float32)
+PRESENT = np.ones((5, 2), np.float32)
+FREQUENCIES = np.linspace(0.01, 0.5, 24).astype(np.float32)
+
+
+def logit(p):
+    return np.log(p) - np.log1p(-p)
+
+
+MODEL = LateFusion(dropout=0.5)
+
+
+@jax.jit
+def run(params, probabilities, present):
+    return MODEL.apply({"params": params}, probabilities, present)
+
+
+@jax.jit
+def run_training(params, probabilities, present, seed):
+    rngs = {"dropout": jax.random.key(seed)}
+    return MODEL.apply({"params": params}, probabilities, present, train=True, rngs=rngs)[0]
+
+
+@pytest.fixture(scope="module")
+def untrained():
+    return jax.jit(MODEL.init)(jax.random.key(0), PROBABILITIES, PRESENT)["params"]
+
+
+@pytest.fixture
+def trained(untrained):
+    """Parameters of which none is what it was at the beginning."""
+    rng = np.random.default_rng(1)
+    return jax.tree.map(lambda p: rng.uniform(-1, 1, p.shape).astype(np.float32), untrained)
+
+
+def test_before_training_the_fusion_is_the_sum_of_logits(untrained):
+    logits, intermediates = run(untrained, PROBABILITIES, PRESENT)
+    np.testing.assert_allclose(logits, logit(PROBABILITIES).sum(axis=1), atol=1e-4)
+    assert intermediates["embedding"].shape == (5, 64)
+    # The correction is zero because its last layer is, not because its input is.
+    assert np.abs(intermediates["embedding"]).max() > 0.1
+
+
+def test_weights_of_encoders_and_genres_scale_their_logits(untrained):
+    weights = np.random.default_rng(1).uniform(0, 2, (2, 24)).astype(np.float32)
+    logits, _ = run(untrained | {"weights": weights}, PROBABILITIES, PRESENT)
+    np.testing.assert_allclose(logits, (weights * logit(PROBABILITIES)).sum(axis=1), atol=1e-4)
+
+
+def test_a_certain_encoder_can_be_contradicted(untrained):
+    never, always = np.zeros((5, 24), np.float32), np.ones((5, 24), np.float32)
+    logits, _ = run(untrained, np.stack([never, always], axis=1), PRESENT)
+    np.testing.assert_allclose(logits, 0, atol=1e-2)
+    # Both certain: 2 * log(0.9999 / 0.0001).
+    logits, _ = run(untrained, np.stack([always, always], axis=1), PRESENT)
+    np.testing.assert_allclose(logits, 18.42048, rtol=1e-3)
+
+
+def test_the_network_sees_which_modalities_are_there(trained):
+    both, _ = run(trained, PROBABILITIES, PRESENT)
+    one, _ = run(trained, PROBABILITIES, PRESENT * np.float32([1, 0]))
+    assert (np.abs(both - one).max(axis=1) > 1e-3).all()
+
+
+def test_dropout_acts_only_in_training(trained):
+    still, _ = run(trained, PROBABILITIES, PRESENT)
+    first, second = (run_training(trained, PROBABILITIES, PRESENT, seed) for seed in (1, 2))
+    assert np.abs(first - second).max() > 1e-3
+    assert np.abs(first - still).max() > 1e-3
+    without = LateFusion(dropout=0.0).apply({"params": trained}, PROBABILITIES, PRESENT)[0]
+    np.testing.assert_allclose(without, still, atol=1e-5)
+
+
+drop = jax.jit(drop_modalities)
+
+
+def movies():
+    """300 movies with three encoders, any of which may be without its modality."""
+    rng = np.random.default_rng(1)
+    probabilities = rng.uniform(0.6, 1, (300, 3, 24)).astype(np.float32)
+    return probabilities, rng.integers(0, 2, (300, 3)).astype(np.float32)
+
+
+def test_rate_0_takes_nothing():
+    probabilities, present = movies()
+    after, there = drop(jax.random.key(0), probabilities, present, FREQUENCIES, 0.0)
+    np.testing.assert_array_equal(after, probabilities)
+    np.testing.assert_array_equal(there, present)
+
+
+def test_rate_1_takes_exactly_one_of_several_and_never_the_only_one():
+    probabilities, present = movies()
+    after, there = drop(jax.random.key(0), probabilities, present, FREQUENCIES, 1.0)
+    several = present.sum(axis=1) > 1
+    lost = present > there
+    np.testing.assert_array_equal(lost.sum(axis=1), several)
+    np.testing.assert_array_equal(there[~several], present[~several])
+    assert (there <= present).all()
+    assert lost.any(axis=0).all()  # each modality's turn comes
+
+    # What is lost says how frequent the genres are; all else stays.
+    np.testing.assert_array_equal(after[lost], np.tile(FREQUENCIES, (lost.sum(), 1)))
+    np.testing.assert_array_equal(after[~lost], probabilities[~lost])
+
+
+def test_a_rate_between_takes_its_share_from_each_modality_alike():
+    probabilities = np.ones((4000, 2, 24), np.float32)
+    present = np.ones((4000, 2), np.float32)
+    _, there = drop(jax.random.key(0), probabilities, present, FREQUENCIES, 0.2)
+    # Three standard deviations of a share of 0.1 of 4,000 are 0.014.
+    assert (present > there).mean(axis=0) == pytest.approx([0.1, 0.1], abs=0.015)
+
+
+def test_the_key_decides():
+    probabilities, present = movies()
+
+    def there(key):
+        return np.asarray(drop(jax.random.key(key), probabilities, present, FREQUENCIES, 0.5)[1])
+
+    np.testing.assert_array_equal(there(1), there(1))
+    assert (there(1) != there(2)).any()

@@ -1,0 +1,192 @@
+"""The plot encoder: what it computes, and what it must not look at."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mmgc_jax.models import PlotLSTM
+
+POOLINGS = ("last", "mean", "max", "mean_max")
+BOTH_DIRECTIONS = pytest.mark.parametrize("bidirectional", [False, True])
+EVERY_POOLING = pytest.mark.parametrize("pooling", POOLINGS)
+
+# Three plots of 5, 3 and 1 words.
+TOKENS = np.array([[7, 3, 9, 2, 4], [5, 8, 6, 0, 0], [2, 0, 0, 0, 0]], np.int32)
+LENGTHS = np.array([5, 3, 1], np.int32)
+
+
+def build(**settings):
+    """A small encoder and its variables, random, biases not zero."""
+    model = PlotLSTM(**{"vocabulary_size": 12, "embedding_dim": 6, "hidden": 4} | settings)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), TOKENS, LENGTHS)
+    rng = np.random.default_rng(1)
+    return model, jax.tree.map(lambda leaf: rng.normal(0, 0.5, leaf.shape).astype("f4"), shapes)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def run(model, variables, tokens, lengths):
+    return model.apply(variables, tokens, lengths)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def run_training(model, variables, tokens, lengths, seed):
+    """As `run`, with dropout; and what the layer of word vectors gave."""
+    return model.apply(
+        variables,
+        tokens,
+        lengths,
+        train=True,
+        rngs={"dropout": jax.random.key(seed)},
+        capture_intermediates=lambda module, _: module.name == "words",
+        mutable=["intermediates"],
+    )
+
+
+def cells(params):
+    """The LSTMs among the parameters, one for each direction."""
+    return [part for name, part in params.items() if name not in ("words", "genres")]
+
+
+def numpy_lstm(cell, words):
+    """The LSTM with a forget gate (Gers et al. 2000), every state, <float64>[length, hidden]."""
+
+    def sigmoid(z):
+        return 1 / (1 + np.exp(-z))
+
+    h = c = np.zeros(cell["hi"]["kernel"].shape[1])
+    states = []
+    for word in words:
+        i, f, g, o = (
+            word @ cell["i" + gate]["kernel"]
+            + h @ cell["h" + gate]["kernel"]
+            + cell["h" + gate]["bias"]
+            for gate in "ifgo"
+        )
+        c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+        h = sigmoid(o) * np.tanh(c)
+        states.append(h)
+    return np.array(states)
+
+
+def test_states_equal_an_lstm_in_numpy():
+    model, variables = build(bidirectional=False)
+    states = run(model, variables, TOKENS, LENGTHS)[1]["states"]
+    [cell] = cells(variables["params"])
+    for row, length in enumerate(LENGTHS):
+        words = np.float64(variables["params"]["words"]["embedding"])[TOKENS[row, :length]]
+        np.testing.assert_allclose(states[row, :length], numpy_lstm(cell, words), atol=1e-6)
+
+
+def test_the_second_direction_is_an_lstm_over_the_true_words_from_the_end():
+    model, variables = build(bidirectional=True)
+    one, other = cells(variables["params"])
+    other.update(one)  # equal weights, so that either may be the one that reads backwards
+    states = run(model, variables, TOKENS, LENGTHS)[1]["states"]
+    for row, length in enumerate(LENGTHS):
+        words = np.float64(variables["params"]["words"]["embedding"])[TOKENS[row, :length]]
+        expected = [numpy_lstm(one, words), numpy_lstm(one, words[::-1])[::-1]]
+        np.testing.assert_allclose(
+            states[row, :length], np.concatenate(expected, axis=-1), atol=1e-6
+        )
+
+
+def test_the_two_directions_have_names():
+    _, variables = build(bidirectional=True)
+    assert sorted(variables["params"]) == ["backward", "forward", "genres", "words"]
+
+
+@EVERY_POOLING
+@BOTH_DIRECTIONS
+def test_padding_never_changes_a_result(pooling, bidirectional):
+    model, variables = build(pooling=pooling, bidirectional=bidirectional)
+    logits, _ = run(model, variables, TOKENS, LENGTHS)
+
+    longer = np.pad(TOKENS, ((0, 0), (0, 6)))
+    np.testing.assert_allclose(run(model, variables, longer, LENGTHS)[0], logits, atol=1e-6)
+
+    is_padding = np.arange(longer.shape[1]) >= LENGTHS[:, None]
+    random_words = np.random.default_rng(2).integers(1, 12, longer.shape)
+    other = np.where(is_padding, random_words, longer).astype(np.int32)
+    np.testing.assert_allclose(run(model, variables, other, LENGTHS)[0], logits, atol=1e-6)
+
+    # Words, on the other hand, count.
+    changed = TOKENS.copy()
+    changed[:, 0] += 1
+    difference = np.abs(run(model, variables, changed, LENGTHS)[0] - logits).max(axis=1)
+    assert (difference > 1e-3).all()
+
+
+@EVERY_POOLING
+def test_pooling_looks_at_the_states_of_true_words(pooling):
+    model, variables = build(pooling=pooling)
+    logits, intermediates = run(model, variables, TOKENS, LENGTHS)
+    head = variables["params"]["genres"]
+    for row, length in enumerate(LENGTHS):
+        states = np.asarray(intermediates["states"])[row, :length]
+        last = np.concatenate([states[-1, :4], states[0, 4:]])
+        mean, highest = states.mean(axis=0), states.max(axis=0)
+        expected = {"last": last, "mean": mean, "max": highest,
+                    "mean_max": np.concatenate([mean, highest])}[pooling]  # fmt: skip
+        np.testing.assert_allclose(intermediates["embedding"][row], expected, atol=1e-6)
+        np.testing.assert_allclose(logits[row], expected @ head["kernel"] + head["bias"], atol=1e-5)
+
+
+@BOTH_DIRECTIONS
+def test_shapes(bidirectional):
+    model, variables = build(bidirectional=bidirectional, pooling="mean_max")
+    logits, intermediates = jax.eval_shape(model.apply, variables, TOKENS, LENGTHS)
+    state = 8 if bidirectional else 4
+    assert logits.shape == (3, 24) and logits.dtype == jnp.float32
+    assert intermediates["states"].shape == (3, 5, state)
+    assert intermediates["embedding"].shape == (3, 2 * state)
+
+
+@EVERY_POOLING
+def test_a_plot_without_words_counts_as_one_word_of_padding(pooling):
+    model, variables = build(pooling=pooling)
+    empty = np.zeros_like(TOKENS)
+    logits, _ = run(model, variables, empty, np.zeros_like(LENGTHS))
+    assert np.isfinite(logits).all()
+    np.testing.assert_array_equal(logits, run(model, variables, empty, np.ones_like(LENGTHS))[0])
+
+
+def test_dropout_acts_only_in_training():
+    model, variables = build(dropout=0.5, word_dropout=0.5)
+    still, _ = run(model, variables, TOKENS, LENGTHS)
+
+    def training(seed, model=model):
+        return run_training(model, variables, TOKENS, LENGTHS, seed)[0][0]
+
+    np.testing.assert_array_equal(training(1), training(1))
+    assert np.abs(training(1) - training(2)).max() > 1e-3
+    assert np.abs(training(1) - still).max() > 1e-3
+    # Without dropout, training computes what evaluation computes with it.
+    without, _ = build(dropout=0.0, word_dropout=0.0)
+    np.testing.assert_allclose(training(1, without), still, atol=1e-6)
+
+
+def test_word_dropout_replaces_its_share_of_the_words_and_nothing_else():
+    model, variables = build(dropout=0.0, word_dropout=0.3)
+    rng = np.random.default_rng(3)
+    lengths = rng.integers(20, 50, 64).astype(np.int32)
+    is_word = np.arange(50) < lengths[:, None]
+    tokens = np.where(is_word, rng.integers(2, 12, (64, 50)), 0).astype(np.int32)
+
+    _, captured = run_training(model, variables, tokens, lengths, 0)
+    seen = np.asarray(captured["intermediates"]["words"]["__call__"][0])
+    table = variables["params"]["words"]["embedding"]
+    unknown = (seen == table[1]).all(axis=-1)
+    kept = (seen == table[tokens]).all(axis=-1)
+
+    assert (unknown ^ kept).all()
+    assert kept[~is_word].all()
+    # Of some 2,200 words; three standard deviations are 0.03.
+    assert unknown[is_word].mean() == pytest.approx(0.3, abs=0.03)
+
+
+def test_unknown_pooling_is_refused():
+    with pytest.raises(ValueError, match=r"'median', not one of last, mean, max, mean_max"):
+        build(pooling="median")

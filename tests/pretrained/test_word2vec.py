@@ -1,0 +1,178 @@
+"""Word vectors: repeatable training, word2vec's formats, and the order of a vocabulary."""
+
+import gzip
+
+import gensim
+import ml_collections
+import numpy as np
+import pytest
+
+from mmgc_jax.data.text import PADDING_ID, UNKNOWN_ID, Vocabulary
+from mmgc_jax.errors import InputError
+from mmgc_jax.pretrained import word2vec
+
+WORDS = ("the", "ship", "sank", "Zürich")
+VECTORS = np.random.default_rng(0).normal(2, 3, (4, 5)).astype(np.float32)
+
+
+def keyed(words=WORDS, vectors=VECTORS):
+    result = gensim.models.KeyedVectors(vectors.shape[1])
+    result.add_vectors(list(words), vectors)
+    return result
+
+
+def settings(**changes):
+    """Of a small training."""
+    values = dict(dim=8, window=3, min_count=2, skip_gram=True, negative=5, epochs=5)
+    return ml_collections.ConfigDict(values | changes)
+
+
+def plots(number=60):
+    """Plots of two kinds, whose words never meet; and one word that occurs once."""
+    rng = np.random.default_rng(0)
+    kinds = (["ghost", "scream", "cellar", "blood"], ["kiss", "wedding", "letter", "paris"])
+    return [[str(w) for w in rng.choice(kinds[n % 2], 12)] for n in range(number)] + [["hapax"]]
+
+
+def test_training_can_be_repeated():
+    one, two = (word2vec.train(plots(), settings(), seed=3) for _ in range(2))
+    assert one.index_to_key == two.index_to_key
+    np.testing.assert_array_equal(one.vectors, two.vectors)
+
+    other = word2vec.train(plots(), settings(), seed=4)
+    assert np.abs(other["ghost"] - one["ghost"]).max() > 1e-3
+
+
+def test_training_follows_its_settings():
+    vectors = word2vec.train(plots(), settings(), seed=3)
+    assert vectors.vector_size == 8
+    assert len(vectors) == 8 and "hapax" not in vectors
+    assert "hapax" in word2vec.train(plots(), settings(min_count=1), seed=3)
+    bag_of_words = word2vec.train(plots(), settings(skip_gram=False), seed=3)
+    assert np.abs(bag_of_words["ghost"] - vectors["ghost"]).max() > 1e-3
+
+
+def test_words_of_the_same_plots_become_neighbours():
+    vectors = word2vec.train(plots(), settings(epochs=60), seed=3)
+    neighbours = {word for word, _ in vectors.most_similar("ghost", topn=3)}
+    assert neighbours == {"scream", "cellar", "blood"}
+
+
+def test_training_without_any_frequent_word_is_refused():
+    with pytest.raises(InputError, match="min_count"):
+        word2vec.train([["each"], ["word"], ["once"]], settings(), seed=3)
+
+
+@pytest.mark.parametrize("name", ["v.bin", "v.bin.gz", "v.txt", "v.txt.gz", "v.vec"])
+def test_every_format_of_word2vec_is_read(tmp_path, name):
+    plain = tmp_path / name.removesuffix(".gz")
+    keyed().save_word2vec_format(str(plain), binary=".bin" in name)
+    if name.endswith(".gz"):
+        (tmp_path / name).write_bytes(gzip.compress(plain.read_bytes()))
+    vectors = word2vec.read(tmp_path / name)
+    assert tuple(vectors.index_to_key) == WORDS
+    np.testing.assert_allclose([vectors[word] for word in WORDS], VECTORS, rtol=1e-6)
+
+
+def refusal(file):
+    with pytest.raises(InputError) as caught:
+        word2vec.read(file)
+    assert str(file) in str(caught.value)
+    return str(caught.value)
+
+
+def test_missing_file(tmp_path):
+    message = refusal(tmp_path / "nowhere.bin")
+    assert "config.plot.vectors.file" in message and "no such file" in message
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "the 0.1 0.2\nof 0.3 0.4\n",  # GloVe's format, which has no header
+        "2 3\nthe 0.1 0.2\nof 0.3 0.4\n",  # fewer numbers than promised
+        "3 2\nthe 0.1 0.2\nof 0.3 0.4\n",  # fewer words than promised
+        "2 2\nthe 0.1 nan\nof 0.3 0.4\n",
+        "999999999999 300\nthe 0.1 0.2\n",
+    ],
+    ids=["empty", "no header", "short row", "rows missing", "nan", "absurd header"],
+)
+def test_malformed_text(tmp_path, content):
+    (tmp_path / "v.txt").write_text(content)
+    refusal(tmp_path / "v.txt")
+
+
+def test_binary_under_the_name_of_a_text(tmp_path):
+    keyed().save_word2vec_format(str(tmp_path / "v.txt"), binary=True)
+    refusal(tmp_path / "v.txt")
+
+
+@pytest.mark.parametrize("harm", ["cut short", "overwritten", "not compressed"])
+def test_damaged_archive(tmp_path, harm):
+    keyed().save_word2vec_format(str(tmp_path / "v.bin"), binary=True)
+    plain = (tmp_path / "v.bin").read_bytes()
+    content = gzip.compress(plain)
+    middle = len(content) // 2
+    content = {
+        "cut short": content[:middle],
+        "overwritten": content[:12] + b"\xff" * 8 + content[20:],
+        "not compressed": plain,
+    }[harm]
+    (tmp_path / "w.bin.gz").write_bytes(content)
+    refusal(tmp_path / "w.bin.gz")
+
+
+def test_vectors_come_in_the_order_of_the_vocabulary():
+    vocabulary = Vocabulary(["sank", "iceberg", "the", "ship"])
+    table, known = word2vec.align(keyed(), vocabulary, seed=0)
+    assert table.shape == (6, 5) and table.dtype == np.float32
+    # Padding, unknown, sank, iceberg, the, ship.
+    assert known.tolist() == [False, False, True, False, True, True]
+    assert vocabulary.encode(["the"], 1)[0] == 4
+
+    # Subtracted mean, root mean square 1: directions from the mean stay.
+    mine = VECTORS[[2, 0, 1]]
+    centred = mine - mine.mean(axis=0)
+    expected = centred / np.sqrt((centred**2).mean())
+    np.testing.assert_allclose(table[known], expected, atol=1e-5)
+    np.testing.assert_allclose(table[known].mean(axis=0), 0, atol=1e-6)
+    assert np.mean(table[known] ** 2) == pytest.approx(1)
+
+
+def test_padding_is_zero_and_unknown_is_not():
+    table, _ = word2vec.align(keyed(), Vocabulary(WORDS), seed=0)
+    assert (table[PADDING_ID] == 0).all()
+    assert (table[UNKNOWN_ID] != 0).all()
+
+
+def test_the_seed_decides_the_vectors_of_unknown_words_alone():
+    vocabulary = Vocabulary(["sank", "iceberg", "the"])
+    (one, known), (two, _), (other, _) = (
+        word2vec.align(keyed(), vocabulary, seed) for seed in (1, 1, 2)
+    )
+    np.testing.assert_array_equal(one, two)
+    np.testing.assert_array_equal(one[known], other[known])
+    assert (one[3] != other[3]).all()
+
+
+def test_unknown_words_spread_like_known_ones_in_each_dimension():
+    vectors = np.random.default_rng(0).normal(1, [0.1, 1, 4], (400, 3)).astype(np.float32)
+    words = [f"known{n}" for n in range(400)]
+    strangers = [f"stranger{n}" for n in range(4000)]
+    table, known = word2vec.align(keyed(words, vectors), Vocabulary(words + strangers), seed=0)
+    # 4,000 draws: the standard deviation is right within 4 %.
+    np.testing.assert_allclose(table[402:].std(axis=0), table[known].std(axis=0), rtol=0.04)
+
+
+def test_vectors_of_another_language_are_refused():
+    with pytest.raises(InputError, match="cover no word"):
+        word2vec.align(keyed(), Vocabulary(["navire", "coula"]), seed=0)
+
+
+def test_a_single_known_word_gives_no_nan():
+    try:
+        table, _ = word2vec.align(keyed(), Vocabulary(["ship", "iceberg"]), seed=0)
+    except InputError:
+        return
+    assert np.isfinite(table).all()

@@ -1,0 +1,165 @@
+"""Whole runs on made-up movies: all stages, interruption, and what a person may get wrong."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+import types
+
+import numpy as np
+import pytest
+
+from mmgc_jax import experiment
+from mmgc_jax.configs import demo
+from mmgc_jax.data.movies import GENRES
+from mmgc_jax.errors import InputError
+from tests import tiny
+
+
+def start(inputs, workdir, *further):
+    return subprocess.run(
+        tiny.command(workdir, *inputs, *further), cwd=tiny.ROOT, capture_output=True, text=True
+    )
+
+
+@pytest.mark.slow
+def test_run_leaves_what_the_readme_promises(finished):
+    workdir, run = finished.workdir, finished.run
+    results = json.loads((workdir / "results.json").read_text())
+    assert set(results) == {"validation"}
+    stages = {"plot", "poster", "poster_grey", "fusion"}
+    assert set(results["validation"]) == stages | {f"{stage}_both" for stage in stages}
+    for figures in results["validation"].values():
+        assert figures["movies"] > 0
+        assert 0 <= figures["auc_macro"] <= 1
+        assert set(figures["per_genre"]) == set(GENRES)
+    for name in ("auc_per_genre.png", "roc.png", "learning_curves.png"):
+        assert (workdir / "figures" / name).read_bytes().startswith(b"\x89PNG")
+    assert re.match(r"Fusion (gains|loses) \d\.\d{3} macro AUC", run.stdout.splitlines()[-1])
+    assert "Traceback" not in run.stderr
+    assert "plot: begins" in (workdir / "run.log").read_text()
+
+
+@pytest.mark.slow
+def test_both_means_the_same_movies_for_every_stage(finished):
+    figures = json.loads((finished.workdir / "results.json").read_text())["validation"]
+    counts = {figures[f"{stage}_both"]["movies"] for stage in ("plot", "poster", "fusion")}
+    assert len(counts) == 1
+    assert figures["fusion"]["movies"] > figures["fusion_both"]["movies"]
+
+
+@pytest.mark.slow
+def test_finished_stages_are_not_run_again(finished, inputs):
+    workdir, first = finished.workdir, finished.run
+    checkpoint = max(path.stat().st_mtime for path in workdir.glob("checkpoints/**/*"))
+    run = start(inputs, workdir)
+    assert run.stdout == first.stdout
+    assert run.stderr.count("finished before") == 4
+    assert max(path.stat().st_mtime for path in workdir.glob("checkpoints/**/*")) == checkpoint
+
+
+@pytest.mark.slow
+def test_killed_in_every_stage_it_ends_with_the_same_table(finished, inputs, tmp_path):
+    undisturbed, first = finished.workdir, finished.run
+    workdir = tmp_path / "killed"
+    # After each of these lines of the log the process is killed in the midst of what follows.
+    for pattern in (
+        "plot: begins", "plot: epoch 1", "plot/fold_1: epoch 1", "poster: begins",
+        "poster/head: epoch 1", "poster/fold_0: epoch 1", "poster_grey/head: epoch 1",
+        "fusion: begins", "fusion: epoch 2",
+    ):  # fmt: skip
+        kill_after(pattern, tiny.command(workdir, *inputs))
+        assert not (workdir / "results.json").exists()
+    last = start(inputs, workdir)
+    assert last.stdout == first.stdout
+    assert (workdir / "results.json").read_bytes() == (undisturbed / "results.json").read_bytes()
+
+
+def kill_after(pattern, arguments):
+    """Starts a command and kills it, without warning, soon after a line of its log."""
+    process = subprocess.Popen(
+        arguments, cwd=tiny.ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    )
+    seen = []
+    for line in process.stderr:
+        seen.append(line)
+        if pattern in line:
+            time.sleep(np.random.default_rng(len(seen)).uniform(0, 0.3))
+            os.kill(process.pid, signal.SIGKILL)
+            break
+    process.wait()
+    assert pattern in seen[-1], f"{pattern!r} never came:\n{''.join(seen)}"
+
+
+@pytest.mark.slow
+def test_another_config_is_refused_and_nothing_is_touched(finished, inputs):
+    workdir = finished.workdir
+    before = (workdir / "results.json").read_bytes()
+    run = start(inputs, workdir, "--config.plot.model.hidden=9")
+    assert run.returncode == 2
+    assert "config.plot.model.hidden: 8 there, 9 now" in run.stderr
+    assert "Traceback" not in run.stderr
+    assert (workdir / "results.json").read_bytes() == before
+
+
+def tiny_config(inputs):
+    config = tiny.get_config()
+    config.data.path, config.poster.weights = map(str, inputs)
+    return config
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("data.source", "netflix", "no such source"),
+        ("data.path", "/nowhere", "no such folder"),
+        ("data.poster_height", 100, "multiple of 32"),
+        ("poster.weights", "/nowhere.npz", "no such file"),
+        ("poster.weights", "", "config.poster.weights is empty"),
+        ("poster.finetune_from", "block6", "possible: block1"),
+        ("poster.dtype", "float8", "possible: float32"),
+        ("plot.vectorisation", "magic", "possible: word2vec"),
+        ("plot.vectors.file", "/nowhere.bin", "no such file"),
+        ("plot.model.pooling", "median", "possible: last"),
+        ("fusion.folds", 1, "at least 2"),
+        ("fusion.encoders", ("plot", "sound"), "config.fusion.encoders"),
+    ],
+)
+def test_mistakes_in_a_config_come_to_light_at_once(inputs, tmp_path, field, value, message):
+    config = tiny_config(inputs)
+    config.update_from_flattened_dict({field: value})
+    with pytest.raises(InputError, match=re.escape(message)):
+        experiment.run(config, tmp_path / "run")
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_weights_of_another_shape_are_refused_before_anything_is_computed(inputs, tmp_path):
+    config = tiny_config(inputs)
+    config.poster.weights = str(tiny.write_weights(tmp_path / "w.npz", (4, 4, 8, 8, 9)))
+    with pytest.raises(InputError, match=r"block5_conv1/\w+ has the shape"):
+        experiment.run(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_missing_column_ends_the_command_without_traceback(tmp_path, inputs):
+    data = tiny.write_talk_folder(tmp_path / "talk", movies=3)
+    table = (data / "movies.csv").read_text()
+    (data / "movies.csv").write_text(table.replace(",plot,", ",story,", 1))
+    run = start((data, inputs[1]), tmp_path / "run")
+    assert run.returncode == 2
+    assert "lacks the column plot" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_best_reachable_auc_ranks_the_modalities():
+    config = demo.get_config()
+    config.data.synthetic = {"seed": 0, "train": 0, "validation": 0, "test": 300}
+
+    corpus = types.SimpleNamespace(ids=[f"test-{number}" for number in range(300)])
+    best = experiment.best_reachable(config, corpus)
+    assert set(best) == {"plot", "poster", "fusion"}
+    assert all(scores.shape == (300, 24) for scores in best.values())
+    # Where a modality says nothing, the fusion's truth is the other modality's.
+    assert np.all((best["fusion"] > 0) & (best["fusion"] < 1))

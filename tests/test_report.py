@@ -1,0 +1,145 @@
+"""What an experiment ends with: numbers a machine can read, a table and figures."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmgc_jax import evaluate, report, train
+from mmgc_jax.data import pipeline
+from mmgc_jax.data.movies import GENRES
+
+STAGES = ("plot", "poster", "fusion")
+
+
+def figures(auc, movies=100):
+    per_genre = {
+        genre: {"positives": 3, "auc": auc, "average_precision": 0.5, "f1": 0.5} for genre in GENRES
+    }
+    names = ("auc_micro", "map", "f1_micro", "f1_macro")
+    return dict.fromkeys(names, 0.5) | {
+        "movies": movies, "genres_counted": 23, "auc_macro": auc, "per_genre": per_genre,
+    }  # fmt: skip
+
+
+def results(plot, poster, fusion):
+    """One split; on the movies with both modalities the figures are these."""
+    return {
+        "plot": figures(0.95), "poster": figures(0.95), "fusion": figures(0.5, 120),
+        "plot_both": figures(plot, 80), "poster_both": figures(poster, 80),
+        "fusion_both": figures(fusion, 80),
+    }  # fmt: skip
+
+
+def test_the_last_line_says_what_fusion_gains_where_all_models_compete():
+    assert report.table("test", results(0.88, 0.75, 0.91)).splitlines()[-1] == (
+        "Fusion gains 0.030 macro AUC over the best single model, Plot (LSTM), on the 80 movies "
+        "with both."
+    )
+    assert report.table("test", results(0.7, 0.8, 0.78)).splitlines()[-1] == (
+        "Fusion loses 0.020 macro AUC against the best single model, Poster (VGG16, colour), on "
+        "the 80 movies with both."
+    )
+
+
+def test_the_table_has_a_row_for_each_model_twice():
+    lines = report.table("test", results(0.88, 0.75, 0.91)).splitlines()
+    rows = [line.split()[-6:-4] for line in lines if line.startswith("  ")]
+    assert rows == [["100", "0.950"], ["100", "0.950"], ["120", "0.500"],
+                    ["80", "0.880"], ["80", "0.750"], ["80", "0.910"]]  # fmt: skip
+    assert len({len(line) for line in lines if line.startswith(("test", "  "))}) == 1  # aligned
+
+
+def test_of_a_repeated_step_the_last_line_counts_and_a_line_cut_short_does_not(tmp_path):
+    lines = [
+        {"run": "plot", "step": 10, "loss": 0.5},
+        {"run": "plot", "step": 20, "loss": 0.4},
+        {"run": "plot", "step": 20, "epoch": 1, "validation": {"auc_macro": 0.7}},
+        {"run": "plot/fold_0", "step": 20, "loss": 9.0},
+        {"run": "plot", "step": 20, "loss": 0.3},
+    ]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (tmp_path / "metrics.jsonl").write_text(text + '{"run": "plot", "step": 30, "lo')
+    assert report.read_metrics(tmp_path) == [lines[0], lines[4], lines[2], lines[3]]
+
+
+def test_the_first_line_after_a_line_cut_short_is_read(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"run": "plot", "step": 30, "lo')
+    lines = [{"run": "plot", "step": step, "loss": 0.2} for step in (30, 40)]
+    for line in lines:
+        train.append_metrics(tmp_path, line)
+    assert report.read_metrics(tmp_path) == lines
+
+
+def test_no_metrics_are_no_lines(tmp_path):
+    assert report.read_metrics(tmp_path) == []
+
+
+def small_corpus(both=True):
+    """Ten movies, the last six of them to test on; News never occurs."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, (10, 24)).astype(np.float32)
+    labels[:, GENRES.index("News")] = 0
+    has_plot = np.array([1, 1, 1, 1, 1, 1, 1, 1, 1, 0], bool)
+    corpus = pipeline.Corpus(
+        ids=[str(n) for n in range(10)],
+        plots=["words"] * 10,
+        labels=labels,
+        has_plot=has_plot,
+        has_poster=np.ones(10, bool) if both else ~has_plot,
+        split={"train": np.arange(4), "test": np.arange(4, 10)},
+        records=(),
+    )
+    present = {"plot": corpus.has_plot, "poster": corpus.has_poster, "fusion": np.ones(10, bool)}
+    stages = {stage: {"probabilities": rng.uniform(size=(10, 24))} for stage in STAGES}
+    return corpus, stages, present
+
+
+def write(workdir, both=True, best=None):
+    corpus, stages, present = small_corpus(both)
+    scores = {stage: arrays["probabilities"] for stage, arrays in stages.items()}
+    splits = {"test": corpus.split["test"]}
+    computed = evaluate.evaluate_stages(corpus.labels, scores, present, splits, ("plot", "poster"))
+    return report.write(workdir, computed, corpus, stages, present, best or {})
+
+
+def no_constant(name):
+    raise ValueError(f"{name} is not JSON")
+
+
+@pytest.mark.slow
+def test_an_experiment_ends_with_files_and_a_table(tmp_path, capsys):
+    lines = [{"run": "plot", "step": 5 * n, "loss": 1 / n} for n in (1, 2)] + [
+        {"run": "plot", "step": 10, "epoch": 1, "validation": {"auc_macro": 0.7}},
+        {"run": "plot/fold_0", "step": 5, "loss": 0.5},
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    best = {"plot": small_corpus()[0].labels * 0.5 + 0.25}  # in perfect order
+    write(tmp_path, best=best)
+
+    text = (tmp_path / "results.txt").read_text(encoding="utf-8")
+    assert capsys.readouterr().out == text
+    assert text.splitlines()[-1].startswith("Fusion ")
+    for name in ("auc_per_genre", "roc", "learning_curves"):
+        with Image.open(tmp_path / "figures" / f"{name}.png") as image:
+            assert min(image.size) > 200
+            assert len(image.convert("L").getcolors()) > 10  # not blank
+    assert not list(tmp_path.rglob("new-*"))
+
+    content = (tmp_path / "results.json").read_text(encoding="utf-8")
+    test = json.loads(content, parse_constant=no_constant)["test"]
+    assert test["plot"]["movies"] == 5 and test["fusion"]["movies"] == 6
+    assert test["plot"]["per_genre"]["News"]["auc"] is None
+    assert 0 <= test["plot"]["auc_macro"] <= 1
+    assert test["plot"]["best_reachable_auc_macro"] == 1
+    assert "best_reachable_auc_macro" not in test["poster"]
+
+
+@pytest.mark.slow
+def test_an_experiment_without_any_movie_with_both_ends_too(tmp_path, capsys):
+    write(tmp_path, both=False)
+    test = json.loads((tmp_path / "results.json").read_text(), parse_constant=no_constant)["test"]
+    assert test["fusion_both"]["movies"] == 0
+    assert test["fusion_both"]["auc_macro"] is None
+    assert "0 movies with both" in capsys.readouterr().out

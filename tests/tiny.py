@@ -1,0 +1,80 @@
+"""A whole experiment in small: a config, and the files that it needs, made up in a moment."""
+
+import csv
+import pathlib
+import sys
+
+import jax
+import ml_collections
+import numpy as np
+
+from mmgc_jax.configs import default
+from mmgc_jax.data import posters, synthetic
+from mmgc_jax.models import VGG16
+
+ROOT = pathlib.Path(__file__).parents[1]
+_WIDTHS = (4, 4, 8, 8, 8)
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """All stages of the talk, each so small that it takes seconds."""
+    config = default.get_config()
+    config.data.poster_height = 64
+    config.data.poster_width = 32
+    config.data.validation_fraction = 0.3
+    config.plot.max_length = 64
+    config.plot.vectors.dim = 8
+    config.plot.vectors.epochs = 2
+    config.plot.model.hidden = 8
+    config.plot.training.epochs = 2
+    config.poster.model.widths = _WIDTHS
+    config.poster.head_training.epochs = 2
+    config.fusion.folds = 2
+    config.fusion.training.epochs = 4
+    for training in (
+        config.plot.training,
+        config.poster.training,
+        config.poster.head_training,
+        config.fusion.training,
+    ):
+        training.batch_size = 16
+        training.checkpoint_every = 2
+        training.log_every = 1
+    return config
+
+
+def write_talk_folder(folder: pathlib.Path, movies: int = 90) -> pathlib.Path:
+    """`movies.csv` and `posters/<index>.jpg` of made-up movies; returns the folder."""
+    (folder / "posters").mkdir(parents=True)
+    with (folder / "movies.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["", "year", "title", "plot", "genres", "rating"])
+        corpus = synthetic.generate(seed=1, train=movies)["train"]
+        for number, (movie, _) in enumerate(corpus, start=100):
+            genres = list(movie.genres) or ["Drama"]
+            writer.writerow([number, movie.year, movie.title, movie.plot or "", genres, 5.0])
+            if movie.poster is not None:
+                pixels = posters.decode(movie.poster, 96, 48)
+                jpeg = posters.encode_jpeg(pixels)
+                (folder / "posters" / f"{number}.jpg").write_bytes(jpeg)
+    return folder
+
+
+def write_weights(file: pathlib.Path, widths=_WIDTHS) -> pathlib.Path:
+    """Random weights in the layout of VGG16's; returns the file."""
+    variables = VGG16(widths=widths).init(jax.random.key(0), np.zeros((1, 32, 32, 3), np.uint8))
+    arrays = {
+        f"{layer}/{part}": np.asarray(array)
+        for layer, parts in variables["params"].items()
+        for part, array in parts.items()
+    }
+    np.savez(file, **arrays)
+    return file
+
+
+def command(workdir, data, weights, *further) -> list[str]:
+    """The command line that runs this experiment, to be started in `ROOT`."""
+    return [
+        sys.executable, "-m", "mmgc_jax.main", "--config=tests/tiny.py", f"--workdir={workdir}",
+        f"--config.data.path={data}", f"--config.poster.weights={weights}", *further,
+    ]  # fmt: skip
