@@ -88,6 +88,7 @@ def get_config() -> ml_collections.ConfigDict:
     # Of mmgc_jax.models.PosterVGG16.
     poster.model = ml_collections.ConfigDict()
     poster.model.widths = (64, 128, 256, 512, 512)
+    poster.model.depths = (2, 2, 3, 3, 3)
     poster.model.hidden = ()
     poster.model.pooling = "mean_max"
     poster.model.dropout = 0.5

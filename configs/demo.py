@@ -28,16 +28,16 @@ def get_config() -> ml_collections.ConfigDict:
     config.plot.training.learning_rate = 1e-2
     config.plot.training.learning_rate_scale.words = 1.0
 
-    # A narrow VGG, from scratch.
+    # A narrow VGG from scratch, shallow since deep ones learn slowly at first (arXiv 1409.1556).
     config.poster.finetune_from = "block1"
     config.poster.flip = False
     config.poster.crop = 0.0
     config.poster.colour = 0.0
     config.poster.model.widths = (16, 32, 32, 64, 64)
-    config.poster.model.hidden = (64,)
+    config.poster.model.depths = (1, 1, 1, 1, 1)
     config.poster.model.dropout = 0.1
     config.poster.training.epochs = 10
-    config.poster.training.learning_rate = 2e-3
+    config.poster.training.learning_rate = 3e-3
     config.poster.training.learning_rate_scale.vgg16 = 1.0
 
     config.fusion.folds = 2

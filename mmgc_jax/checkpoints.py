@@ -17,13 +17,13 @@ def save(directory, step: int, tree: Any, notes: dict) -> None:
 
     Args:
       directory: holds this checkpoint alone, in a folder named by its step.
-      step: if it is there already, it is replaced.
+      step: if it is there already, it is kept: a training that goes on repeats its steps exactly.
       tree: of arrays.
       notes: anything that JSON can hold.
     """
     with ocp.CheckpointManager(pathlib.Path(directory).absolute(), options=_OPTIONS) as manager:
         if step in manager.all_steps():
-            manager.delete(step)
+            return
         manager.save(
             step,
             args=ocp.args.Composite(

@@ -33,6 +33,16 @@ def genre_frequencies(corpus: pipeline.Corpus) -> np.ndarray:
     return corpus.labels[corpus.split["train"]].mean(axis=0)
 
 
+def initial_bias(corpus: pipeline.Corpus) -> np.ndarray:
+    """The genres' log-odds in the training part, <float32>[24].
+
+    A last layer that begins with this bias knows from the first step how rare each genre is (arXiv
+    1708.02002, section 3.3).
+    """
+    frequencies = np.clip(genre_frequencies(corpus), 1e-3, 1 - 1e-3)
+    return np.log(frequencies / (1 - frequencies))
+
+
 def seed_of(config: ml_collections.ConfigDict, name: str) -> int:
     """A seed of its own for each training of an experiment."""
     return zlib.crc32(f"{config.seed}/{name}".encode()) >> 1
@@ -70,6 +80,7 @@ def train_plot(
     params = model.init(
         jax.random.key(seed_of(config, "plot")), np.zeros((1, 8), np.int32), np.ones(1, np.int32)
     )["params"]
+    params["genres"]["bias"] = initial_bias(corpus)
     if table is not None:
         params["words"]["embedding"] = table
     return _train_encoder(
@@ -147,10 +158,13 @@ def train_poster(
     params = poster_model(config, grey).init(
         jax.random.key(seed_of(config, stage)), np.zeros((1, *size, 3), np.uint8)
     )["params"]
+    params["head"]["genres"]["bias"] = initial_bias(corpus)
     examples = pipeline.PosterExamples(corpus.records, *size)
     outputs = None
     if settings.weights:
-        network = params["vgg16"] = vgg16.load(settings.weights, grey, settings.model.widths)
+        network = params["vgg16"] = vgg16.load(
+            settings.weights, grey, settings.model.widths, settings.model.depths
+        )
         frozen = {name: layer for name, layer in network.items() if block_of(name) < first_block}
         freeze = functools.partial(_frozen_activations, config, corpus, cache, grey, network)
         if frozen:
@@ -207,7 +221,7 @@ def _frozen_activations(
     config, corpus, cache, grey, network, examples, first_block, last_block
 ) -> activations.ActivationExamples:
     """What frozen blocks make of each poster, from the disk; computed if it is not there."""
-    dtype = config.poster.dtype
+    dtype, settings = config.poster.dtype, config.poster.model
     key = activations.key_of(
         {name: layer for name, layer in network.items() if block_of(name) <= last_block},
         size=[config.data.poster_height, config.data.poster_width],
@@ -215,7 +229,7 @@ def _frozen_activations(
         dtype=dtype,
     )
     file = cache / f"block{last_block}-{'grey' if grey else 'colour'}-{key}.npy"
-    blocks = VGG16(first_block, last_block, grey, config.poster.model.widths, dtype=dtype)
+    blocks = VGG16(first_block, last_block, grey, settings.widths, settings.depths, dtype=dtype)
     params = {n: layer for n, layer in network.items() if first_block <= block_of(n) <= last_block}
 
     @jax.jit

@@ -52,6 +52,14 @@ def _run_stages(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dic
     corpus = pipeline.load_corpus(dataset, config.data)
     logger.info("Movies: %s.", ", ".join(f"{len(v)} {k}" for k, v in corpus.split.items()))
 
+    present = {stage: encoders.present_for(corpus, stage) for stage in config.encoders}
+    for stage, there in present.items():
+        for split in ("train", "validation"):
+            if not there[corpus.split[split]].any():
+                raise InputError(
+                    f"No movie of the {split} part has a {encoders.MODALITY[stage]}, but "
+                    f"config.encoders has {stage!r}."
+                )
     folds = assign_folds(config, corpus)
     stages = {}
     for stage in config.encoders:
@@ -63,7 +71,6 @@ def _run_stages(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dic
                 encoders.train_poster, config, workdir, corpus, folds, stage, cache
             )
         stages[stage] = once(workdir, stage, compute)
-    present = {stage: encoders.present_for(corpus, stage) for stage in config.encoders}
     stages["fusion"] = once(
         workdir, "fusion", lambda: train_fusion(config, workdir, corpus, stages, present)
     )
@@ -101,6 +108,8 @@ def check(config: ml_collections.ConfigDict) -> None:
     )
     one_of("poster.finetune_from", config.poster.finetune_from, encoders.FIRST_BLOCK)
     one_of("poster.dtype", config.poster.dtype, ("float32", "bfloat16"))
+    if not config.fusion.encoders:
+        raise InputError("config.fusion.encoders is empty; name at least one of config.encoders.")
     if config.fusion.folds < 2:
         raise InputError(f"config.fusion.folds is {config.fusion.folds}; at least 2 are needed.")
     for name in ("poster_height", "poster_width"):
@@ -117,7 +126,11 @@ def check(config: ml_collections.ConfigDict) -> None:
             )
     if any(stage.startswith("poster") for stage in config.encoders):
         if config.poster.weights:
-            vgg16.load(config.poster.weights, widths=config.poster.model.widths)
+            vgg16.load(
+                config.poster.weights,
+                widths=config.poster.model.widths,
+                depths=config.poster.model.depths,
+            )
         elif config.poster.finetune_from != "block1":
             raise InputError(
                 "config.poster.weights is empty, and config.poster.finetune_from is "
@@ -239,6 +252,8 @@ def train_fusion(config, workdir, corpus, stages, present) -> dict[str, np.ndarr
     params = model.init(
         jax.random.key(run.seed), *(array[:1] for array in examples("out_of_fold").arrays.values())
     )["params"]
+    # Each encoder's logits hold the genres' log-odds, which their sum is to hold once.
+    params["genres"]["bias"] = (1 - available.shape[1]) * encoders.initial_bias(corpus)
     rows = {split: indices[some[indices]] for split, indices in corpus.split.items()}
     size = settings.training.batch_size
 
@@ -279,7 +294,8 @@ def best_reachable(config, corpus) -> dict[str, np.ndarray]:
         for split in synthetic.generate(**config.data.synthetic).values()
         for movie, seen in split
     }
-    looks_at = {"plot": ("plot",), "poster": ("poster",), "fusion": ("plot", "poster")}
+    looks_at = {stage: {encoders.MODALITY[stage]} for stage in config.encoders}
+    looks_at["fusion"] = {encoders.MODALITY[stage] for stage in config.fusion.encoders}
     return {
         stage: np.stack([synthetic.true_probabilities(cues[i], modalities) for i in corpus.ids])
         for stage, modalities in looks_at.items()

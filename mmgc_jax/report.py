@@ -15,6 +15,7 @@ from mmgc_jax.files import write_beside, write_text
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+# In the order of the tables.
 _NAMES = {
     "plot": "Plot (LSTM)",
     "poster": "Poster (VGG16, colour)",
@@ -156,7 +157,7 @@ def draw_roc(corpus, stages, present, split: str) -> plt.Figure:
         if math.isfinite(auc):
             false_positives, true_positives, _ = roc_curve(labels, scores)
             ax.plot(false_positives, true_positives, label=f"{_NAMES[stage]}: {auc:.3f}")
-    ax.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle="--")
+    ax.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle="--", label="chance: 0.500")
     ax.set(xlabel="false positive rate", ylabel="true positive rate", aspect="equal")
     ax.set_title(f"ROC, all genres pooled, {len(rows)} {split} movies with both", fontsize=10)
     ax.legend(title="AUC (micro)", fontsize=8, loc="lower right")

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+import math
 import os
 import pathlib
 import time
@@ -121,13 +122,16 @@ def positive_weights(labels: np.ndarray, strength: float) -> np.ndarray:
 def make_optimizer(settings: ml_collections.ConfigDict, steps: int) -> optax.GradientTransformation:
     """AdamW (arXiv 1711.05101) with warm-up, cosine decay to zero and clipped gradients.
 
-    Weight decay spares vectors: biases and scales.
+    Weight decay acts on kernels alone: it spares biases, scales, word vectors and fusion weights.
 
     Args:
       settings: `learning_rate`, `warmup` (a share of the steps), `weight_decay`, `clip_norm`, and
         `learning_rate_scale`: factors for parts of the parameters, by top-level name; a part with
         factor 0 is frozen and costs nothing.
       steps: of the whole training.
+
+    Raises:
+      InputError: by `init`, if `learning_rate_scale` names a part that there is not.
     """
     schedule = optax.warmup_cosine_decay_schedule(
         init_value=0.0,
@@ -137,27 +141,40 @@ def make_optimizer(settings: ml_collections.ConfigDict, steps: int) -> optax.Gra
     )
     scales = settings.learning_rate_scale.to_dict()
 
-    def optimizer(scale: float) -> optax.GradientTransformation:
-        if scale == 0:
-            return optax.set_to_zero()
-        return optax.chain(
-            optax.clip_by_global_norm(settings.clip_norm),
-            optax.adamw(
-                lambda step: scale * schedule(step),
-                weight_decay=settings.weight_decay,
-                mask=lambda params: jax.tree.map(lambda p: p.ndim > 1, params),
-            ),
+    def adamw(scale: float) -> optax.GradientTransformation:
+        return optax.adamw(
+            lambda step: scale * schedule(step),
+            weight_decay=settings.weight_decay,
+            mask=lambda params: jax.tree_util.tree_map_with_path(_is_kernel, params),
         )
 
-    def part_of(params):
+    def scale_of(params):
+        if unknown := scales.keys() - params.keys():
+            raise InputError(
+                f"learning_rate_scale names {', '.join(sorted(unknown))}; the parameters have the "
+                f"parts {', '.join(sorted(params))}."
+            )
         return {
-            name: jax.tree.map(lambda _, part=name: part if part in scales else "", tree)
+            name: jax.tree.map(lambda _, part=name: scales.get(part, 1.0), tree)
             for name, tree in params.items()
         }
 
-    return optax.multi_transform(
-        {"": optimizer(1.0)} | {name: optimizer(scale) for name, scale in scales.items()}, part_of
+    values = {1.0, *scales.values()}
+    return optax.chain(
+        # First, so that frozen parts have no share in the norm.
+        optax.multi_transform(
+            {value: optax.identity() if value else optax.set_to_zero() for value in values},
+            scale_of,
+        ),
+        optax.clip_by_global_norm(settings.clip_norm),
+        optax.multi_transform(
+            {value: adamw(value) if value else optax.set_to_zero() for value in values}, scale_of
+        ),
     )
+
+
+def _is_kernel(path, _) -> bool:
+    return path[-1].key == "kernel"
 
 
 def make_train_step(apply: ApplyFn, optimizer, weights: np.ndarray, key: jax.Array):
@@ -206,7 +223,7 @@ def fit(
       The parameters with the best `auc_macro` on validation.
 
     Raises:
-      InputError: if the loss is not finite.
+      InputError: if the loss is not finite, or validation cannot tell good from bad.
     """
     mesh = parallel.data_mesh()
     optimizer = make_optimizer(settings, len(batches))
@@ -238,6 +255,12 @@ def fit(
             if end_of_epoch:
                 epoch = step // batches.steps_per_epoch
                 figures = validate(state.params)
+                if math.isnan(figures["auc_macro"]):
+                    raise InputError(
+                        f"{run.name}: the macro AUC on the validation part is undefined, since "
+                        "each genre has all of its movies or none. More movies are needed, or a "
+                        "larger config.data.validation_fraction."
+                    )
                 if figures["auc_macro"] > progress["best_auc"]:
                     progress |= {"best_auc": figures["auc_macro"], "best_epoch": epoch}
                     checkpoints.save(run.checkpoints / "best", step, state.params, figures)

@@ -48,11 +48,11 @@ def test_only_the_last_one_is_kept(tmp_path):
     assert (tree["x"].item(), notes["step"]) == (20, 20)
 
 
-def test_saving_a_step_twice_replaces_it(tmp_path):
+def test_a_step_that_is_there_is_kept(tmp_path):
     for value in (1.0, 2.0):
         checkpoints.save(tmp_path, 10, {"x": np.array([value])}, {"value": value})
     tree, notes = checkpoints.restore(tmp_path)
-    assert (tree["x"].item(), notes["value"]) == (2.0, 2.0)
+    assert (tree["x"].item(), notes["value"]) == (1.0, 1.0)
 
 
 def test_none_where_there_is_none(tmp_path):

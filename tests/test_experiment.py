@@ -125,6 +125,7 @@ def tiny_config(inputs):
         ("plot.model.pooling", "median", "possible: last"),
         ("fusion.folds", 1, "at least 2"),
         ("fusion.encoders", ("plot", "sound"), "config.fusion.encoders"),
+        ("fusion.encoders", (), "name at least one"),
     ],
 )
 def test_mistakes_in_a_config_come_to_light_at_once(inputs, tmp_path, field, value, message):
@@ -155,6 +156,7 @@ def test_missing_column_ends_the_command_without_traceback(tmp_path, inputs):
 
 def test_best_reachable_auc_ranks_the_modalities():
     config = demo.get_config()
+    config.encoders = ("plot", "poster")
     config.data.synthetic = {"seed": 0, "train": 0, "validation": 0, "test": 300}
 
     corpus = types.SimpleNamespace(ids=[f"test-{number}" for number in range(300)])

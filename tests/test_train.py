@@ -94,15 +94,18 @@ def test_learning_rate_rises_to_its_peak_and_falls_to_zero():
     np.testing.assert_allclose(rates[16], 0, atol=1e-5)
 
 
-def test_weight_decay_spares_vectors():
+def test_weight_decay_acts_on_kernels_alone():
     optimizer = train.make_optimizer(settings(learning_rate=0.1, weight_decay=0.5), 10)
-    params = {"dense": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}, "scale": jnp.ones(2)}
+    params = {
+        "dense": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)},
+        "weights": jnp.ones((2, 24)),
+    }
     still = jax.tree.map(jnp.zeros_like, params)
     *_, before, after = optimize(optimizer, params, [still] * 3)
     # The second step of ten has the peak learning rate: 1 - 0.1 * 0.5.
     assert float(before["dense"]["kernel"][0, 0]) == pytest.approx(0.95)
     assert (after["dense"]["kernel"] < before["dense"]["kernel"]).all()
-    assert (after["dense"]["bias"] == 1).all() and (after["scale"] == 1).all()
+    assert (after["dense"]["bias"] == 1).all() and (after["weights"] == 1).all()
 
 
 def test_a_part_with_factor_0_stays_bit_for_bit_the_same():
@@ -147,6 +150,32 @@ def test_large_gradients_are_cut_to_the_norm():
 
     np.testing.assert_allclose(last([300.0, 400.0]), last([0.6, 0.8]), rtol=1e-4)
     assert np.abs(last([0.3, 0.4]) - last([0.6, 0.8])).max() > 1e-4  # smaller ones are left alone
+
+
+def test_the_norm_is_that_of_all_parts_that_train():
+    changed = settings(clip_norm=1.0)
+    changed.learning_rate_scale.update({"vgg16": 0.5, "words": 0.0})
+    params = {name: {"kernel": jnp.zeros((1, 1))} for name in ("head", "vgg16", "words")}
+
+    def last(*first_gradients):
+        path = optimize(
+            train.make_optimizer(changed, 10),
+            params,
+            [
+                dict(zip(params, ({"kernel": jnp.array([[g]])} for g in gradients)))
+                for gradients in (first_gradients, (0.1, 0.1, 0.1), (0.1, 0.1, 0.1))
+            ],
+        )
+        return np.array([path[-1][name]["kernel"].item() for name in params])
+
+    np.testing.assert_allclose(last(300.0, 400.0, 900.0), last(0.6, 0.8, 0.0), rtol=1e-4)
+
+
+def test_a_factor_for_a_part_that_is_not_there():
+    changed = settings()
+    changed.learning_rate_scale.wrods = 0.1
+    with pytest.raises(InputError, match="names wrods; the parameters have the parts words"):
+        train.make_optimizer(changed, 5).init({"words": {"embedding": jnp.ones((2, 2))}})
 
 
 def test_augmentation_and_dropout_act_only_with_a_key():
@@ -250,6 +279,14 @@ def assert_same(one, two):
 
 def losses(workdir):
     return {e["step"]: e["loss"] for e in report.read_metrics(workdir) if "loss" in e}
+
+
+def test_validation_that_cannot_tell_stops_with_a_reason(tmp_path):
+    def undefined(params):
+        return {"auc_macro": float("nan"), "auc_micro": 0.5}
+
+    with pytest.raises(InputError, match="fusion: the macro AUC on the validation part is undef"):
+        fit(tmp_path, validate=undefined)
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ import grain
 import ml_collections
 import numpy as np
 import tensorflow_datasets as tfds
+from absl import flags
 
 from mmgc_jax.data import posters, splits, text
 from mmgc_jax.data.builder import Movies
@@ -252,6 +253,8 @@ def iterate(batches: Batches, start: int = 0, workers: int = 0) -> Iterator[dict
         grain.ReadOptions(num_threads=0 if workers else 2, prefetch_buffer_size=0 if workers else 4)
     )
     if workers:
+        if not flags.FLAGS.is_parsed():  # Grain reads flags of its own, also in a notebook
+            flags.FLAGS.mark_as_parsed()
         options = grain.MultiprocessingOptions(num_workers=workers)
         dataset = dataset.mp_prefetch(options)
     return iter(dataset)

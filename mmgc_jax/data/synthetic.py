@@ -23,8 +23,8 @@ POSTER_HEIGHT, POSTER_WIDTH = 256, 128
 _CELL = 32  # pixels; 8 rows of 4 cells hold the figures of all 24 genres at once
 
 _PREVALENCE = 0.15
-_TRUE_CUE = {"strong": 0.85, "weak": 0.45}  # P(cue | genre), in its better and its worse modality
-_FALSE_CUE = {"strong": 0.04, "weak": 0.12}  # P(cue | no genre)
+_TRUE_CUE = {"strong": 0.95, "weak": 0.5}  # P(cue | genre), in its better and its worse modality
+_FALSE_CUE = {"strong": 0.02, "weak": 0.1}  # P(cue | no genre)
 _NO_PLOT, _NO_POSTER = 0.05, 0.15
 
 _CUE_WORDS = {
@@ -66,8 +66,12 @@ _PLAIN_PATTERNS = (
     "{where} , {who} waits for {other} .",
     "{who} and {other} must decide what to do .",
 )
-_COLOURS = ((214, 60, 50), (60, 150, 70), (60, 90, 200), (225, 175, 40))
-_FIGURES = ("disc", "square", "triangle", "cross", "ring", "bars")
+# Red, amber, green, lime, teal, blue, violet, pink.
+_COLOURS = (
+    (165, 24, 24), (216, 170, 32), (24, 120, 40), (140, 220, 60),
+    (24, 165, 165), (32, 78, 216), (95, 24, 165), (226, 90, 180),
+)  # fmt: skip
+_FIGURES = ("disc", "cross", "bars")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,8 +178,8 @@ def _write_plot(rng: np.random.Generator, cues: np.ndarray) -> str:
 
 
 def _draw_poster(rng: np.random.Generator, cues: np.ndarray) -> bytes:
-    """A pale ground with the figure of each cue in a cell of its own, as PNG."""
-    ground = tuple(int(value) for value in rng.integers(200, 256, 3))
+    """A grey ground with the figure of each cue in a cell of its own, as PNG."""
+    ground = tuple(int(value) for value in rng.integers(100, 130, 3))
     picture = Image.new("RGB", (POSTER_WIDTH, POSTER_HEIGHT), ground)
     draw = ImageDraw.Draw(picture)
     columns = POSTER_WIDTH // _CELL
@@ -196,15 +200,9 @@ def _draw_figure(draw: ImageDraw.ImageDraw, x: int, y: int, size: int, genre: in
     third = size // 3
     if figure == "disc":
         draw.ellipse(box, fill=colour)
-    elif figure == "square":
-        draw.rectangle(box, fill=colour)
-    elif figure == "triangle":
-        draw.polygon([(x, box[3]), (box[2], box[3]), (x + size // 2, y)], fill=colour)
     elif figure == "cross":
         draw.rectangle((x + third, y, box[2] - third, box[3]), fill=colour)
         draw.rectangle((x, y + third, box[2], box[3] - third), fill=colour)
-    elif figure == "ring":
-        draw.ellipse(box, outline=colour, width=size // 4)
     else:
         for bar in range(3):
             top = y + bar * 2 * size // 5

@@ -8,8 +8,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-PADDING_ID, UNKNOWN_ID = 0, 1
-_SPECIAL = 2
+PADDING_ID, UNKNOWN_ID, FIRST_WORD_ID = 0, 1, 2
 
 _TOKEN = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
 
@@ -24,10 +23,10 @@ class Vocabulary:
 
     def __init__(self, words: Sequence[str]):
         self.words = tuple(words)
-        self._ids = {word: number for number, word in enumerate(self.words, start=_SPECIAL)}
+        self._ids = {word: number for number, word in enumerate(self.words, start=FIRST_WORD_ID)}
 
     def __len__(self) -> int:
-        return len(self.words) + _SPECIAL
+        return len(self.words) + FIRST_WORD_ID
 
     @classmethod
     def from_plots(
@@ -42,7 +41,7 @@ class Vocabulary:
         """
         counts = collections.Counter(word for plot in plots for word in plot)
         kept = sorted((-n, word) for word, n in counts.items() if n >= min_count)
-        return cls([word for _, word in kept[: max_size - _SPECIAL]])
+        return cls([word for _, word in kept[: max_size - FIRST_WORD_ID]])
 
     @classmethod
     def load(cls, path) -> "Vocabulary":

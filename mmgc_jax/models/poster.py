@@ -27,7 +27,8 @@ def preprocess(posters: jax.Array, grey: bool) -> jax.Array:
     """
     pixels = posters.astype(jnp.float32)
     if grey:
-        return pixels @ jnp.array(_LUMA)[:, None] - _MEAN_GREY
+        # A sum of products, since matrix units round their operands.
+        return jnp.sum(pixels * jnp.array(_LUMA), axis=-1, keepdims=True) - _MEAN_GREY
     return pixels[..., ::-1] - jnp.array(_MEAN_BGR)
 
 
@@ -148,6 +149,7 @@ class PosterVGG16(nn.Module):
       first_block: the first block that runs here; 6 means that only the head does.
       grey: as in `VGG16`.
       widths: as in `VGG16`.
+      depths: as in `VGG16`.
       hidden: as in `GenreHead`.
       pooling: as in `GenreHead`.
       dropout: as in `GenreHead`.
@@ -158,6 +160,7 @@ class PosterVGG16(nn.Module):
     first_block: int = 1
     grey: bool = False
     widths: Sequence[int] = (64, 128, 256, 512, 512)
+    depths: Sequence[int] = (2, 2, 3, 3, 3)
     hidden: Sequence[int] = (256,)
     pooling: str = "mean_max"
     dropout: float = 0.5
@@ -184,6 +187,7 @@ class PosterVGG16(nn.Module):
                 self.first_block,
                 grey=self.grey,
                 widths=self.widths,
+                depths=self.depths,
                 dtype=self.dtype,
                 name="vgg16",
             )(images)

@@ -11,17 +11,18 @@ from mmgc_jax.errors import InputError
 from mmgc_jax.models.poster import VGG16, to_grey_kernel
 
 
-def load(file, grey: bool = False, widths=VGG16.widths) -> dict:
-    """Reads the 13 convolutions from a `.npz` file.
+def load(file, grey: bool = False, widths=VGG16.widths, depths=VGG16.depths) -> dict:
+    """Reads the convolutions from a `.npz` file.
 
     Args:
       file: holds `block1_conv1/kernel` <float32>[3, 3, in, out] and `block1_conv1/bias`
         <float32>[out], and so on to `block5_conv3`; nothing pickled.
       grey: whether the first kernel is summed over its channels; see `to_grey_kernel`.
       widths: the channels of each block that the network has.
+      depths: the convolutions of each block.
 
     Returns:
-      The parameters of `VGG16(grey=grey, widths=widths)`.
+      The parameters of `VGG16(grey=grey, widths=widths, depths=depths)`.
 
     Raises:
       InputError: if the file is missing, is no such file, or an array is missing, has another
@@ -34,7 +35,9 @@ def load(file, grey: bool = False, widths=VGG16.widths) -> dict:
             "VGG16's convolutions, or empty to train from scratch."
         )
     expected = jax.eval_shape(
-        VGG16(widths=widths).init, jax.random.key(0), np.zeros((1, 32, 32, 3), np.uint8)
+        VGG16(widths=widths, depths=depths).init,
+        jax.random.key(0),
+        np.zeros((1, 32, 32, 3), np.uint8),
     )["params"]
     params = {}
     try:

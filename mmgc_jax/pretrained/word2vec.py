@@ -9,7 +9,7 @@ import gensim
 import ml_collections
 import numpy as np
 
-from mmgc_jax.data.text import PADDING_ID, Vocabulary
+from mmgc_jax.data.text import FIRST_WORD_ID, PADDING_ID, Vocabulary
 from mmgc_jax.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ def align(
     """
     known = np.zeros(len(vocabulary), bool)
     table = np.zeros((len(vocabulary), vectors.vector_size), np.float32)
-    for number, word in enumerate(vocabulary.words, start=len(vocabulary) - len(vocabulary.words)):
+    for number, word in enumerate(vocabulary.words, start=FIRST_WORD_ID):
         if word in vectors:
             table[number], known[number] = vectors[word], True
     if not known.any():
