@@ -24,7 +24,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.plot.model.word_dropout = 0.0
     config.plot.vectors.dim = 32
     config.plot.vectors.epochs = 20
-    config.plot.training.epochs = 15
+    config.plot.training.epochs = 8
     config.plot.training.learning_rate = 1e-2
     config.plot.training.learning_rate_scale.words = 1.0
 

@@ -182,14 +182,17 @@ def predict_table(
     predictor: Predictor, rows: Iterable[Movie], output: pathlib.Path, stage: str
 ) -> int:
     """Writes `ID,p_Action,...`, a row for each movie in the order given; returns their number."""
+    written = 0
 
     def write(beside: pathlib.Path) -> None:
+        nonlocal written
         with beside.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(["ID", *(f"p_{genre}" for genre in GENRES)])
             while chunk := list(itertools.islice(iterator, _MOVIES_AT_ONCE)):
                 for movie, scores in zip(chunk, predictor(chunk, stage)):
                     writer.writerow([movie.id, *(f"{score:.6f}" for score in scores)])
+                written += len(chunk)
                 bar.update(len(chunk))
 
     iterator = iter(rows)
@@ -198,7 +201,7 @@ def predict_table(
             write_beside(output, write)
         except OSError as error:
             raise InputError(f"--output={output} cannot be written: {error}") from error
-        return bar.n
+    return written
 
 
 def describe(scores: np.ndarray) -> str:

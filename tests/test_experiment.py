@@ -13,7 +13,8 @@ import pytest
 
 from mmgc_jax import experiment
 from mmgc_jax.configs import demo
-from mmgc_jax.data.movies import GENRES
+from mmgc_jax.data import synthetic
+from mmgc_jax.data.movies import GENRES, to_labels
 from mmgc_jax.errors import InputError
 from tests import tiny
 
@@ -165,3 +166,37 @@ def test_best_reachable_auc_ranks_the_modalities():
     assert all(scores.shape == (300, 24) for scores in best.values())
     # Where a modality says nothing, the fusion's truth is the other modality's.
     assert np.all((best["fusion"] > 0) & (best["fusion"] < 1))
+
+
+def test_fusion_begins_as_the_product_of_its_experts(tmp_path):
+    """Encoders that give the true probabilities fuse, untrained, to the true ones of both."""
+    generated = list(synthetic.generate(seed=0, train=0, validation=0, test=400)["test"])
+    truth = {
+        stage: np.stack([synthetic.true_probabilities(cues, {stage}) for _, cues in generated])
+        for stage in ("plot", "poster")
+    }
+    stages = {
+        stage: {"probabilities": np.float32(scores), "out_of_fold": np.float32(scores)}
+        for stage, scores in truth.items()
+    }
+    present = {
+        stage: np.array([getattr(movie, stage) is not None for movie, _ in generated])
+        for stage in stages
+    }
+    corpus = types.SimpleNamespace(
+        labels=np.stack([to_labels(movie.genres) for movie, _ in generated]),
+        split={"train": np.arange(300), "validation": np.arange(300, 400)},
+    )
+    config = tiny.get_config()
+    config.fusion.training.epochs = 1
+    config.fusion.training.learning_rate = 0.0
+    fused = experiment.train_fusion(config, tmp_path, corpus, stages, present)["probabilities"]
+
+    some = present["plot"] | present["poster"]
+    both = np.stack([synthetic.true_probabilities(cues) for _, cues in generated])
+    odds = (np.log(p[some] / (1 - p[some])) for p in (fused, both))
+    # The frequencies of 300 movies are not the prevalence: the odds' factors differ by genre.
+    difference = np.subtract(*odds)
+    assert np.abs(difference).max() < 0.7
+    np.testing.assert_allclose(difference, np.broadcast_to(difference[0], difference.shape),
+                               atol=0.02)  # fmt: skip

@@ -80,6 +80,7 @@ def test_table_has_a_row_for_each_movie_in_order(finished, tmp_path, movies):
         f"--posters={finished.data / 'posters'}", f"--output={output}",
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
+    assert run.stdout == f"{len(movies)} rows written to {output}\n"
     with output.open(newline="") as file:
         header, *rows = csv.reader(file)
     assert header == ["ID", *(f"p_{genre}" for genre in GENRES)]
