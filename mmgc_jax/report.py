@@ -123,7 +123,7 @@ def draw_learning_curves(entries: list[dict]) -> plt.Figure:
     """Training loss and validation AUC of every full training, against its epochs."""
     runs = [run for run in _NAMES if any(entry["run"] == run for entry in entries)]
     figure, axes = plt.subplots(2, max(1, len(runs)), figsize=(3.2 * max(1, len(runs)), 5),
-                                squeeze=False, sharex="col")  # fmt: skip
+                                squeeze=False, sharex="col", layout="constrained")  # fmt: skip
     for column, run in enumerate(runs):
         training = sorted((e["step"], e["loss"]) for e in entries
                           if e["run"] == run and "loss" in e)  # fmt: skip
@@ -134,6 +134,7 @@ def draw_learning_curves(entries: list[dict]) -> plt.Figure:
         if validation:
             steps, _, auc = zip(*validation)
             axes[1, column].plot(steps, auc, marker="o", markersize=3)
+            axes[1, column].margins(x=0.12)
             best = int(np.argmax(auc))
             axes[1, column].annotate(f"{auc[best]:.3f}", (steps[best], auc[best]), fontsize=8,
                                      xytext=(0, -12), textcoords="offset points",
@@ -184,7 +185,7 @@ def draw_auc_per_genre(results: dict, split: str) -> plt.Figure:
                   "(positives in brackets)")  # fmt: skip
     ax.axvline(0.5, color="grey", linewidth=0.8, linestyle="--")
     ax.grid(alpha=0.3)
-    ax.legend(fontsize=8, loc="lower right")
+    ax.legend(fontsize=8, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     return figure
 
 
