@@ -21,7 +21,7 @@ def get_config() -> ml_collections.ConfigDict:
     # The source's folder.
     data.path = ""
     # Where shards and frozen activations are kept; empty: data/ in the working directory. Several
-    # experiments may share one.
+    # experiments may share one, but the first must have written it before the next begins.
     data.directory = ""
     # The share of the training movies that validates, where the source has no such part.
     data.validation_fraction = 0.15
@@ -70,7 +70,7 @@ def get_config() -> ml_collections.ConfigDict:
     plot.model.dropout = 0.5
     plot.model.word_dropout = 0.1
     plot.training = _training(epochs=12, batch_size=64, learning_rate=2e-3)
-    # 0 freezes the word vectors.
+    # For word vectors that are given; 0 freezes them. unique_map wants 1.
     plot.training.learning_rate_scale.words = 0.1
 
     poster = config.poster = ml_collections.ConfigDict()

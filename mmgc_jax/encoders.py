@@ -83,13 +83,12 @@ def train_plot(
     params["genres"]["bias"] = initial_bias(corpus)
     if table is not None:
         params["words"]["embedding"] = table
-    return _train_encoder(
-        config, workdir, corpus, folds, "plot",
-        fit_one=lambda fit, name, indices: fit(
-            name, indices, examples, train.make_apply(model, ("tokens", "lengths")), params,
-            settings.training,
-        ),
-    )  # fmt: skip
+    apply = train.make_apply(model, ("tokens", "lengths"))
+
+    def fit_one(fit, name, indices):
+        return fit(name, indices, examples, apply, params, settings.training)
+
+    return _train_encoder(config, workdir, corpus, folds, "plot", fit_one)
 
 
 def plot_model(

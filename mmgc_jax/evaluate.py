@@ -35,6 +35,7 @@ def probabilities(
       <float32>[movies of the corpus, 24]; rows of movies not in `batches` are NaN.
     """
     mesh = parallel.data_mesh()
+    params = parallel.replicate(params, mesh)
     result = np.full((batches.num_movies_in_corpus, len(GENRES)), np.nan, np.float32)
     steps = tqdm(
         pipeline.iterate(batches, workers=workers),
@@ -74,7 +75,8 @@ def out_of_fold(
     for fold in range(folds.max() + 1):
         members = np.flatnonzero(folds == fold)
         others = np.flatnonzero((folds >= 0) & (folds != fold))
-        result[members] = predict_fold(fold, others, members)[members]
+        if len(members):
+            result[members] = predict_fold(fold, others, members)[members]
     return result
 
 

@@ -15,13 +15,12 @@ import jax
 import ml_collections
 import numpy as np
 
-from mmgc_jax import encoders, evaluate, report, train
+from mmgc_jax import check, encoders, evaluate, report, train
 from mmgc_jax.data import builder, movies, pipeline, splits, synthetic
 from mmgc_jax.errors import InputError
 from mmgc_jax.files import write_beside, write_text
 from mmgc_jax.models import LateFusion
 from mmgc_jax.models.fusion import drop_modalities
-from mmgc_jax.pretrained import vgg16
 
 logger = logging.getLogger(__name__)
 
@@ -40,8 +39,8 @@ def run(config: ml_collections.ConfigDict, workdir) -> dict:
       InputError: if the config, the data, the weights or the working directory are not usable.
     """
     workdir = pathlib.Path(workdir).absolute()
-    check(config)
-    claim(workdir, config)
+    check.config_is_possible(config)
+    check.same_as_before(workdir / "config.json", check.as_json(config))
     with _log_to(workdir / "run.log"):
         return _run_stages(config, workdir)
 
@@ -54,12 +53,13 @@ def _run_stages(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dic
 
     present = {stage: encoders.present_for(corpus, stage) for stage in config.encoders}
     for stage, there in present.items():
-        for split in ("train", "validation"):
-            if not there[corpus.split[split]].any():
+        for split, least in (("train", config.fusion.folds), ("validation", 1)):
+            if (found := int(there[corpus.split[split]].sum())) < least:
                 raise InputError(
-                    f"No movie of the {split} part has a {encoders.MODALITY[stage]}, but "
-                    f"config.encoders has {stage!r}."
+                    f"{stage}: {found} movies of the {split} part have a "
+                    f"{encoders.MODALITY[stage]}; at least {least} are needed."
                 )
+    check.claim(workdir, config, dataset.builder_config.name)
     folds = assign_folds(config, corpus)
     stages = {}
     for stage in config.encoders:
@@ -86,71 +86,15 @@ def _run_stages(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dic
     return report.write(workdir, results, corpus, stages, present, best_reachable(config, corpus))
 
 
-def check(config: ml_collections.ConfigDict) -> None:
-    """Finds mistakes in a config before anything is computed.
-
-    Raises:
-      InputError: if a value is not one of those possible, or a file that it names is not usable.
-    """
-
-    def one_of(name, value, values):
-        if value not in values:
-            raise InputError(f"config.{name} is {value!r}; possible: {', '.join(values)}.")
-
-    for stage in config.encoders:
-        one_of("encoders", stage, encoders.MODALITY)
-    for stage in config.fusion.encoders:
-        one_of("fusion.encoders", stage, config.encoders)
-    one_of("plot.vectorisation", config.plot.vectorisation, ("word2vec", "unique_map"))
-    one_of("plot.model.pooling", config.plot.model.pooling, ("last", "mean", "max", "mean_max"))
-    one_of(
-        "poster.model.pooling", config.poster.model.pooling, ("flatten", "mean", "max", "mean_max")
-    )
-    one_of("poster.finetune_from", config.poster.finetune_from, encoders.FIRST_BLOCK)
-    one_of("poster.dtype", config.poster.dtype, ("float32", "bfloat16"))
-    if not config.fusion.encoders:
-        raise InputError("config.fusion.encoders is empty; name at least one of config.encoders.")
-    if config.fusion.folds < 2:
-        raise InputError(f"config.fusion.folds is {config.fusion.folds}; at least 2 are needed.")
-    for name in ("poster_height", "poster_width"):
-        if config.data[name] < 32 or config.data[name] % 32:
-            raise InputError(
-                f"config.data.{name} is {config.data[name]}; a multiple of 32 is needed."
-            )
-    devices = jax.device_count()
-    for stage in ("plot", "poster", "fusion"):
-        if config[stage].training.batch_size % devices:
-            raise InputError(
-                f"config.{stage}.training.batch_size is {config[stage].training.batch_size}; it "
-                f"must be a multiple of the number of devices, {devices}."
-            )
-    if any(stage.startswith("poster") for stage in config.encoders):
-        if config.poster.weights:
-            vgg16.load(
-                config.poster.weights,
-                widths=config.poster.model.widths,
-                depths=config.poster.model.depths,
-            )
-        elif config.poster.finetune_from != "block1":
-            raise InputError(
-                "config.poster.weights is empty, and config.poster.finetune_from is "
-                f"{config.poster.finetune_from!r}: blocks below it would stay random. Give "
-                "--config.poster.weights=FILE.npz, or --config.poster.finetune_from=block1."
-            )
-    if "plot" in config.encoders and config.plot.vectorisation == "word2vec":
-        vectors = config.plot.vectors
-        if not vectors.file and not vectors.train:
-            raise InputError("config.plot.vectors has no file and train=False: no word vectors.")
-        for file in (*((vectors.file,) if vectors.file else ()), *vectors.unlabelled):
-            if not pathlib.Path(file).is_file():
-                raise InputError(f"config.plot.vectors: {file}: no such file.")
-
-
 @contextlib.contextmanager
 def _log_to(file: pathlib.Path) -> Iterator[None]:
     """Adds what this package logs to a file."""
     package = logging.getLogger("mmgc_jax")
-    handler = logging.FileHandler(file, encoding="utf-8")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        handler = logging.FileHandler(file, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"--workdir={file.parent} cannot be written to: {error}") from error
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     package.addHandler(handler)
     try:
@@ -158,47 +102,6 @@ def _log_to(file: pathlib.Path) -> Iterator[None]:
     finally:
         package.removeHandler(handler)
         handler.close()
-
-
-def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
-    """Writes the config into the working directory, or checks that it is the one there.
-
-    Raises:
-      InputError: if the folder cannot be written to, or was made with another config.
-    """
-    file = workdir / "config.json"
-    wanted = json.loads(config.to_json())
-    if file.exists():
-        try:
-            found = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise InputError(f"{file} is not JSON: {error}. Choose another --workdir.") from error
-        differing = [
-            f"config.{name}: {_flat(found).get(name)!r} there, {_flat(wanted).get(name)!r} now"
-            for name in sorted(_flat(found).keys() | _flat(wanted).keys())
-            # The number of workers changes nothing but the speed.
-            if _flat(found).get(name) != _flat(wanted).get(name) and name != "data.workers"
-        ]
-        if differing:
-            raise InputError(
-                f"{workdir} was made with another config. Choose another --workdir, or undo:\n  "
-                + "\n  ".join(differing)
-            )
-        return
-    try:
-        write_text(file, json.dumps(wanted, indent=2))
-    except OSError as error:
-        raise InputError(f"--workdir={workdir} cannot be written to: {error}") from error
-
-
-def _flat(tree: dict, prefix: str = "") -> dict:
-    flat = {}
-    for name, value in tree.items():
-        if isinstance(value, dict) and value:
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
-    return flat
 
 
 def once(workdir: pathlib.Path, stage: str, compute) -> dict[str, np.ndarray]:

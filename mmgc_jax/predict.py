@@ -19,6 +19,7 @@ import pathlib
 import sys
 from collections.abc import Iterable, Sequence
 
+import jax
 import ml_collections
 import numpy as np
 from absl import app, flags
@@ -35,6 +36,7 @@ from mmgc_jax.models import LateFusion
 logger = logging.getLogger("mmgc_jax")
 
 _MOVIES_AT_ONCE = 256
+_MOVIES_IN_BATCH = 32
 _SHOWN = 8
 
 
@@ -68,7 +70,7 @@ class Predictor:
         workdir = pathlib.Path(workdir).absolute()
         if not (workdir / "config.json").is_file():
             raise InputError(f"{workdir} is not the working directory of an experiment.")
-        if not (workdir / "genre_frequencies.json").is_file():
+        if not (workdir / "predictions" / "fusion.npz").is_file():
             raise InputError(
                 f"The experiment in {workdir} has not finished; run mmgc_jax.main again with the "
                 "same --config and --workdir."
@@ -111,7 +113,7 @@ class Predictor:
         """Probabilities <float32>[movies, 24] of one encoder, and which movies it looked at."""
         if encoders.MODALITY[stage] == "plot":
             tokens = [text.tokenize(movie.plot or "") for movie in movies]
-            present = np.array([movie.plot is not None for movie in movies])
+            present = np.array([bool((movie.plot or "").strip()) for movie in movies])
             settings = self._config.plot
             examples = pipeline.PlotExamples(
                 [self._vocabulary.encode(plot, settings.max_length) for plot in tokens],
@@ -142,37 +144,42 @@ class Predictor:
             return None
 
     def _run(self, stage: str, examples, present: np.ndarray) -> np.ndarray:
-        apply, params, batch_size = self._model(stage)
+        apply, params = self._model(stage)
         scores = np.zeros((len(present), len(GENRES)), np.float32)
         if present.any():
             rows = np.flatnonzero(present)
-            batches = pipeline.Batches(examples, np.zeros_like(scores), rows, batch_size)
+            batches = pipeline.Batches(examples, np.zeros_like(scores), rows, self._batch_size)
             scores = evaluate.probabilities(apply, params, batches)
         return evaluate.fill_absent(scores, present, self._frequencies)
 
+    @property
+    def _batch_size(self) -> int:
+        """A multiple of the number of devices."""
+        return -(-_MOVIES_IN_BATCH // jax.device_count()) * jax.device_count()
+
     @functools.cache  # noqa: B019 (a predictor lives as long as its process)
     def _model(self, stage: str):
-        """(apply, params, batch size) of a stage."""
+        """The function and the parameters of a stage."""
         config = self._config
         if stage == "fusion":
             params = self._best("fusion")
             apply = train.make_apply(
                 LateFusion(**config.fusion.model), ("probabilities", "present")
             )
-            return apply, params, config.fusion.training.batch_size
+            return apply, params
         if stage == "plot":
             params = self._best("plot")
             model = encoders.plot_model(
                 config, len(self._vocabulary), params["words"]["embedding"].shape[1]
             )
-            return train.make_apply(model, ("tokens", "lengths")), params, 64
+            return train.make_apply(model, ("tokens", "lengths")), params
         head_alone = config.poster.finetune_from == "head"
         params = self._best(f"{stage}/head" if head_alone else stage)
         frozen = checkpoints.restore(self._workdir / "checkpoints" / stage / "frozen")
         if frozen is not None:
             params = params | {"vgg16": params.get("vgg16", {}) | frozen[0]["vgg16"]}
         model = encoders.poster_model(config, grey=stage == "poster_grey")
-        return train.make_apply(model, ("images",)), params, config.poster.training.batch_size
+        return train.make_apply(model, ("images",)), params
 
     def _best(self, name: str):
         return train.restore_best(train.Run(name, self._workdir, seed=0))

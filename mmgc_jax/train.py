@@ -223,7 +223,8 @@ def fit(
       The parameters with the best `auc_macro` on validation.
 
     Raises:
-      InputError: if the loss is not finite, or validation cannot tell good from bad.
+      InputError: if the loss or the parameters are not finite, or validation cannot tell good from
+        bad.
     """
     mesh = parallel.data_mesh()
     optimizer = make_optimizer(settings, len(batches))
@@ -252,6 +253,8 @@ def fit(
             if save or step % settings.log_every == 0:
                 reporter.report(step, _mean_loss(run, step, losses))
                 losses = []
+            if save:
+                _check_finite(run, step, state.params)
             if end_of_epoch:
                 epoch = step // batches.steps_per_epoch
                 figures = validate(state.params)
@@ -290,13 +293,24 @@ def restore_best(run: Run, like: Any = None) -> Any:
 def _mean_loss(run: Run, step: int, losses: list[jax.Array]) -> float:
     values = np.array(jax.device_get(losses))
     if not np.isfinite(values).all():
-        first = step - len(values) + 1 + int(np.argmin(np.isfinite(values)))
-        raise InputError(
-            f"{run.name}: the loss at step {first} is {values[np.argmin(np.isfinite(values))]}. "
-            "The checkpoint before it is kept. Try, in a new --workdir, a smaller "
-            f"config.{run.settings_name}.learning_rate or clip_norm."
+        first = int(np.argmin(np.isfinite(values)))
+        raise _diverged(
+            run, f"the loss at step {step - len(values) + 1 + first} is {values[first]}"
         )
     return float(values.mean())
+
+
+def _check_finite(run: Run, step: int, params: Any) -> None:
+    """A loss tells of the parameters before its step; these are the ones after it."""
+    if not all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(params)):
+        raise _diverged(run, f"the parameters after step {step} are not all finite")
+
+
+def _diverged(run: Run, what: str) -> InputError:
+    return InputError(
+        f"{run.name}: {what}. The checkpoint before it is kept. Try, in a new --workdir, a smaller "
+        f"config.{run.settings_name}.learning_rate or clip_norm."
+    )
 
 
 class _Reporter:

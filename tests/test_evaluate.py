@@ -65,6 +65,15 @@ def test_out_of_fold_probabilities_come_from_models_that_did_not_see_the_movie()
     assert np.isnan(scores[~takes_part]).all()
 
 
+def test_a_fold_without_movies_is_passed_over():
+    def predict_fold(fold, train_on, predict):
+        assert len(train_on) and len(predict)
+        return np.full((4, 24), fold, np.float32)
+
+    scores = evaluate.out_of_fold(np.array([0, 2, 0, 2]), predict_fold)
+    assert scores[:, 0].tolist() == [0, 2, 0, 2]
+
+
 def test_absent_modalities_get_the_frequencies_of_the_genres():
     scores = np.full((3, 24), 0.9, np.float32)
     scores[1] = np.nan

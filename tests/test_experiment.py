@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -11,7 +12,7 @@ import types
 import numpy as np
 import pytest
 
-from mmgc_jax import experiment
+from mmgc_jax import check, experiment
 from mmgc_jax.configs import demo
 from mmgc_jax.data import synthetic
 from mmgc_jax.data.movies import GENRES, to_labels
@@ -127,6 +128,11 @@ def tiny_config(inputs):
         ("fusion.folds", 1, "at least 2"),
         ("fusion.encoders", ("plot", "sound"), "config.fusion.encoders"),
         ("fusion.encoders", (), "name at least one"),
+        ("data.validation_fraction", 1.5, "below 1"),
+        ("plot.model.dropout", 1.0, "below 1"),
+        ("plot.training.warmup", -0.1, "at least 0"),
+        ("poster.head_training.batch_size", 0, "at least 1"),
+        ("poster.model.widths", (4, 4), "each block"),
     ],
 )
 def test_mistakes_in_a_config_come_to_light_at_once(inputs, tmp_path, field, value, message):
@@ -143,6 +149,37 @@ def test_weights_of_another_shape_are_refused_before_anything_is_computed(inputs
     with pytest.raises(InputError, match=r"block5_conv1/\w+ has the shape"):
         experiment.run(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_first_try_that_fails_binds_nobody(inputs, tmp_path):
+    config = tiny_config(inputs)
+    config.data.path = "/nowhere"
+    with pytest.raises(InputError, match="no such folder"):
+        experiment.run(config, tmp_path / "run")
+    check.same_as_before(tmp_path / "run" / "config.json", check.as_json(tiny_config(inputs)))
+
+
+def test_a_working_directory_is_bound_to_its_movies_and_weights(inputs, tmp_path):
+    config = tiny_config(inputs)
+    weights = config.poster.weights = str(shutil.copy(inputs[1], tmp_path / "weights.npz"))
+    check.claim(tmp_path, config, "talk-one")
+    check.claim(tmp_path, config, "talk-one")
+    with pytest.raises(InputError, match=r"inputs\.movies: 'talk-one' there, 'talk-two' now"):
+        check.claim(tmp_path, config, "talk-two")
+    with open(weights, "ab") as file:
+        file.write(b"more")
+    with pytest.raises(InputError, match=r"inputs\.poster\.weights"):
+        check.claim(tmp_path, config, "talk-one")
+
+
+def test_too_few_movies_with_a_poster(inputs, tmp_path):
+    data = tiny.write_talk_folder(tmp_path / "talk", movies=40)
+    for poster in (data / "posters").iterdir():
+        poster.unlink()
+    config = tiny_config(inputs)
+    config.data.path = str(data)
+    with pytest.raises(InputError, match="poster: 0 movies of the train part have a poster"):
+        experiment.run(config, tmp_path / "run")
 
 
 def test_missing_column_ends_the_command_without_traceback(tmp_path, inputs):

@@ -9,8 +9,9 @@ import pytest
 STORY = """
 import jax, numpy as np
 from jax.sharding import Mesh
-from mmgc_jax import parallel, train
+from mmgc_jax import evaluate, parallel, train
 from mmgc_jax.configs import default
+from mmgc_jax.data import pipeline
 from mmgc_jax.models import LateFusion
 from mmgc_jax.models.fusion import drop_modalities
 
@@ -62,6 +63,14 @@ jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 # The optimizer's first step has a learning rate of zero; by the fourth all parameters have moved.
 moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), one, params)
 assert min(jax.tree.leaves(moved)) > 1e-5, moved
+
+# Parameters as a checkpoint brings them, on one device, predict on all.
+examples = pipeline.ArrayExamples({n: batch[n] for n in ("probabilities", "present")})
+sixteen = pipeline.Batches(examples, batch["labels"], np.arange(16), 16)
+on_one = jax.device_put(one, jax.devices()[0])
+scores = evaluate.probabilities(apply, on_one, sixteen)
+logits, _ = model.apply({"params": one}, batch["probabilities"], batch["present"])
+np.testing.assert_allclose(scores, jax.nn.sigmoid(logits), rtol=1e-5)
 
 assert parallel.data_mesh().shape == {"data": 8}
 try:

@@ -474,6 +474,20 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_spoils_nothing(tmp_path, un
     assert_same(fit(tmp_path, "plot/fold_1"), undisturbed[1])
 
 
+def test_parameters_that_are_not_finite_are_never_kept(tmp_path):
+    def apply_with_gradient_nan(params, batch, key):
+        """0 * infinity is the square root's gradient."""
+        return apply(params, batch, key) + jnp.sqrt(jnp.sum(0 * params["genres"]["bias"]))
+
+    run = train.Run("fusion", tmp_path, seed=7)
+    with pytest.raises(InputError, match="the parameters after step 1 are not all finite"):
+        train.fit(
+            run, apply_with_gradient_nan, PARAMS, batches(3), validate,
+            settings(checkpoint_every=1), WEIGHTS,
+        )  # fmt: skip
+    assert latest(tmp_path) is None
+
+
 @pytest.mark.parametrize("name", ["plot/fold_1", "poster/head", "poster_grey/fold_0"])
 def test_the_advice_names_a_field_that_the_config_has(tmp_path, name):
     with pytest.raises(InputError) as caught:

@@ -8,10 +8,11 @@ import contextlib
 import dataclasses
 import hashlib
 import io
+import itertools
 import logging
 import pathlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import ml_collections
 import numpy as np
@@ -71,15 +72,15 @@ class Movies(tfds.core.GeneratorBasedBuilder):
 
     def _split_generators(self, dl_manager) -> dict[str, Iterator]:
         return {
-            split: self._generate_examples(split)
-            for split, found in read(self.builder_config).items()
-            if next(found, None) is not None
+            split: self._generate_examples(itertools.chain([first], rest))
+            for split, rest in read(self.builder_config).items()
+            if (first := next(rest, None)) is not None
         }
 
-    def _generate_examples(self, split: str) -> Iterator[tuple[int, dict]]:
+    def _generate_examples(self, found: Iterable[Movie]) -> Iterator[tuple[int, dict]]:
         config = self.builder_config
         no_poster = posters.encode_jpeg(np.zeros((config.height, config.width, 3), np.uint8))
-        for number, movie in enumerate(read(config)[split]):
+        for number, movie in enumerate(found):
             poster = self._resized_poster(movie)
             yield (
                 number,
@@ -104,6 +105,14 @@ class Movies(tfds.core.GeneratorBasedBuilder):
             self.info.metadata["bad_posters"].append(f"{movie.id}: {error}")
             return None
         return posters.encode_jpeg(pixels)
+
+
+# The files and folders that decide what a source holds.
+_READ_FROM = {
+    "talk": ("movies.csv", "posters"),
+    "mmimdb": ("split.json", "dataset"),
+    "synthetic": (),
+}
 
 
 def read(config: MoviesConfig) -> dict[str, Iterator[Movie]]:
@@ -176,15 +185,16 @@ def build(data: ml_collections.ConfigDict, directory) -> Movies:
 def _fingerprint(config: MoviesConfig) -> str:
     """12 hexadecimal digits that change when the source's files or the stored size change.
 
-    Tables are hashed by content, posters by name and size.
+    Tables are hashed by content, posters by name and size; other files of the folder do not count.
     """
     digest = hashlib.sha256(
         repr((config.height, config.width, sorted(config.synthetic.items()))).encode()
     )
-    if config.path:
-        root = pathlib.Path(config.path)
-        for file in sorted(path for path in root.rglob("*") if path.is_file()):
-            digest.update(f"{file.relative_to(root)}:{file.stat().st_size}".encode())
-            if file.suffix in (".csv", ".json"):
-                digest.update(file.read_bytes())
+    root = pathlib.Path(config.path)
+    for name in _READ_FROM[config.source]:
+        for file in sorted(path for path in (root / name, *root.glob(f"{name}/*"))):
+            if file.is_file():
+                digest.update(f"{file.relative_to(root)}:{file.stat().st_size}".encode())
+                if file.suffix in (".csv", ".json"):
+                    digest.update(file.read_bytes())
     return digest.hexdigest()[:12]

@@ -266,7 +266,11 @@ def _with_poster(movie: Movie, posters, suffix: str) -> Movie:
             return movie
     except OSError:  # the index is too long for a file's name
         return movie
-    return dataclasses.replace(movie, poster=file.read_bytes())
+    try:
+        poster = file.read_bytes()
+    except OSError:
+        poster = b""  # counts as unreadable wherever it is decoded
+    return dataclasses.replace(movie, poster=poster)
 
 
 def _raise_if_any(problems: list[str], place: pathlib.Path, summary: str) -> None:

@@ -15,11 +15,12 @@ from mmgc_jax.errors import InputError
 logger = logging.getLogger(__name__)
 
 
-def read(file) -> gensim.models.KeyedVectors:
+def read(file, limit: int | None = None) -> gensim.models.KeyedVectors:
     """Reads word2vec's own formats, gzipped or not.
 
     Args:
       file: binary if its name contains `.bin`, otherwise text.
+      limit: the number of words to read; None reads all.
 
     Raises:
       InputError: if the file is missing or malformed.
@@ -32,7 +33,7 @@ def read(file) -> gensim.models.KeyedVectors:
         )
     try:
         vectors = gensim.models.KeyedVectors.load_word2vec_format(
-            str(file), binary=".bin" in file.suffixes
+            str(file), binary=".bin" in file.suffixes, limit=limit
         )
     except (ValueError, OSError, EOFError, MemoryError, zlib.error) as error:
         raise InputError(f"{file} is not in word2vec's format: {error}") from error

@@ -1,0 +1,158 @@
+"""What can be known to be wrong before an experiment begins: its config, files and directory."""
+
+import hashlib
+import json
+import operator
+import pathlib
+
+import jax
+import ml_collections
+
+from mmgc_jax import encoders
+from mmgc_jax.data import movies
+from mmgc_jax.errors import InputError
+from mmgc_jax.files import write_text
+from mmgc_jax.pretrained import vgg16, word2vec
+
+_CHOICES = {
+    "plot.vectorisation": ("word2vec", "unique_map"),
+    "plot.model.pooling": ("last", "mean", "max", "mean_max"),
+    "poster.model.pooling": ("flatten", "mean", "max", "mean_max"),
+    "poster.finetune_from": tuple(encoders.FIRST_BLOCK),
+    "poster.dtype": ("float32", "bfloat16"),
+}
+_SHARES = (
+    "data.validation_fraction", "data.max_bad_fraction", "plot.model.dropout",
+    "plot.model.word_dropout", "poster.model.dropout", "fusion.model.dropout",
+    "fusion.modality_dropout",
+)  # fmt: skip
+_TRAININGS = ("plot.training", "poster.head_training", "poster.training", "fusion.training")
+
+
+def config_is_possible(config: ml_collections.ConfigDict) -> None:
+    """Finds mistakes in a config before anything is computed.
+
+    Raises:
+      InputError: if a value is not one of those possible, or a file that it names is not usable.
+    """
+
+    def require(is_right, name, wanted):
+        value = operator.attrgetter(name)(config)
+        if not is_right(value):
+            raise InputError(f"config.{name} is {value!r}; {wanted}.")
+
+    def require_some_of(name, choices):
+        wanted = f"name at least one of {', '.join(choices)}"
+        require(lambda names: names and set(names) <= set(choices), name, wanted)
+
+    require_some_of("encoders", tuple(encoders.MODALITY))
+    require_some_of("fusion.encoders", config.encoders)
+    for name, choices in _CHOICES.items():
+        require(choices.__contains__, name, f"possible: {', '.join(choices)}")
+    for name in _SHARES:
+        require(lambda value: 0 <= value < 1, name, "it must be at least 0 and below 1")
+    require(lambda folds: folds >= 2, "fusion.folds", "at least 2 are needed")
+    for name in ("data.poster_height", "data.poster_width"):
+        require(lambda size: size > 0 and size % 32 == 0, name, "a multiple of 32 is needed")
+    for name in ("poster.model.widths", "poster.model.depths"):
+        require(lambda sizes: len(sizes) == 5 and min(sizes) > 0, name, "each block needs a number")
+    devices = jax.device_count()
+    for training in _TRAININGS:
+        require(lambda share: 0 <= share < 1, f"{training}.warmup", "at least 0 and below 1")
+        for field in ("epochs", "batch_size", "patience", "log_every", "checkpoint_every"):
+            require(lambda number: number >= 1, f"{training}.{field}", "it must be at least 1")
+        require(
+            lambda size: size % devices == 0,
+            f"{training}.batch_size",
+            f"it must be a multiple of the number of devices, {devices}",
+        )
+    if any(stage.startswith("poster") for stage in config.encoders):
+        _check_weights(config.poster)
+    if "plot" in config.encoders and config.plot.vectorisation == "word2vec":
+        _check_vectors(config.plot.vectors)
+
+
+def _check_weights(poster: ml_collections.ConfigDict) -> None:
+    if poster.weights:
+        vgg16.load(poster.weights, widths=poster.model.widths, depths=poster.model.depths)
+    elif poster.finetune_from != "block1":
+        raise InputError(
+            "config.poster.weights is empty, and config.poster.finetune_from is "
+            f"{poster.finetune_from!r}: blocks below it would stay random. Give "
+            "--config.poster.weights=FILE.npz, or --config.poster.finetune_from=block1."
+        )
+
+
+def _check_vectors(vectors: ml_collections.ConfigDict) -> None:
+    if not vectors.file and not vectors.train:
+        raise InputError("config.plot.vectors has no file and train=False: no word vectors.")
+    if vectors.file:
+        word2vec.read(vectors.file, limit=1)
+    for table in vectors.unlabelled:
+        movies.read_csv(table)
+
+
+def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict, movies_name: str) -> None:
+    """Writes what decides the results into the working directory, or checks that it is there.
+
+    This comes after the data is read, so that a first try that fails binds nobody.
+
+    Args:
+      workdir: of the experiment.
+      config: of the experiment.
+      movies_name: a name that changes with the content of the data.
+
+    Raises:
+      InputError: if the folder was made with other movies or weights.
+    """
+    inputs = {"movies": movies_name}
+    if config.poster.weights:
+        with pathlib.Path(config.poster.weights).open("rb") as file:
+            inputs["poster.weights"] = hashlib.file_digest(file, "sha256").hexdigest()
+    same_as_before(workdir / "inputs.json", inputs)
+    write_text(workdir / "inputs.json", json.dumps(inputs, indent=2))
+    write_text(workdir / "config.json", json.dumps(as_json(config), indent=2))
+
+
+def as_json(config: ml_collections.ConfigDict) -> dict:
+    """A config as JSON holds it."""
+    return json.loads(config.to_json())
+
+
+def same_as_before(file: pathlib.Path, wanted: dict) -> None:
+    """Checks that a working directory was made from the same as what is wanted now.
+
+    Args:
+      file: JSON; nothing is refused where there is none.
+      wanted: its content, but for the number of workers, which changes nothing but the speed.
+
+    Raises:
+      InputError: if the file says something else.
+    """
+    if not file.exists():
+        return
+    try:
+        found = _flat(json.loads(file.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise InputError(f"{file} is not JSON: {error}. Choose another --workdir.") from error
+    wanted = _flat(wanted)
+    differing = [
+        f"{file.stem}.{name}: {found.get(name)!r} there, {wanted.get(name)!r} now"
+        for name in sorted(found.keys() | wanted.keys())
+        if found.get(name) != wanted.get(name) and name != "data.workers"
+    ]
+    if differing:
+        raise InputError(
+            f"{file.parent} was made from something else. Choose another --workdir, or undo:\n  "
+            + "\n  ".join(differing)
+        )
+
+
+def _flat(tree: dict, prefix: str = "") -> dict:
+    flat = {}
+    for name, value in tree.items():
+        if isinstance(value, dict) and value:
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
