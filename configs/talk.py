@@ -7,6 +7,9 @@
 
 FOLDER holds movies.csv and posters/. Without a file of pretrained vectors, those trained on the
 plots stand alone.
+
+On 5,289 movies, of which 791 validate, it takes about an hour on a 2-core AMD EPYC. Macro AUC on
+validation: plot 0.878, poster 0.774, grey poster 0.744, fusion 0.894 (0.903 on movies with both).
 """
 
 import ml_collections
