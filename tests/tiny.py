@@ -30,7 +30,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.poster.model.widths = _WIDTHS
     config.poster.head_training.epochs = 2
     config.fusion.folds = 2
-    config.fusion.training.epochs = 4
+    # So many that a test can stop it on the way.
+    config.fusion.training.epochs = config.fusion.training.patience = 15
     for training in (
         config.plot.training,
         config.poster.training,
