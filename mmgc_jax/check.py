@@ -21,11 +21,12 @@ _CHOICES = {
     "poster.finetune_from": tuple(encoders.FIRST_BLOCK),
     "poster.dtype": ("float32", "bfloat16"),
 }
-_SHARES = (
-    "data.validation_fraction", "data.max_bad_fraction", "plot.model.dropout",
-    "plot.model.word_dropout", "poster.model.dropout", "fusion.model.dropout",
-    "fusion.modality_dropout",
-)  # fmt: skip
+_DROPOUTS = (
+    "plot.model.dropout",
+    "plot.model.word_dropout",
+    "poster.model.dropout",
+    "fusion.model.dropout",
+)
 _TRAININGS = ("plot.training", "poster.head_training", "poster.training", "fusion.training")
 
 
@@ -49,8 +50,9 @@ def config_is_possible(config: ml_collections.ConfigDict) -> None:
     require_some_of("fusion.encoders", config.encoders)
     for name, choices in _CHOICES.items():
         require(choices.__contains__, name, f"possible: {', '.join(choices)}")
-    for name in _SHARES:
-        require(lambda value: 0 <= value < 1, name, "it must be at least 0 and below 1")
+    require(lambda share: 0 < share < 1, "data.validation_fraction", "above 0 and below 1")
+    for name in _DROPOUTS:
+        require(lambda rate: 0 <= rate < 1, name, "it must be at least 0 and below 1")
     require(lambda folds: folds >= 2, "fusion.folds", "at least 2 are needed")
     for name in ("data.poster_height", "data.poster_width"):
         require(lambda size: size > 0 and size % 32 == 0, name, "a multiple of 32 is needed")

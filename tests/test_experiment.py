@@ -129,6 +129,7 @@ def tiny_config(inputs):
         ("fusion.encoders", ("plot", "sound"), "config.fusion.encoders"),
         ("fusion.encoders", (), "name at least one"),
         ("data.validation_fraction", 1.5, "below 1"),
+        ("data.validation_fraction", 0.0, "above 0"),
         ("plot.model.dropout", 1.0, "below 1"),
         ("plot.training.warmup", -0.1, "at least 0"),
         ("poster.head_training.batch_size", 0, "at least 1"),

@@ -192,7 +192,7 @@ def _fingerprint(config: MoviesConfig) -> str:
     )
     root = pathlib.Path(config.path)
     for name in _READ_FROM[config.source]:
-        for file in sorted(path for path in (root / name, *root.glob(f"{name}/*"))):
+        for file in sorted((root / name, *root.glob(f"{name}/*"))):
             if file.is_file():
                 digest.update(f"{file.relative_to(root)}:{file.stat().st_size}".encode())
                 if file.suffix in (".csv", ".json"):
