@@ -46,11 +46,17 @@ def get_config() -> ml_collections.ConfigDict:
     plot.min_count = 2
     # Number of word ids, at most.
     plot.max_vocabulary = 20_000
-    # How words become vectors: word2vec, or unique_map (learned from scratch with the LSTM).
+    # How words enter the LSTM, the three ways of the talk: as vectors that are given (word2vec), as
+    # vectors learned from scratch with the LSTM (unique_map), or as they are (one_hot).
     plot.vectorisation = "word2vec"
+    # Of word2vec; dim is also the size of unique_map's vectors.
     vectors = plot.vectors = ml_collections.ConfigDict()
-    # Pretrained vectors in word2vec's format; empty: trained on the plots.
+    # A file in word2vec's format, see mmgc_jax.pretrained.vector_file; empty: none.
     vectors.file = ""
+    # Whether words in a row that the file knows as one (new_york) become one word.
+    vectors.phrases = True
+    # Factor of the learning rate for the given vectors; 0 freezes them.
+    vectors.learning_rate_scale = 0.1
     # Vectors trained on the plots, and where a file is given too, put beside its vectors.
     vectors.train = True
     # More plots to train vectors on: CSV files with the columns index,year,title,plot.
@@ -70,8 +76,6 @@ def get_config() -> ml_collections.ConfigDict:
     plot.model.dropout = 0.5
     plot.model.word_dropout = 0.1
     plot.training = _training(epochs=12, batch_size=64, learning_rate=2e-3)
-    # For word vectors that are given; 0 freezes them. unique_map wants 1.
-    plot.training.learning_rate_scale.words = 0.1
 
     poster = config.poster = ml_collections.ConfigDict()
     # VGG16's ImageNet weights, a .npz file; empty: trained from scratch.

@@ -28,9 +28,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.plot.model.word_dropout = 0.0
     config.plot.vectors.dim = 32
     config.plot.vectors.epochs = 20
+    config.plot.vectors.learning_rate_scale = 1.0
     config.plot.training.epochs = 8
     config.plot.training.learning_rate = 1e-2
-    config.plot.training.learning_rate_scale.words = 1.0
 
     # A narrow VGG from scratch, shallow since deep ones learn slowly at first (arXiv 1409.1556).
     config.poster.finetune_from = "block1"

@@ -12,10 +12,10 @@ from mmgc_jax import encoders
 from mmgc_jax.data import movies
 from mmgc_jax.errors import InputError
 from mmgc_jax.files import write_text
-from mmgc_jax.pretrained import vgg16, word2vec
+from mmgc_jax.pretrained import vector_file, vgg16
 
 _CHOICES = {
-    "plot.vectorisation": ("word2vec", "unique_map"),
+    "plot.vectorisation": ("word2vec", "unique_map", "one_hot"),
     "plot.model.pooling": ("last", "mean", "max", "mean_max"),
     "poster.model.pooling": ("flatten", "mean", "max", "mean_max"),
     "poster.finetune_from": tuple(encoders.FIRST_BLOCK),
@@ -89,7 +89,7 @@ def _check_vectors(vectors: ml_collections.ConfigDict) -> None:
     if not vectors.file and not vectors.train:
         raise InputError("config.plot.vectors has no file and train=False: no word vectors.")
     if vectors.file:
-        word2vec.read(vectors.file, limit=1)
+        vector_file.dimension(vectors.file)
     for table in vectors.unlabelled:
         movies.read_csv(table)
 

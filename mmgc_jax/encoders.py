@@ -10,11 +10,10 @@ import jax
 import ml_collections
 import numpy as np
 
-from mmgc_jax import checkpoints, evaluate, train
-from mmgc_jax.data import activations, movies, pipeline, posters, text
-from mmgc_jax.files import write_beside
+from mmgc_jax import checkpoints, embeddings, evaluate, train
+from mmgc_jax.data import activations, pipeline, posters, text
 from mmgc_jax.models import VGG16, PlotLSTM, PosterVGG16
-from mmgc_jax.pretrained import vgg16, word2vec
+from mmgc_jax.pretrained import vgg16
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +52,7 @@ def train_plot(
     workdir: pathlib.Path,
     corpus: pipeline.Corpus,
     folds: np.ndarray,
+    cache: pathlib.Path,
 ) -> dict[str, np.ndarray]:
     """Trains the plot encoder.
 
@@ -61,70 +61,51 @@ def train_plot(
       workdir: gets vocabulary, word vectors and checkpoints.
       corpus: the movies.
       folds: <int64>[movies of the corpus], -1 for those that do not train.
+      cache: folder for word vectors trained on the plots.
 
     Returns:
       As `_train_encoder`.
     """
     settings = config.plot
-    tokens = [text.tokenize(plot) for plot in corpus.plots]
-    rows = corpus.split["train"]
-    vocabulary = text.Vocabulary.from_plots(
-        (tokens[row] for row in rows), settings.min_count, settings.max_vocabulary
-    )
-    write_beside(workdir / "vocabulary.json", vocabulary.save)
-    table = _word_vectors(config, workdir, vocabulary, [tokens[row] for row in rows])
+    vocabulary, table = embeddings.prepare(config, workdir, corpus, cache)
+    plots = (text.tokenize(corpus.plot(index)) for index in range(len(corpus.ids)))
     examples = pipeline.PlotExamples(
-        [vocabulary.encode(plot, settings.max_length) for plot in tokens], settings.bucket
+        [vocabulary.encode(plot, settings.max_length) for plot in plots], settings.bucket
     )
     model = plot_model(config, len(vocabulary), None if table is None else table.shape[1])
     params = model.init(
         jax.random.key(seed_of(config, "plot")), np.zeros((1, 8), np.int32), np.ones(1, np.int32)
     )["params"]
     params["genres"]["bias"] = initial_bias(corpus)
+    training = settings.training
     if table is not None:
         params["words"]["embedding"] = table
+        training = training.copy_and_resolve_references()
+        training.learning_rate_scale.words = settings.vectors.learning_rate_scale
     apply = train.make_apply(model, ("tokens", "lengths"))
 
     def fit_one(fit, name, indices):
-        return fit(name, indices, examples, apply, params, settings.training)
+        return fit(name, indices, examples, apply, params, training)
 
     return _train_encoder(config, workdir, corpus, folds, "plot", fit_one)
 
 
 def plot_model(
-    config: ml_collections.ConfigDict, vocabulary_size: int, embedding_dim: int | None
+    config: ml_collections.ConfigDict, vocabulary_size: int, vector_size: int | None
 ) -> PlotLSTM:
-    """The plot encoder of a config; embedding_dim None takes `config.plot.vectors.dim`."""
+    """The plot encoder of a config.
+
+    Args:
+      config: of the experiment.
+      vocabulary_size: number of word ids.
+      vector_size: of given word vectors; None if there are none.
+    """
+    one_hot = config.plot.vectorisation == "one_hot"
     return PlotLSTM(
         vocabulary_size=vocabulary_size,
-        embedding_dim=embedding_dim or config.plot.vectors.dim,
+        embedding_dim=None if one_hot else vector_size or config.plot.vectors.dim,
         **config.plot.model,
     )
-
-
-def _word_vectors(config, workdir, vocabulary, plots) -> np.ndarray | None:
-    """Vectors of the vocabulary, <float32>[words, dim], kept in the working directory.
-
-    None where they are learned from scratch.
-    """
-    settings = config.plot.vectors
-    if config.plot.vectorisation == "unique_map":
-        return None
-    file = workdir / "word_vectors.npy"
-    if file.exists():
-        return np.load(file, allow_pickle=False)
-    tables = []
-    if settings.file:
-        tables.append(word2vec.align(word2vec.read(settings.file), vocabulary, config.seed)[0])
-    if settings.train:
-        for table in settings.unlabelled:
-            plots = plots + [text.tokenize(m.plot) for m in movies.read_csv(table) if m.plot]
-        logger.info("Word2Vec: training on %d plots.", len(plots))
-        trained = word2vec.train(plots, settings, config.seed)
-        tables.append(word2vec.align(trained, vocabulary, config.seed)[0])
-    table = np.concatenate(tables, axis=1)
-    write_beside(file, lambda beside: np.save(beside, table))
-    return table
 
 
 def train_poster(

@@ -64,7 +64,8 @@ def _run_stages(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dic
     stages = {}
     for stage in config.encoders:
         if stage == "plot":
-            compute = functools.partial(encoders.train_plot, config, workdir, corpus, folds)
+            cache = data_directory / "word_vectors"
+            compute = functools.partial(encoders.train_plot, config, workdir, corpus, folds, cache)
         else:
             cache = data_directory / "activations" / dataset.builder_config.name
             compute = functools.partial(

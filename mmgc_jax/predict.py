@@ -169,9 +169,8 @@ class Predictor:
             return apply, params
         if stage == "plot":
             params = self._best("plot")
-            model = encoders.plot_model(
-                config, len(self._vocabulary), params["words"]["embedding"].shape[1]
-            )
+            size = params["words"]["embedding"].shape[1] if "words" in params else None
+            model = encoders.plot_model(config, len(self._vocabulary), size)
             return train.make_apply(model, ("tokens", "lengths")), params
         head_alone = config.poster.finetune_from == "head"
         params = self._best(f"{stage}/head" if head_alone else stage)

@@ -8,7 +8,7 @@ import matplotlib
 import numpy as np
 from sklearn.metrics import roc_curve
 
-from mmgc_jax import metrics
+from mmgc_jax import embeddings, metrics
 from mmgc_jax.data.movies import GENRES
 from mmgc_jax.files import write_beside, write_text
 
@@ -52,7 +52,9 @@ def write(workdir: pathlib.Path, results: dict, corpus, stages, present, best) -
             results[split][stage]["best_reachable_auc_macro"] = figures["auc_macro"]
 
     write_text(workdir / "results.json", json.dumps(_without_nan(results), indent=2))
-    text = "\n\n".join(table(split, figures) for split, figures in results.items())
+    text = "\n\n".join(
+        [table(split, figures) for split, figures in results.items()] + embeddings.report(workdir)
+    )
     write_text(workdir / "results.txt", text + "\n")
 
     figures = workdir / "figures"

@@ -15,8 +15,9 @@ import pytest
 from mmgc_jax import check, experiment
 from mmgc_jax.configs import demo
 from mmgc_jax.data import synthetic
-from mmgc_jax.data.movies import GENRES, to_labels
+from mmgc_jax.data.movies import GENRES, read_csv, to_labels
 from mmgc_jax.errors import InputError
+from mmgc_jax.predict import Predictor
 from tests import tiny
 
 
@@ -142,6 +143,22 @@ def test_mistakes_in_a_config_come_to_light_at_once(inputs, tmp_path, field, val
     with pytest.raises(InputError, match=re.escape(message)):
         experiment.run(config, tmp_path / "run")
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("vectorisation", ["unique_map", "one_hot"])
+def test_plots_in_the_other_vectorisations_of_the_talk(inputs, tmp_path, vectorisation):
+    config = tiny_config(inputs)
+    config.encoders = config.fusion.encoders = ("plot",)
+    config.plot.vectorisation = vectorisation
+    results = experiment.run(config, tmp_path)["validation"]
+    assert 0 <= results["plot"]["auc_macro"] <= 1
+    movies = list(read_csv(inputs[0] / "movies.csv", inputs[0] / "posters"))
+    with np.load(tmp_path / "predictions" / "plot.npz") as arrays:
+        expected = arrays["probabilities"]
+    np.testing.assert_allclose(
+        Predictor.load(tmp_path)(movies, "plot"), expected, rtol=1e-4, atol=1e-6
+    )
 
 
 def test_weights_of_another_shape_are_refused_before_anything_is_computed(inputs, tmp_path):

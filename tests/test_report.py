@@ -84,7 +84,6 @@ def small_corpus(both=True):
     has_plot = np.array([1, 1, 1, 1, 1, 1, 1, 1, 1, 0], bool)
     corpus = pipeline.Corpus(
         ids=[str(n) for n in range(10)],
-        plots=["words"] * 10,
         labels=labels,
         has_plot=has_plot,
         has_poster=np.ones(10, bool) if both else ~has_plot,

@@ -31,25 +31,27 @@ class Corpus:
 
     Attributes:
       ids: of the movies, n strings.
-      plots: n strings, empty where there is none.
       labels: <float32>[n, 24].
       has_plot: <bool>[n].
       has_poster: <bool>[n].
       split: for `train`, `validation` and perhaps `test`, the indices of its movies.
-      records: n records of the shards, from which posters are read.
+      records: n records of the shards, from which plots and posters are read when they are wanted.
     """
 
     ids: Sequence[str]
-    plots: Sequence[str]
     labels: np.ndarray
     has_plot: np.ndarray
     has_poster: np.ndarray
     split: Mapping[str, np.ndarray]
     records: Sequence[Mapping]
 
+    def plot(self, index: int) -> str:
+        """The plot of a movie, empty where there is none."""
+        return self.records[index]["plot"].decode()
+
 
 def load_corpus(builder: Movies, data: ml_collections.ConfigDict) -> Corpus:
-    """Reads all but the posters; holds out a validation part if the source has none of its own.
+    """Reads ids and labels; holds out a validation part if the source has none of its own.
 
     Args:
       builder: a built dataset.
@@ -57,12 +59,13 @@ def load_corpus(builder: Movies, data: ml_collections.ConfigDict) -> Corpus:
     """
     sizes = {name: builder.info.splits[name].num_examples for name in builder.info.splits}
     records = _Records(builder, tuple(sizes))
-    ids, plots, labels, has_poster = [], [], np.zeros((len(records), len(GENRES)), np.float32), []
+    ids, labels = [], np.zeros((len(records), len(GENRES)), np.float32)
+    has_plot, has_poster = [], []
     for index in range(len(records)):
         record = records[index]
         ids.append(record["id"].decode())
-        plots.append(record["plot"].decode())
         labels[index, record["genres"]] = 1
+        has_plot.append(bool(record["plot"].decode().strip()))
         has_poster.append(record["has_poster"])
 
     ends = np.cumsum(list(sizes.values()))
@@ -74,9 +77,8 @@ def load_corpus(builder: Movies, data: ml_collections.ConfigDict) -> Corpus:
         split |= {"train": train[kept], "validation": train[held]}
     return Corpus(
         ids=ids,
-        plots=plots,
         labels=labels,
-        has_plot=np.array([bool(plot.strip()) for plot in plots]),
+        has_plot=np.array(has_plot, bool),
         has_poster=np.array(has_poster, bool),
         split=split,
         records=records,

@@ -1,16 +1,18 @@
-"""Plots: tokens, vocabulary, padding and length buckets."""
+"""Plots: tokens, phrases, vocabulary, padding and length buckets."""
 
 import collections
 import json
 import pathlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 
 PADDING_ID, UNKNOWN_ID, FIRST_WORD_ID = 0, 1, 2
 
 _TOKEN = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
+# In words.
+_LONGEST_PHRASE = 3
 
 
 def tokenize(plot: str) -> list[str]:
@@ -18,28 +20,62 @@ def tokenize(plot: str) -> list[str]:
     return _TOKEN.findall(plot.lower().replace("’", "'"))
 
 
+def count_words(plots: Iterable[Sequence[str]], phrases: bool = False) -> collections.Counter:
+    """How often each word occurs in tokenized plots.
+
+    Args:
+      plots: tokens of each plot.
+      phrases: whether two or three words in a row, joined by underscores, are counted too.
+    """
+    return collections.Counter(
+        "_".join(plot[start : start + length])
+        for plot in plots
+        for length in range(1, (_LONGEST_PHRASE if phrases else 1) + 1)
+        for start in range(len(plot) - length + 1)
+    )
+
+
+def join_phrases(tokens: Sequence[str], phrases: Collection[str]) -> list[str]:
+    """Joins words that form a phrase: `new york` becomes `new_york`.
+
+    Args:
+      tokens: of a plot.
+      phrases: words joined by underscores; from the left, the longest that fits is taken.
+    """
+    joined, start = [], 0
+    while start < len(tokens):
+        for length in range(_LONGEST_PHRASE if phrases else 1, 0, -1):
+            phrase = "_".join(tokens[start : start + length])
+            if length == 1 or phrase in phrases:
+                joined.append(phrase)
+                start += length
+                break
+    return joined
+
+
 class Vocabulary:
-    """Words and their ids: 0 is padding, 1 any unknown word, 2 the most frequent one, and so on."""
+    """Words and their ids: 0 is padding, 1 any unknown word, 2 the most frequent one, and so on.
+
+    A word with an underscore is a phrase (a token never has one): `encode` looks for it.
+    """
 
     def __init__(self, words: Sequence[str]):
         self.words = tuple(words)
+        self.phrases = frozenset(word for word in self.words if "_" in word)
         self._ids = {word: number for number, word in enumerate(self.words, start=FIRST_WORD_ID)}
 
     def __len__(self) -> int:
         return len(self.words) + FIRST_WORD_ID
 
     @classmethod
-    def from_plots(
-        cls, plots: Iterable[Sequence[str]], min_count: int, max_size: int
-    ) -> "Vocabulary":
-        """The most frequent words of tokenized plots; equally frequent ones in alphabetical order.
+    def from_counts(cls, counts: Mapping[str, int], min_count: int, max_size: int) -> "Vocabulary":
+        """The most frequent words; equally frequent ones in alphabetical order.
 
         Args:
-          plots: tokens of each plot, of the training part only.
+          counts: how often each word occurs, in the training part only.
           min_count: rarer words are left out.
           max_size: the largest number of ids, the two special ones included.
         """
-        counts = collections.Counter(word for plot in plots for word in plot)
         kept = sorted((-n, word) for word, n in counts.items() if n >= min_count)
         return cls([word for _, word in kept[: max_size - FIRST_WORD_ID]])
 
@@ -53,8 +89,9 @@ class Vocabulary:
         pathlib.Path(path).write_text(json.dumps(self.words, ensure_ascii=False), encoding="utf-8")
 
     def encode(self, tokens: Sequence[str], max_length: int) -> np.ndarray:
-        """The ids of the first `max_length` tokens, <int32>[tokens]."""
-        return np.array([self._ids.get(word, UNKNOWN_ID) for word in tokens[:max_length]], np.int32)
+        """The ids of a plot's first `max_length` words and phrases, <int32>[at most max_length]."""
+        words = join_phrases(tokens, self.phrases)[:max_length]
+        return np.array([self._ids.get(word, UNKNOWN_ID) for word in words], np.int32)
 
 
 def pad(sequences: Sequence[np.ndarray], bucket: int) -> tuple[np.ndarray, np.ndarray]:

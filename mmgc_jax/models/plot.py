@@ -12,7 +12,8 @@ class PlotLSTM(nn.Module):
 
     Attributes:
       vocabulary_size: number of word ids, padding (0) and unknown (1) included.
-      embedding_dim: size of a word vector.
+      embedding_dim: size of a word vector; None for one-hot encoding: the LSTM's input is then as
+        long as the vocabulary, 1 in the word's place and 0 elsewhere.
       hidden: size of the LSTM's state, in each direction.
       bidirectional: whether a second LSTM reads the plot backwards.
       pooling: `last` state, or the `mean`, the `max`, or both (`mean_max`) over all states.
@@ -22,7 +23,7 @@ class PlotLSTM(nn.Module):
     """
 
     vocabulary_size: int
-    embedding_dim: int = 300
+    embedding_dim: int | None = 300
     hidden: int = 128
     bidirectional: bool = True
     pooling: str = "mean_max"
@@ -51,22 +52,37 @@ class PlotLSTM(nn.Module):
                 self.make_rng("dropout"), self.word_dropout, tokens.shape
             )
             tokens = jnp.where(dropped & (tokens > 0), 1, tokens)
-        words = nn.Embed(self.vocabulary_size, self.embedding_dim, name="words")(tokens)
-        words = nn.Dropout(self.dropout, deterministic=not train)(words)
+        dropout = nn.Dropout(self.dropout, deterministic=not train)
+        if self.embedding_dim is None:
+            ones = dropout(jnp.ones((*tokens.shape, 1)))  # of the one-hot vectors
+        else:
+            words = dropout(
+                nn.Embed(self.vocabulary_size, self.embedding_dim, name="words")(tokens)
+            )
 
-        forward = nn.RNN(nn.OptimizedLSTMCell(self.hidden, name="forward"))
-        states = forward(words, seq_lengths=lengths)
+        def read(name: str, **order) -> jax.Array:
+            if self.embedding_dim is not None:
+                cell = nn.OptimizedLSTMCell(self.hidden, name=name)
+                return nn.RNN(cell, **order)(words, seq_lengths=lengths)
+            # A one-hot vector times a matrix is a row of the matrix.
+            input_kernel = nn.Embed(
+                self.vocabulary_size,
+                4 * self.hidden,
+                embedding_init=nn.initializers.lecun_normal(),
+                name=f"{name}_input",
+            )
+            cell = _RecurrentLSTMCell(self.hidden, name=name)
+            return nn.RNN(cell, **order)(ones * input_kernel(tokens), seq_lengths=lengths)
+
+        states = read("forward")
         ends = [jnp.take_along_axis(states, (lengths - 1)[:, None, None], axis=1)[:, 0]]
         if self.bidirectional:
-            backward = nn.RNN(
-                nn.OptimizedLSTMCell(self.hidden, name="backward"), reverse=True, keep_order=True
-            )
-            reversed_states = backward(words, seq_lengths=lengths)
+            reversed_states = read("backward", reverse=True, keep_order=True)
             ends.append(reversed_states[:, 0])
             states = jnp.concatenate([states, reversed_states], axis=-1)
 
         embedding = self._pool(states, ends, lengths)
-        embedding = nn.Dropout(self.dropout, deterministic=not train)(embedding)
+        embedding = dropout(embedding)
         logits = nn.Dense(self.num_genres, name="genres")(embedding)
         return logits, {"states": states, "embedding": embedding}
 
@@ -78,3 +94,44 @@ class PlotLSTM(nn.Module):
         if self.pooling not in pooled:
             raise ValueError(f"pooling is {self.pooling!r}, not one of {', '.join(pooled)}")
         return jnp.concatenate(pooled[self.pooling], axis=-1)
+
+
+class _RecurrentLSTMCell(nn.RNNCellBase):
+    """An LSTM's step for inputs that were multiplied by its input kernel before.
+
+    Attributes:
+      features: size of the state.
+    """
+
+    features: int
+
+    @nn.compact
+    def __call__(
+        self, carry: tuple[jax.Array, jax.Array], inputs: jax.Array
+    ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
+        """One step: carry (c, h) and inputs <float32>[batch, 4 * features], gates i, f, g, o."""
+        c, h = carry
+        kernel_init = nn.initializers.orthogonal()
+
+        def orthogonal_gates(key, shape, dtype):
+            keys = jax.random.split(key, 4)
+            return jnp.concatenate([kernel_init(k, (shape[0],) * 2, dtype) for k in keys], axis=1)
+
+        gates = inputs + nn.Dense(4 * self.features, kernel_init=orthogonal_gates, name="gates")(h)
+        i, f, g, o = jnp.split(gates, 4, axis=-1)
+        c = nn.sigmoid(f) * c + nn.sigmoid(i) * nn.tanh(g)
+        h = nn.sigmoid(o) * nn.tanh(c)
+        return (c, h), h
+
+    @nn.nowrap
+    def initialize_carry(
+        self, rng: jax.Array, input_shape: tuple[int, ...]
+    ) -> tuple[jax.Array, jax.Array]:
+        """Zeros."""
+        zeros = jnp.zeros((*input_shape[:-1], self.features))
+        return zeros, zeros
+
+    @property
+    def num_feature_axes(self) -> int:
+        """Inputs are vectors."""
+        return 1

@@ -1,56 +1,72 @@
-"""Word vectors: trained with gensim or read from a file, and lined up with a vocabulary."""
+"""Word vectors: trained with gensim, and lined up with a vocabulary."""
 
+import hashlib
+import json
 import logging
 import pathlib
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import gensim
 import ml_collections
 import numpy as np
+from gensim.models.callbacks import CallbackAny2Vec
+from tqdm import tqdm
 
 from mmgc_jax.data.text import FIRST_WORD_ID, PADDING_ID, Vocabulary
 from mmgc_jax.errors import InputError
+from mmgc_jax.files import write_beside
 
 logger = logging.getLogger(__name__)
 
 
-def read(file, limit: int | None = None) -> gensim.models.KeyedVectors:
-    """Reads word2vec's own formats, gzipped or not.
+def train_once(
+    plots: Iterable[Sequence[str]],
+    settings: ml_collections.ConfigDict,
+    seed: int,
+    folder: pathlib.Path,
+) -> pathlib.Path:
+    """`train`, unless the same plots, settings and seed were trained on before.
 
     Args:
-      file: binary if its name contains `.bin`, otherwise text.
-      limit: the number of words to read; None reads all.
+      plots: as in `train`.
+      settings: as in `train`.
+      seed: as in `train`.
+      folder: keeps the vectors under a name made from a hash of all that decides them.
 
-    Raises:
-      InputError: if the file is missing or malformed.
+    Returns:
+      A file in word2vec's binary format.
     """
-    file = pathlib.Path(file)
-    if not file.is_file():
-        raise InputError(
-            f"config.plot.vectors.file is {str(file)!r}: no such file. It must be in word2vec's "
-            "binary (.bin, .bin.gz) or text format, or empty for none."
-        )
-    try:
-        vectors = gensim.models.KeyedVectors.load_word2vec_format(
-            str(file), binary=".bin" in file.suffixes, limit=limit
-        )
-    except (ValueError, OSError, EOFError, MemoryError, zlib.error) as error:
-        raise InputError(f"{file} is not in word2vec's format: {error}") from error
-    if not np.isfinite(vectors.vectors).all():
-        raise InputError(f"{file} holds vectors that are not finite.")
-    return vectors
+    chosen = {name: settings[name] for name in _SETTINGS} | {"seed": seed}
+    digest = hashlib.sha256(
+        json.dumps([gensim.__version__, chosen], sort_keys=True).encode(errors="surrogatepass")
+    )
+    for plot in plots:
+        digest.update(json.dumps(plot).encode())
+    file = folder / f"{digest.hexdigest()[:16]}.bin"
+    if file.exists():
+        logger.info("Word2Vec: trained before: %s", file)
+    else:
+        vectors = train(plots, settings, seed)
+        write_beside(file, lambda beside: vectors.save_word2vec_format(str(beside), binary=True))
+    return file
+
+
+_SETTINGS = ("dim", "window", "min_count", "skip_gram", "negative", "epochs")
 
 
 def train(
-    plots: Sequence[Sequence[str]], settings: ml_collections.ConfigDict, seed: int
+    plots: Iterable[Sequence[str]], settings: ml_collections.ConfigDict, seed: int
 ) -> gensim.models.KeyedVectors:
     """Trains Word2Vec (arXiv 1301.3781) with gensim, on one thread, so that it can be repeated.
 
     Args:
-      plots: tokens of each plot.
+      plots: tokens of each plot; gone through once for each epoch and once before, never held.
       settings: `dim`, `window`, `min_count`, `skip_gram`, `negative`, `epochs`.
       seed: of vectors and samples.
+
+    Raises:
+      InputError: if no word is frequent enough.
     """
     model = gensim.models.Word2Vec(
         vector_size=settings.dim,
@@ -69,12 +85,27 @@ def train(
             f"No word occurs {settings.min_count} times in the plots; "
             "lower config.plot.vectors.min_count."
         )
-    model.train(plots, total_examples=model.corpus_count, epochs=model.epochs)
+    logger.info("Word2Vec: training on %d plots.", model.corpus_count)
+    with tqdm(total=model.epochs, desc="Word2Vec", unit="epoch", disable=None) as bar:
+        model.train(
+            plots,
+            total_examples=model.corpus_count,
+            epochs=model.epochs,
+            callbacks=[_Progress(bar)],
+        )
     return model.wv
 
 
+class _Progress(CallbackAny2Vec):
+    def __init__(self, bar: tqdm):
+        self._bar = bar
+
+    def on_epoch_end(self, model) -> None:
+        self._bar.update()
+
+
 def align(
-    vectors: gensim.models.KeyedVectors, vocabulary: Vocabulary, seed: int
+    vectors: Mapping[str, np.ndarray], vocabulary: Vocabulary, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """The vectors of a vocabulary's words.
 
@@ -83,27 +114,34 @@ def align(
     normal distribution that the known ones have in each dimension; padding gets zeros.
 
     Args:
-      vectors: of words.
+      vectors: of words, <float32>[dim].
       vocabulary: decides the order.
       seed: of the random vectors.
 
     Returns:
       <float32>[len(vocabulary), dim] and <bool>[len(vocabulary)]: which words are known.
+
+    Raises:
+      InputError: if no word is known.
     """
-    known = np.zeros(len(vocabulary), bool)
-    table = np.zeros((len(vocabulary), vectors.vector_size), np.float32)
-    for number, word in enumerate(vocabulary.words, start=FIRST_WORD_ID):
-        if word in vectors:
-            table[number], known[number] = vectors[word], True
-    if not known.any():
+    rows = {
+        number: vectors[word]
+        for number, word in enumerate(vocabulary.words, start=FIRST_WORD_ID)
+        if word in vectors
+    }
+    if not rows:
         raise InputError("The word vectors cover no word of the plots: are they of this language?")
-    table -= table[known].mean(axis=0)
-    scale = np.sqrt(np.mean(table[known] ** 2))
-    table /= scale if scale > 0 else 1
+    known = np.zeros(len(vocabulary), bool)
+    known[list(rows)] = True
+    of_known = np.stack(list(rows.values()))
+    of_known = of_known - of_known.mean(axis=0)
+    scale = np.sqrt(np.mean(of_known**2))
+    of_known /= scale if scale > 0 else 1
+
+    table = np.zeros((len(vocabulary), of_known.shape[1]), np.float32)
+    table[known] = of_known
     rng = np.random.default_rng(seed)
     spread = rng.standard_normal((int((~known).sum()), table.shape[1]))
-    table[~known] = spread * table[known].std(axis=0)
+    table[~known] = spread * of_known.std(axis=0)
     table[PADDING_ID] = 0
-    logger.info("Word vectors know %d of the vocabulary's %d words.",
-                 known.sum(), len(vocabulary.words))  # fmt: skip
     return table, known

@@ -38,7 +38,7 @@ def test_order_is_that_of_the_source(talk_folder, tmp_path):
     corpus = pipeline.load_corpus(builder.build(config, tmp_path / "shards"), config)
     read = list(movies.read_talk(str(talk_folder)))
     assert corpus.ids == [movie.id for movie in read]
-    assert corpus.plots == [movie.plot or "" for movie in read]
+    assert [corpus.plot(n) for n in range(len(read))] == [movie.plot or "" for movie in read]
     assert corpus.has_poster.tolist() == [movie.poster is not None for movie in read]
     np.testing.assert_array_equal(corpus.labels, [movies.to_labels(m.genres) for m in read])
     assert [record["title"].decode() for record in corpus.records] == [m.title for m in read]

@@ -25,22 +25,53 @@ def test_typographic_apostrophe_stays_inside_a_word_too():
 
 
 PLOTS = (("b", "a", "c", "a"), ("c", "d", "a"), ("b", "e"))
+COUNTS = {"a": 3, "b": 2, "c": 2, "d": 1, "e": 1}
+
+
+def test_words_are_counted():
+    assert text.count_words(PLOTS) == COUNTS
+    assert text.count_words([]) == {}
+
+
+def test_phrases_of_two_and_three_words_are_counted_too():
+    counts = text.count_words([("new", "york", "city", "new", "york"), ("new", "york")], True)
+    assert counts == {
+        "new": 3, "york": 3, "city": 1, "new_york": 3, "york_city": 1, "city_new": 1,
+        "new_york_city": 1, "york_city_new": 1, "city_new_york": 1,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("tokens", "joined"),
+    [
+        ("in new york", "in new_york"),
+        ("new york city hall", "new_york_city hall"),  # the longest
+        ("york new york", "york new_york"),
+        ("a b c", "a_b c"),  # from the left
+        ("new", "new"),
+        ("", ""),
+    ],
+)
+def test_words_of_a_phrase_are_joined(tokens, joined):
+    phrases = {"new_york", "new_york_city", "a_b", "b_c"}
+    assert text.join_phrases(tokens.split(), phrases) == joined.split()
+    assert text.join_phrases(tokens.split(), set()) == tokens.split()
 
 
 def test_frequent_words_first_then_alphabetical_order():
-    vocabulary = Vocabulary.from_plots(PLOTS, min_count=1, max_size=100)
+    vocabulary = Vocabulary.from_counts(COUNTS, min_count=1, max_size=100)
     assert vocabulary.words == ("a", "b", "c", "d", "e")
     assert len(vocabulary) == 7
-    shuffled = Vocabulary.from_plots(reversed(PLOTS), min_count=1, max_size=100)
-    assert shuffled.words == vocabulary.words
+    reordered = dict(reversed(COUNTS.items()))
+    assert Vocabulary.from_counts(reordered, 1, 100).words == vocabulary.words
 
 
 def test_rare_words_are_left_out():
-    assert Vocabulary.from_plots(PLOTS, min_count=2, max_size=100).words == ("a", "b", "c")
+    assert Vocabulary.from_counts(COUNTS, min_count=2, max_size=100).words == ("a", "b", "c")
 
 
 def test_max_size_includes_the_special_ids():
-    vocabulary = Vocabulary.from_plots(PLOTS, min_count=1, max_size=4)
+    vocabulary = Vocabulary.from_counts(COUNTS, min_count=1, max_size=4)
     assert vocabulary.words == ("a", "b")
     assert len(vocabulary) == 4
 
@@ -52,8 +83,14 @@ def test_encode():
     assert Vocabulary(("a",)).encode([], max_length=3).shape == (0,)
 
 
+def test_phrases_of_the_vocabulary_are_encoded_as_one_word():
+    vocabulary = Vocabulary(("the", "new_york", "new"))
+    assert vocabulary.phrases == {"new_york"}
+    assert vocabulary.encode(["the", "new", "york", "new"], max_length=3).tolist() == [2, 3, 4]
+
+
 def test_every_id_is_below_the_size():
-    vocabulary = Vocabulary.from_plots(PLOTS, min_count=1, max_size=6)
+    vocabulary = Vocabulary.from_counts(COUNTS, min_count=1, max_size=6)
     ids = np.concatenate([vocabulary.encode(plot, 10) for plot in PLOTS])
     assert set(ids.tolist()) == {1, 2, 3, 4, 5} and len(vocabulary) == 6
 

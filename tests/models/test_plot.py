@@ -190,3 +190,82 @@ def test_word_dropout_replaces_its_share_of_the_words_and_nothing_else():
 def test_unknown_pooling_is_refused():
     with pytest.raises(ValueError, match=r"'median', not one of last, mean, max, mean_max"):
         build(pooling="median")
+
+
+class TestOneHot:
+    """The LSTM's input is as long as the vocabulary; only one of its numbers is not 0."""
+
+    @staticmethod
+    def as_dense(params):
+        """The same LSTM for dense inputs: a table of one-hot vectors, and the gates apart."""
+        dense = {"genres": params["genres"], "words": {"embedding": np.eye(12, dtype=np.float32)}}
+        for direction in ("forward", "backward"):
+            input_kernel = params[f"{direction}_input"]["embedding"]
+            recurrent = params[direction]["gates"]
+            dense[direction] = {}
+            for gate, kernel, recurrent_kernel, bias in zip(
+                "ifgo",
+                np.split(input_kernel, 4, axis=1),
+                np.split(recurrent["kernel"], 4, axis=1),
+                np.split(recurrent["bias"], 4),
+            ):
+                dense[direction]["i" + gate] = {"kernel": kernel}
+                dense[direction]["h" + gate] = {"kernel": recurrent_kernel, "bias": bias}
+        return {"params": dense}
+
+    @EVERY_POOLING
+    def test_equals_the_dense_product(self, pooling):
+        model, variables = build(embedding_dim=None, pooling=pooling)
+        dense_model = PlotLSTM(vocabulary_size=12, embedding_dim=12, hidden=4, pooling=pooling)
+        dense = self.as_dense(variables["params"])
+        logits, intermediates = run(model, variables, TOKENS, LENGTHS)
+        expected, expected_intermediates = run(dense_model, dense, TOKENS, LENGTHS)
+        np.testing.assert_allclose(logits, expected, atol=1e-5)
+        is_word = np.arange(TOKENS.shape[1]) < LENGTHS[:, None]
+        np.testing.assert_allclose(
+            intermediates["states"][is_word], expected_intermediates["states"][is_word], atol=1e-6
+        )
+
+    def test_gradients_equal_those_of_the_dense_product(self):
+        model, variables = build(embedding_dim=None)
+        dense_model = PlotLSTM(vocabulary_size=12, embedding_dim=12, hidden=4)
+
+        def gradients(which, of):
+            return jax.grad(lambda v: (run(which, v, TOKENS, LENGTHS)[0] ** 2).sum())(of)["params"]
+
+        expected = gradients(dense_model, self.as_dense(variables["params"]))
+        del expected["words"]  # one-hot vectors are not trained
+        found = self.as_dense(gradients(model, variables))["params"]
+        del found["words"]
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), found, expected)
+
+    def test_no_array_has_a_place_for_every_word_of_every_position(self):
+        """10,000 words at 256 positions of 64 plots would take 655 MB as a dense tensor."""
+        vocabulary_size, batch, length = 10_000, 64, 256
+        model = PlotLSTM(vocabulary_size=vocabulary_size, embedding_dim=None, hidden=8)
+        tokens = jax.ShapeDtypeStruct((batch, length), jnp.int32)
+        lengths = jax.ShapeDtypeStruct((batch,), jnp.int32)
+        variables = jax.eval_shape(model.init, jax.random.key(0), tokens, lengths)
+        gradient = jax.jit(jax.grad(lambda v, t, n: model.apply(v, t, n)[0].sum()))
+        compiled = gradient.lower(variables, tokens, lengths).compile()
+        needed = compiled.memory_analysis().temp_size_in_bytes
+        assert needed < 4 * vocabulary_size * batch * length / 10
+
+    def test_dropout_leaves_words_out_of_both_directions(self):
+        model, variables = build(embedding_dim=None, dropout=0.5)
+        still = run(model, variables, TOKENS, LENGTHS)[0]
+
+        def training(seed):
+            rngs = {"dropout": jax.random.key(seed)}
+            return model.apply(variables, TOKENS, LENGTHS, train=True, rngs=rngs)[0]
+
+        assert np.abs(training(1) - training(2)).max() > 1e-3
+        assert np.abs(training(1) - still).max() > 1e-3
+
+    def test_recurrent_kernels_begin_orthogonal_gate_by_gate(self):
+        model = PlotLSTM(vocabulary_size=12, embedding_dim=None, hidden=4)
+        params = model.init(jax.random.key(0), TOKENS, LENGTHS)["params"]
+        gates = np.split(params["forward"]["gates"]["kernel"], 4, axis=1)
+        for gate in gates:
+            np.testing.assert_allclose(gate @ gate.T, np.eye(4), atol=1e-5)
+        assert np.abs(gates[0] - gates[1]).max() > 1e-2

@@ -1,6 +1,4 @@
-"""Word vectors: repeatable training, word2vec's formats, and the order of a vocabulary."""
-
-import gzip
+"""Word vectors: repeatable training, done once, and the order of a vocabulary."""
 
 import gensim
 import ml_collections
@@ -9,7 +7,7 @@ import pytest
 
 from mmgc_jax.data.text import PADDING_ID, UNKNOWN_ID, Vocabulary
 from mmgc_jax.errors import InputError
-from mmgc_jax.pretrained import word2vec
+from mmgc_jax.pretrained import vector_file, word2vec
 
 WORDS = ("the", "ship", "sank", "Zürich")
 VECTORS = np.random.default_rng(0).normal(2, 3, (4, 5)).astype(np.float32)
@@ -63,64 +61,53 @@ def test_training_without_any_frequent_word_is_refused():
         word2vec.train([["each"], ["word"], ["once"]], settings(), seed=3)
 
 
-@pytest.mark.parametrize("name", ["v.bin", "v.bin.gz", "v.txt", "v.txt.gz", "v.vec"])
-def test_every_format_of_word2vec_is_read(tmp_path, name):
-    plain = tmp_path / name.removesuffix(".gz")
-    keyed().save_word2vec_format(str(plain), binary=".bin" in name)
-    if name.endswith(".gz"):
-        (tmp_path / name).write_bytes(gzip.compress(plain.read_bytes()))
-    vectors = word2vec.read(tmp_path / name)
-    assert tuple(vectors.index_to_key) == WORDS
-    np.testing.assert_allclose([vectors[word] for word in WORDS], VECTORS, rtol=1e-6)
+class Counted:
+    """Plots that tell how often somebody went through them."""
+
+    def __init__(self, plots):
+        self.plots, self.times = plots, 0
+
+    def __iter__(self):
+        self.times += 1
+        return iter(self.plots)
 
 
-def refusal(file):
-    with pytest.raises(InputError) as caught:
-        word2vec.read(file)
-    assert str(file) in str(caught.value)
-    return str(caught.value)
+def test_plots_are_streamed():
+    streamed = Counted(plots())
+    vectors = word2vec.train(streamed, settings(), seed=3)
+    assert streamed.times == 6  # words are counted, then 5 epochs
+    np.testing.assert_array_equal(
+        vectors.vectors, word2vec.train(plots(), settings(), seed=3).vectors
+    )
 
 
-def test_missing_file(tmp_path):
-    message = refusal(tmp_path / "nowhere.bin")
-    assert "config.plot.vectors.file" in message and "no such file" in message
+def test_the_same_training_is_done_once(tmp_path, monkeypatch):
+    first = word2vec.train_once(plots(), settings(), 3, tmp_path / "vectors")
+    vectors = word2vec.train(plots(), settings(), seed=3)
+    found = vector_file.read(first, vectors.index_to_key)
+    for word in vectors.index_to_key:
+        np.testing.assert_array_equal(found[word], vectors[word])
+
+    # Settings that have no part in the training do not count.
+    monkeypatch.setattr(word2vec, "train", None)
+    same = settings(file="other.bin", phrases=False)
+    assert word2vec.train_once(plots(), same, 3, tmp_path / "vectors") == first
+    assert [file.name for file in (tmp_path / "vectors").iterdir()] == [first.name]
 
 
 @pytest.mark.parametrize(
-    "content",
-    [
-        "",
-        "the 0.1 0.2\nof 0.3 0.4\n",  # GloVe's format, which has no header
-        "2 3\nthe 0.1 0.2\nof 0.3 0.4\n",  # fewer numbers than promised
-        "3 2\nthe 0.1 0.2\nof 0.3 0.4\n",  # fewer words than promised
-        "2 2\nthe 0.1 nan\nof 0.3 0.4\n",
-        "999999999999 300\nthe 0.1 0.2\n",
-    ],
-    ids=["empty", "no header", "short row", "rows missing", "nan", "absurd header"],
-)
-def test_malformed_text(tmp_path, content):
-    (tmp_path / "v.txt").write_text(content)
-    refusal(tmp_path / "v.txt")
+    "change",
+    [*({name: value} for name, value in dict(dim=9, window=2, min_count=1, skip_gram=False,
+       negative=4, epochs=4).items()), {"seed": 4}, {"plots": plots()[:-1]}],
+    ids=lambda change: next(iter(change)),
+)  # fmt: skip
+def test_whatever_decides_the_vectors_has_a_part_in_their_name(tmp_path, monkeypatch, change):
+    monkeypatch.setattr(word2vec, "train", lambda *_: keyed())
 
+    def name(plots=plots(), seed=3, **changes):  # noqa: B008 (not changed)
+        return word2vec.train_once(plots, settings(**changes), seed, tmp_path)
 
-def test_binary_under_the_name_of_a_text(tmp_path):
-    keyed().save_word2vec_format(str(tmp_path / "v.txt"), binary=True)
-    refusal(tmp_path / "v.txt")
-
-
-@pytest.mark.parametrize("harm", ["cut short", "overwritten", "not compressed"])
-def test_damaged_archive(tmp_path, harm):
-    keyed().save_word2vec_format(str(tmp_path / "v.bin"), binary=True)
-    plain = (tmp_path / "v.bin").read_bytes()
-    content = gzip.compress(plain)
-    middle = len(content) // 2
-    content = {
-        "cut short": content[:middle],
-        "overwritten": content[:12] + b"\xff" * 8 + content[20:],
-        "not compressed": plain,
-    }[harm]
-    (tmp_path / "w.bin.gz").write_bytes(content)
-    refusal(tmp_path / "w.bin.gz")
+    assert name(**change) != name()
 
 
 def test_vectors_come_in_the_order_of_the_vocabulary():

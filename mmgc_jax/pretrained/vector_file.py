@@ -1,0 +1,199 @@
+"""Files of word vectors: word2vec's binary and text formats, read in one pass.
+
+Only the vectors of wanted words are kept, so that a file of gigabytes needs no more memory than
+these. Which format a file has is seen from its content: binary or text, gzipped or not, and text
+also without the first line that says how many vectors there are and how long (as GloVe has it).
+gensim writes them with `KeyedVectors.save_word2vec_format`; what its `save` writes is a pickle and
+is refused.
+"""
+
+import contextlib
+import gzip
+import pathlib
+import re
+import string
+import unicodedata
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import BinaryIO
+
+import numpy as np
+from tqdm import tqdm
+
+from mmgc_jax.errors import InputError
+
+_CHUNK = 1 << 20  # bytes read at once
+_LONGEST_WORD = 1 << 12  # bytes
+_LONGEST_LINE = 1 << 20  # bytes
+_MOST_DIMENSIONS = 10_000
+_TEXT = frozenset(string.printable.encode())
+_NUMBER = re.compile(r"\d{2,}")
+
+# A word and a function that makes its vector; most words are not wanted.
+_Entries = Iterator[tuple[str, Callable[[], np.ndarray]]]
+
+
+def read(file, words: Iterable[str]) -> dict[str, np.ndarray]:
+    """The vectors of some words.
+
+    A word is also found in another spelling. What may differ, and what is preferred:
+
+    - capitals (`John` for `john`), a hyphen for an underscore (`New-York` for `new_york`), and `#`
+      for each digit of a number of several (`####s` for `1990s`), as Google's vectors have them.
+      The spelling with the fewest changed characters wins, then the first in the file;
+    - only if there is no such spelling of the word itself: without accents (`fiancee` for
+      `fiancée`), then without the possessive ending (`widow` for `widow's`), then without
+      apostrophes (`dont` for `don't`).
+
+    Args:
+      file: the path.
+      words: in lower case, phrases joined by underscores.
+
+    Returns:
+      <float32>[dim] for each word that was found.
+
+    Raises:
+      InputError: if the file is missing, malformed or cut short, or a wanted vector is not finite.
+    """
+    wanted: dict[str, list[tuple[int, str, str]]] = {}
+    for word in words:
+        for rank, form in enumerate(_forms(word)):
+            wanted.setdefault(_fold(form), []).append((rank, form, word))
+    best: dict[str, tuple[int, int]] = {}
+    vectors: dict[str, np.ndarray] = {}
+    with _open(file) as (entries, total, _):
+        for key, vector in tqdm(
+            entries, desc="word vectors", total=total, unit="word", unit_scale=True, disable=None
+        ):
+            for rank, form, word in wanted.get(_fold(key), ()):
+                changed = _changed_characters(key, form)
+                if changed is not None and (rank, changed) < best.get(word, (rank + 1, 0)):
+                    best[word], vectors[word] = (rank, changed), vector()
+    for word, vector in vectors.items():
+        if not np.isfinite(vector).all():
+            raise InputError(f"{file}: the vector of {word!r} is not finite.")
+    return vectors
+
+
+def dimension(file) -> int:
+    """The length of a file's vectors, from its beginning; the rest is not looked at.
+
+    Raises:
+      InputError: if the file is missing or its beginning malformed.
+    """
+    with _open(file) as (entries, _, dim):
+        for _, vector in entries:
+            vector()
+            return dim
+    raise InputError(f"{file} holds no vectors.")
+
+
+def _forms(word: str) -> list[str]:
+    """A word and what it may be looked for as, the best first."""
+    plain = "".join(c for c in unicodedata.normalize("NFD", word) if not unicodedata.combining(c))
+    return list(dict.fromkeys((word, plain, plain.removesuffix("'s"), plain.replace("'", ""))))
+
+
+def _fold(key: str) -> str:
+    """What the spellings of a word that `read` takes for one another have in common."""
+    return _NUMBER.sub(lambda digits: "#" * len(digits[0]), key.lower().replace("-", "_"))
+
+
+def _changed_characters(key: str, form: str) -> int | None:
+    """How many characters differ; None if one is a digit for another digit."""
+    differing = [(a, b) for a, b in zip(key, form) if a != b]
+    return None if any(a.isdigit() for a, _ in differing) else len(differing)
+
+
+@contextlib.contextmanager
+def _open(file) -> Iterator[tuple[_Entries, int | None, int]]:
+    """A file's entries, how many (None if the file does not tell), and their vectors' length."""
+    file = pathlib.Path(file)
+    if not file.is_file():
+        raise InputError(
+            f"config.plot.vectors.file is {str(file)!r}: no such file. It must be in word2vec's "
+            "binary or text format, or empty for none."
+        )
+    try:
+        with file.open("rb") as raw:
+            gzipped = raw.read(2) == b"\x1f\x8b"
+        with gzip.open(file) if gzipped else file.open("rb") as stream:
+            beginning = stream.read(_CHUNK)
+        if beginning.startswith(b"\x80"):
+            raise ValueError(
+                "it is a pickle, which could run any code. Write it anew, from gensim, with "
+                "vectors.save_word2vec_format(FILE, binary=True)"
+            )
+        total, dim = _header(beginning)
+        with gzip.open(file) if gzipped else file.open("rb") as stream:
+            if total is not None:
+                stream.readline()
+            is_text = total is None or _is_text(beginning, dim)
+            yield (_text if is_text else _binary)(stream, total, dim), total, dim
+    except InputError:
+        raise
+    except (ValueError, OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{file} is not a usable file of word vectors: {error}") from error
+
+
+def _header(beginning: bytes) -> tuple[int | None, int]:
+    """The number of vectors, None without a first line that tells it, and their length."""
+    line = beginning.partition(b"\n")[0][:_LONGEST_LINE]
+    numbers = line.split()
+    if len(numbers) == 2 and all(number.isdigit() for number in numbers):
+        total, dim = int(numbers[0]), int(numbers[1])
+    else:
+        total, dim = None, len(_parse(numbers[1:]))
+    if not 1 <= dim <= _MOST_DIMENSIONS or total == 0:
+        raise ValueError("it does not begin as word2vec's formats do")
+    return total, dim
+
+
+def _is_text(beginning: bytes, dim: int) -> bool:
+    """Whether the first vector, after the header and a word, can be one in digits.
+
+    Bytes of floats may begin like text, but not for as long as digits with blanks between them are.
+    """
+    vector = beginning.partition(b"\n")[2].lstrip(b"\n").partition(b" ")[2].partition(b"\n")[0]
+    return len(vector) >= 2 * dim - 1 and _TEXT.issuperset(vector)
+
+
+def _text(stream: BinaryIO, total: int | None, dim: int) -> _Entries:
+    number = 0
+    while total is None or number < total:
+        line = stream.readline(_LONGEST_LINE)
+        if not line:
+            break
+        word, _, values = line.rstrip().partition(b" ")
+        if values.count(b" ") + 1 != dim or not word:
+            raise ValueError(f"entry {number + 1} is not a word and {dim} numbers")
+        number += 1
+        yield word.decode(errors="replace"), lambda values=values: _parse(values.split(b" "))
+    if total is not None and number < total:
+        raise ValueError(f"it is cut short: {number} of {total} words")
+
+
+def _parse(values: list[bytes]) -> np.ndarray:
+    try:
+        return np.array([float(value) for value in values], np.float32)
+    except ValueError as error:
+        raise ValueError(f"not all of these are numbers: {b' '.join(values[:5])!r} ...") from error
+
+
+def _binary(stream: BinaryIO, total: int, dim: int) -> _Entries:
+    size = 4 * dim
+    buffer, place = b"", 0
+    for number in range(total):
+        space = buffer.find(b" ", place)
+        while space < 0 or len(buffer) < space + 1 + size:
+            if space < 0 and len(buffer) - place > _LONGEST_WORD:
+                raise ValueError(f"entry {number + 1} has no word")
+            chunk = stream.read(_CHUNK)
+            if not chunk:
+                raise ValueError(f"it is cut short: {number} of {total} words")
+            buffer, place = buffer[place:] + chunk, 0
+            space = buffer.find(b" ")
+        # word2vec itself ends each vector with a line break, others do not.
+        word = buffer[place:space].lstrip(b"\n").decode(errors="replace")
+        place = space + 1 + size
+        yield word, lambda b=buffer, p=space + 1: np.frombuffer(b, "<f4", dim, p).astype(np.float32)

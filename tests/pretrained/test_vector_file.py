@@ -1,0 +1,194 @@
+"""Files of word vectors: every format, other spellings, damage, and no more memory than needed."""
+
+import gzip
+import pickle
+import tracemalloc
+
+import gensim
+import numpy as np
+import pytest
+
+from mmgc_jax.errors import InputError
+from mmgc_jax.pretrained import vector_file
+
+WORDS = ("the", "ship", "sank", "Zürich")
+VECTORS = np.random.default_rng(0).normal(2, 3, (4, 5)).astype(np.float32)
+
+
+def keyed(words=WORDS, vectors=VECTORS):
+    result = gensim.models.KeyedVectors(vectors.shape[1])
+    result.add_vectors(list(words), vectors)
+    return result
+
+
+def write(file, words, dim=2, binary=True):
+    """The n-th word gets a vector of n's."""
+    vectors = np.repeat(np.arange(len(words), dtype=np.float32)[:, None], dim, axis=1)
+    keyed(words, vectors).save_word2vec_format(str(file), binary=binary)
+    return file
+
+
+@pytest.mark.parametrize("header", [True, False])
+@pytest.mark.parametrize("gzipped", [False, True])
+@pytest.mark.parametrize("binary", [True, False])
+def test_every_format_of_gensim_is_read_whatever_its_name(tmp_path, binary, gzipped, header):
+    if binary and not header:
+        return  # nobody could tell how long the vectors are
+    file = tmp_path / "vectors"
+    keyed().save_word2vec_format(str(file), binary=binary, write_header=header)
+    if gzipped:
+        file.write_bytes(gzip.compress(file.read_bytes()))
+    assert vector_file.dimension(file) == 5
+    vectors = vector_file.read(file, ["the", "ship", "sank", "zürich", "iceberg"])
+    assert set(vectors) == {"the", "ship", "sank", "zürich"}
+    np.testing.assert_allclose(list(vectors.values()), VECTORS, rtol=1e-6)
+    assert {vector.dtype for vector in vectors.values()} == {np.dtype("float32")}
+
+
+def test_line_breaks_between_binary_vectors_as_the_original_program_writes_them(tmp_path):
+    entries = b"".join(
+        word.encode() + b" " + vector.tobytes() + b"\n" for word, vector in zip(WORDS, VECTORS)
+    )
+    (tmp_path / "v.bin").write_bytes(b"4 5\n" + entries)
+    vectors = vector_file.read(tmp_path / "v.bin", WORDS[:3])
+    np.testing.assert_array_equal(list(vectors.values()), VECTORS[:3])
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_entries_across_the_chunks_that_are_read(tmp_path, monkeypatch, binary):
+    words = [f"w{n}" for n in range(300)]
+    file = write(tmp_path / "v", words, dim=3, binary=binary)
+    monkeypatch.setattr(vector_file, "_CHUNK", 64)
+    vectors = vector_file.read(file, words)
+    assert [vectors[word][0] for word in words] == list(range(300))
+
+
+@pytest.mark.parametrize(
+    ("word", "in_file", "found"),
+    [
+        # Capitals: the fewest changed characters, then the first.
+        ("john", ["JOHN", "John", "john"], 2),
+        ("john", ["JOHN", "John", "jOhn"], 1),
+        ("john", ["johnny"], None),
+        # Phrases, and hyphens in their place.
+        ("new_york", ["NEW_YORK", "New-York", "newyork"], 1),
+        ("new_york", ["New_York", "New-York"], 0),
+        # Google's vectors have # for the digits of longer numbers.
+        ("1990s", ["###s", "####s"], 1),
+        ("1990s", ["####s", "1990s"], 1),
+        ("1990s", ["1980s"], None),
+        ("7", ["#"], None),
+        # Another form of the word, only where its own is not there.
+        ("fiancée", ["fiancee"], 0),
+        ("fiancée", ["fiancee", "FIANCÉE"], 1),
+        ("widow's", ["widow"], 0),
+        ("widow's", ["widows", "widow"], 1),
+        ("widow's", ["widow", "Widow's"], 1),
+        ("don't", ["don", "dont"], 1),
+        ("fiancée's", ["fiancee"], 0),
+    ],
+)
+def test_other_spellings_of_a_word(tmp_path, word, in_file, found):
+    vectors = vector_file.read(write(tmp_path / "v.bin", in_file), [word])
+    assert [int(vector[0]) for vector in vectors.values()] == ([] if found is None else [found])
+
+
+def test_one_entry_may_serve_several_words(tmp_path):
+    vectors = vector_file.read(
+        write(tmp_path / "v.bin", ["x", "####s"]), ["1980s", "1990s", "nobody"]
+    )
+    assert set(vectors) == {"1980s", "1990s"}
+
+
+def refusal(file):
+    with pytest.raises(InputError) as caught:
+        vector_file.read(file, ["the", "of"])
+    assert str(file) in str(caught.value)
+    return str(caught.value)
+
+
+def test_missing_file(tmp_path):
+    message = refusal(tmp_path / "nowhere.bin")
+    assert "config.plot.vectors.file" in message and "no such file" in message
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("", "does not begin"),
+        ("index,year,title\n1,1999,T\n", "does not begin"),
+        ("the quick brown\n", "not all of these are numbers"),
+        ("the 0.1 0.2\nof 0.3\n", "entry 2 is not a word and 2 numbers"),
+        ("2 3\nthe 0.1 0.2\nof 0.3 0.4\n", "entry 1 is not a word and 3 numbers"),
+        ("3 2\nthe 0.1 0.2\nof 0.3 0.4\n", "cut short: 2 of 3 words"),
+        ("2 2\nthe 0.1 nan\nof 0.3 0.4\n", "'the' is not finite"),
+        ("2 2\nthe 0.1 x\nof 0.3 0.4\n", "not all of these are numbers"),
+        ("999999999999 300\nthe 0.1 0.2\n", "cut short: 0 of 999999999999 words"),
+        ("2 0\nthe\nof\n", "does not begin"),
+        ("0 2\n", "does not begin"),
+    ],
+)
+def test_malformed_text(tmp_path, content, reason):
+    (tmp_path / "v.txt").write_text(content)
+    assert reason in refusal(tmp_path / "v.txt")
+
+
+def test_binary_without_words(tmp_path):
+    (tmp_path / "v.bin").write_bytes(b"1000000 300\n" + b"\xff" * 100_000)
+    assert "has no word" in refusal(tmp_path / "v.bin")
+
+
+@pytest.mark.parametrize("gzipped", [False, True])
+@pytest.mark.parametrize("binary", [True, False])
+def test_cut_short(tmp_path, binary, gzipped):
+    file = write(tmp_path / "v", [f"w{n}" for n in range(100)], dim=50, binary=binary)
+    content = file.read_bytes()
+    content = gzip.compress(content) if gzipped else content
+    file.write_bytes(content[: len(content) * 2 // 3])
+    refusal(file)
+
+
+def test_damaged_archive(tmp_path):
+    content = bytearray(gzip.compress(write(tmp_path / "v", [f"w{n}" for n in range(99)])
+                                      .read_bytes()))  # fmt: skip
+    content[60:68] = b"\xff" * 8
+    (tmp_path / "v.gz").write_bytes(content)
+    refusal(tmp_path / "v.gz")
+
+
+def test_pickles_are_refused_with_the_way_out(tmp_path):
+    keyed().save(str(tmp_path / "v.kv"))
+    assert "save_word2vec_format" in refusal(tmp_path / "v.kv")
+    (tmp_path / "p.bin").write_bytes(pickle.dumps({"the": 1}))
+    refusal(tmp_path / "p.bin")
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_memory_is_that_of_the_wanted_words(tmp_path, binary):
+    """A file of 30 MB, of which 20 kB are wanted."""
+    words = [f"word{n}" for n in range(25_000)]
+    file = write(tmp_path / "v", words, dim=300, binary=binary)
+    if binary:
+        assert file.stat().st_size > 30_000_000
+    tracemalloc.start()
+    try:
+        vectors = vector_file.read(file, [f"word{n}" for n in range(0, 25_000, 1500)])
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(vectors) == 17
+    assert peak < 5_000_000
+
+
+def test_the_real_vectors(request):
+    file = request.config.rootpath.parent / "shared/weights/word2vec_googlenews_26k.bin.gz"
+    if not file.is_file():
+        pytest.skip(f"no word vectors: {file} is not there")
+    assert vector_file.dimension(file) == 300
+    words = ["ghost", "vampire", "wedding", "serial_killer", "sarah", "to"]
+    vectors = vector_file.read(file, words)
+    assert set(vectors) == set(words) - {"to"}  # which the original lacks
+    theirs = gensim.models.KeyedVectors.load_word2vec_format(str(file), binary=True)
+    for word in words[:-1]:
+        key = "Sarah" if word == "sarah" else word
+        np.testing.assert_array_equal(vectors[word], theirs[key])
