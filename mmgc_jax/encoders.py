@@ -80,7 +80,7 @@ def train_plot(
     training = settings.training
     if table is not None:
         params["words"]["embedding"] = table
-        training = training.copy_and_resolve_references()
+        training = training.copy_and_resolve_references().unlock()
         training.learning_rate_scale.words = settings.vectors.learning_rate_scale
     apply = train.make_apply(model, ("tokens", "lengths"))
 
