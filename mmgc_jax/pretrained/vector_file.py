@@ -36,13 +36,13 @@ _Entries = Iterator[tuple[str, Callable[[], np.ndarray]]]
 def read(file, words: Iterable[str]) -> dict[str, np.ndarray]:
     """The vectors of some words.
 
-    A word is also found in another spelling. What may differ, and what is preferred:
+    A word is also found in another spelling:
 
-    - capitals (`John` for `john`), a hyphen for an underscore (`New-York` for `new_york`), and `#`
-      for each digit of a number of several (`####s` for `1990s`), as Google's vectors have them.
-      The spelling with the fewest changed characters wins, then the first in the file;
-    - only if there is no such spelling of the word itself: without accents (`fiancee` for
-      `fiancée`), then without the possessive ending (`widow` for `widow's`), then without
+    - with capitals (`John` for `john`), and a hyphen for an underscore (`New-York` for `new_york`);
+      the spelling with the fewest changed characters wins, then the first in the file;
+    - only if the word itself is not there in any such spelling: with `#` for each digit of a number
+      of several (`####s` for `1990s`), as Google's vectors have it, then without accents (`fiancee`
+      for `fiancée`), then without the possessive ending (`widow` for `widow's`), then without
       apostrophes (`dont` for `don't`).
 
     Args:
@@ -66,9 +66,9 @@ def read(file, words: Iterable[str]) -> dict[str, np.ndarray]:
             entries, desc="word vectors", total=total, unit="word", unit_scale=True, disable=None
         ):
             for rank, form, word in wanted.get(_fold(key), ()):
-                changed = _changed_characters(key, form)
-                if changed is not None and (rank, changed) < best.get(word, (rank + 1, 0)):
-                    best[word], vectors[word] = (rank, changed), vector()
+                closeness = rank, sum(a != b for a, b in zip(key, form))
+                if word not in best or closeness < best[word]:
+                    best[word], vectors[word] = closeness, vector()
     for word, vector in vectors.items():
         if not np.isfinite(vector).all():
             raise InputError(f"{file}: the vector of {word!r} is not finite.")
@@ -90,19 +90,15 @@ def dimension(file) -> int:
 
 def _forms(word: str) -> list[str]:
     """A word and what it may be looked for as, the best first."""
+    hashed = _NUMBER.sub(lambda digits: "#" * len(digits[0]), word)
     plain = "".join(c for c in unicodedata.normalize("NFD", word) if not unicodedata.combining(c))
-    return list(dict.fromkeys((word, plain, plain.removesuffix("'s"), plain.replace("'", ""))))
+    forms = word, hashed, plain, plain.removesuffix("'s"), plain.replace("'", "")
+    return list(dict.fromkeys(forms))
 
 
 def _fold(key: str) -> str:
-    """What the spellings of a word that `read` takes for one another have in common."""
-    return _NUMBER.sub(lambda digits: "#" * len(digits[0]), key.lower().replace("-", "_"))
-
-
-def _changed_characters(key: str, form: str) -> int | None:
-    """How many characters differ; None if one is a digit for another digit."""
-    differing = [(a, b) for a, b in zip(key, form) if a != b]
-    return None if any(a.isdigit() for a, _ in differing) else len(differing)
+    """What spellings with other capitals and with hyphens have in common."""
+    return key.lower().replace("-", "_")
 
 
 @contextlib.contextmanager

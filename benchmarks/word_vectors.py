@@ -1,0 +1,68 @@
+"""How long it takes, and how much memory, to read the vectors of some words from a large file.
+
+    python -m benchmarks.word_vectors
+
+It writes a file as large as Google's (3 million words, 300 numbers each, 3.6 GB; deleted at the
+end) and reads the vectors of 20,000 of its words in a process of its own.
+"""
+
+import multiprocessing
+import pathlib
+import resource
+import tempfile
+import time
+
+import numpy as np
+from absl import app, flags
+
+from mmgc_jax.pretrained import vector_file
+
+_WORDS = flags.DEFINE_integer("words", 3_000_000, "Of the file.")
+_WANTED = flags.DEFINE_integer("wanted", 20_000, "Words whose vectors are read.")
+_DIM = flags.DEFINE_integer("dim", 300, "Numbers of a vector.")
+
+
+def write_file(file: pathlib.Path, words: int, dim: int) -> None:
+    """Writes vectors in word2vec's binary format: `word0`, `word1`, ..."""
+    vectors = [row.tobytes() for row in np.random.default_rng(0).normal(size=(1000, dim))
+               .astype(np.float32)]  # fmt: skip
+    with file.open("wb") as stream:
+        stream.write(f"{words} {dim}\n".encode())
+        for number in range(words):
+            stream.write(b"word%d " % number + vectors[number % 1000])
+
+
+def measure(file: pathlib.Path, words: int, wanted: int) -> tuple[float, float, float]:
+    """Seconds, and megabytes resident before and at the peak."""
+    names = [f"word{number}" for number in range(0, words, words // wanted)][:wanted]
+    before = _peak_mb()
+    start = time.perf_counter()
+    found = vector_file.read(file, names)
+    seconds = time.perf_counter() - start
+    assert len(found) == wanted
+    return seconds, before, _peak_mb()
+
+
+def _peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def main(argv: list[str]) -> None:
+    del argv
+    with tempfile.TemporaryDirectory() as folder:
+        file = pathlib.Path(folder, "vectors.bin")
+        write_file(file, _WORDS.value, _DIM.value)
+        size = file.stat().st_size / 1e9
+        # In a process of its own, so that its peak is that of the reading.
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            arguments = file, _WORDS.value, _WANTED.value
+            seconds, before, peak = pool.apply(measure, arguments)
+    kept = _WANTED.value * _DIM.value * 4 / 1e6
+    print(
+        f"{size:.1f} GB, {_WORDS.value:,} words, {_WANTED.value:,} of them wanted ({kept:.0f} MB):"
+    )
+    print(f"read in {seconds:.1f} s; resident {before:.0f} MB before, {peak:.0f} MB at the peak.")
+
+
+if __name__ == "__main__":
+    app.run(main)
