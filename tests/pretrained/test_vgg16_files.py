@@ -242,18 +242,18 @@ def test_hdf5_of_something_else(tmp_path):
 def test_keras_itself(tmp_path):
     os.environ.setdefault("KERAS_BACKEND", "jax")
     keras = pytest.importorskip("keras")
+    # Zeros, since the random initializers take long to compile.
+    common = {"activation": "relu", "kernel_initializer": "zeros"}
     layers = [keras.Input((224, 224, 3))]
     for block, widths in enumerate(CONVOLUTIONS, start=1):
         for number, width in enumerate(widths, start=1):
             name = f"block{block}_conv{number}"
-            layers.append(
-                keras.layers.Conv2D(width, 3, padding="same", activation="relu", name=name)
-            )
+            layers.append(keras.layers.Conv2D(width, 3, padding="same", name=name, **common))
         layers.append(keras.layers.MaxPooling2D())
     layers.append(keras.layers.Flatten())
-    layers.append(keras.layers.Dense(11, activation="relu", name="fc1"))
-    layers.append(keras.layers.Dense(9, activation="relu", name="fc2"))
-    layers.append(keras.layers.Dense(8, name="predictions"))
+    layers.append(keras.layers.Dense(11, name="fc1", **common))
+    layers.append(keras.layers.Dense(9, name="fc2", **common))
+    layers.append(keras.layers.Dense(8, name="predictions", kernel_initializer="zeros"))
     model = keras.Sequential(layers, name="vgg16")
     for name, kernel, bias in keras_arrays():
         model.get_layer(name).set_weights([kernel, bias])
