@@ -60,13 +60,13 @@ class _Opened:
 
     Attributes:
       names: of the arrays in the file.
-      get: reads the array of a name.
+      get: the array of a name, perhaps not read yet.
       places: of our arrays, by our names.
       preprocessing: our arrays that the file does not hold, since all files of its kind agree.
     """
 
     names: Collection[str]
-    get: Callable[[str], np.ndarray]
+    get: Callable[[str], np.ndarray | h5py.Dataset]
     places: dict[str, _Place]
     preprocessing: dict[str, np.ndarray]
 
@@ -103,7 +103,7 @@ def read(file: pathlib.Path, network: VGG16) -> dict:
         raise
     except (ValueError, OSError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile,
             safetensors.SafetensorError) as error:  # fmt: skip
-        raise InputError(f"{file} is damaged: {error}") from error
+        raise InputError(f"{file} cannot be read: {error}") from error
     if (arrays["preprocessing/std"] <= 0).any():
         raise InputError(f"{file}: preprocessing/std holds values that are not above 0.")
     return flax.traverse_util.unflatten_dict(arrays, sep="/")
@@ -121,7 +121,7 @@ def _take(file: pathlib.Path, opened: _Opened, name: str) -> np.ndarray:
         raise InputError(f"{file}: {place.name} has the shape {array.shape}, not {place.shape}.")
     if not jnp.issubdtype(array.dtype, np.floating):
         raise InputError(f"{file}: {place.name} holds {array.dtype}, not floats.")
-    array = np.ascontiguousarray(place.to_ours(array), np.float32)
+    array = np.ascontiguousarray(place.to_ours(np.asarray(array)), np.float32)
     if not np.isfinite(array).all():
         raise InputError(f"{file}: {place.name} holds values that are not finite.")
     return array
@@ -156,20 +156,23 @@ def _format_of(file: pathlib.Path) -> Callable:
 
 @contextlib.contextmanager
 def _open_keras(file, shapes, depths) -> Iterator[_Opened]:
-    with h5py.File(file) as stored:
-        parts = _keras_parts(stored)
-        places = {}
-        for name, shape in shapes.items():
-            layer, part = name.split("/")
-            # Kernel and bias go by their order: their names differ from version to version.
-            found = dict(zip(("kernel", "bias"), parts.get(layer, ())))
-            places[name] = _Place(found.get(part, name), shape)
-        yield _Opened(
-            {path for paths in parts.values() for path in paths},
-            lambda path: stored[path][()],
-            _from_bgr(places),
-            _preprocessing(KERAS_MEAN, KERAS_STD),
-        )
+    try:
+        with h5py.File(file) as stored:
+            parts = _keras_parts(stored)
+            places = {}
+            for name, shape in shapes.items():
+                layer, part = name.split("/")
+                # Kernel and bias go by their order: their names differ from version to version.
+                found = dict(zip(("kernel", "bias"), parts.get(layer, ())))
+                places[name] = _Place(found.get(part, name), shape)
+            yield _Opened(
+                {path for paths in parts.values() for path in paths},
+                stored.__getitem__,
+                _from_bgr(places),
+                _preprocessing(KERAS_MEAN, KERAS_STD),
+            )
+    except KeyError as error:  # so h5py calls much of what is damaged
+        raise OSError(str(error)) from error
 
 
 def _keras_parts(stored: h5py.File) -> dict[str, list[str]]:

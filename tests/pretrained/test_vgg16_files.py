@@ -281,6 +281,15 @@ def test_file_that_is_cut_short(tmp_path, kind, share):
     refusal(file)
 
 
+def test_hdf5_whose_array_has_another_name_than_its_layer_says(tmp_path):
+    write_published(tmp_path / "weights", list(keras_arrays()))
+    with h5py.File(tmp_path / "weights", "a") as stored:
+        group = stored["block3_conv2"]
+        group.move("block3_conv2_W_1:0", "renamed")
+    message = refusal(tmp_path / "weights")
+    assert "cannot be read: " in message and "block3_conv2_W_1:0" in message
+
+
 class Payload:
     """Unpickling it makes a file."""
 
