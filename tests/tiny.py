@@ -64,9 +64,16 @@ def write_talk_folder(folder: pathlib.Path, movies: int = 90) -> pathlib.Path:
 
 def write_weights(file: pathlib.Path, widths=_WIDTHS) -> pathlib.Path:
     """Random weights of VGG16 with a preprocessing of their own; returns the file."""
-    variables = VGG16(widths=widths).init(jax.random.key(0), np.zeros((1, 32, 32, 3), np.uint8))
+    rng = np.random.default_rng(0)
+
+    def random(like):
+        spread = np.sqrt(2 / np.prod(like.shape[:-1])) if like.ndim == 4 else 0
+        return np.float32(spread * rng.standard_normal(like.shape))
+
+    poster = np.zeros((1, 32, 32, 3), np.uint8)
+    shapes = jax.eval_shape(VGG16(widths=widths).init, jax.random.key(0), poster)["params"]
     preprocessing = {"mean": np.float32([90, 110, 130]), "std": np.float32([60, 50, 40])}
-    vgg16.save(file, variables["params"] | {"preprocessing": preprocessing})
+    vgg16.save(file, jax.tree.map(random, shapes) | {"preprocessing": preprocessing})
     return file
 
 
