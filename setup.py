@@ -22,6 +22,7 @@ setuptools.setup(
         "flax>=0.12",
         "gensim>=4.4",
         "grain>=0.2.12",
+        "h5py>=3.11",
         "importlib_resources>=6.0",  # tensorflow-datasets imports it but does not ask for it
         "iterative-stratification>=0.1.9",
         # 0.12 would be another minor release of a library whose minor releases break.
@@ -32,12 +33,13 @@ setuptools.setup(
         "optax>=0.2.5",
         "orbax-checkpoint>=0.11.25",
         "pillow>=11.0",
+        "safetensors>=0.8",
         "scikit-learn>=1.5",
         "tensorflow-datasets>=4.9.9",
         "tqdm>=4.66",
     ],
     extras_require={
-        "test": ["pytest>=8.0", "ruff>=0.9"],
+        "test": ["keras>=3.9", "pytest>=8.0", "ruff>=0.9"],
         "bench": ["torch>=2.6"],
         "cuda12": ["jax[cuda12]>=0.10,<0.12"],
         "cuda13": ["jax[cuda13]>=0.10,<0.12"],

@@ -78,7 +78,8 @@ def get_config() -> ml_collections.ConfigDict:
     plot.training = _training(epochs=12, batch_size=64, learning_rate=2e-3)
 
     poster = config.poster = ml_collections.ConfigDict()
-    # VGG16's ImageNet weights, a .npz file; empty: trained from scratch.
+    # VGG16's ImageNet weights, a file that mmgc_jax.pretrained.vgg16 writes or reads: .npz, Keras's
+    # .h5 or .safetensors with PyTorch's names. Empty: trained from scratch.
     poster.weights = ""
     # The first block that trains, block1 to block5, or head. What is below is run once.
     poster.finetune_from = "block5"

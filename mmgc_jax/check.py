@@ -12,6 +12,7 @@ from mmgc_jax import encoders
 from mmgc_jax.data import movies
 from mmgc_jax.errors import InputError
 from mmgc_jax.files import write_text
+from mmgc_jax.models import VGG16
 from mmgc_jax.pretrained import vector_file, vgg16
 
 _CHOICES = {
@@ -76,12 +77,18 @@ def config_is_possible(config: ml_collections.ConfigDict) -> None:
 
 def _check_weights(poster: ml_collections.ConfigDict) -> None:
     if poster.weights:
-        vgg16.load(poster.weights, widths=poster.model.widths, depths=poster.model.depths)
+        try:
+            blocks = VGG16(widths=poster.model.widths, depths=poster.model.depths)
+            vgg16.load(poster.weights, blocks)
+        except InputError as error:
+            raise InputError(
+                f"config.poster.weights: {error} Empty, it would train from scratch."
+            ) from error
     elif poster.finetune_from != "block1":
         raise InputError(
             "config.poster.weights is empty, and config.poster.finetune_from is "
             f"{poster.finetune_from!r}: blocks below it would stay random. Give "
-            "--config.poster.weights=FILE.npz, or --config.poster.finetune_from=block1."
+            "--config.poster.weights=FILE, or --config.poster.finetune_from=block1."
         )
 
 

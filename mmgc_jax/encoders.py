@@ -142,9 +142,8 @@ def train_poster(
     examples = pipeline.PosterExamples(corpus.records, *size)
     outputs = None
     if settings.weights:
-        network = params["vgg16"] = vgg16.load(
-            settings.weights, grey, settings.model.widths, settings.model.depths
-        )
+        blocks = VGG16(grey=grey, widths=settings.model.widths, depths=settings.model.depths)
+        network = params["vgg16"] = vgg16.load(settings.weights, blocks)
         frozen = {name: layer for name, layer in network.items() if block_of(name) < first_block}
         freeze = functools.partial(_frozen_activations, config, corpus, cache, grey, network)
         if frozen:
@@ -184,8 +183,8 @@ def train_poster(
 
 
 def block_of(layer: str) -> int:
-    """The number of the block that a layer of VGG16 belongs to."""
-    return FIRST_BLOCK[layer.split("_")[0]]
+    """The number of the block that a layer of VGG16 belongs to; block 1 begins with the pixels."""
+    return 1 if layer == "preprocessing" else FIRST_BLOCK[layer.split("_")[0]]
 
 
 def poster_model(

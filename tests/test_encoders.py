@@ -32,6 +32,8 @@ def test_every_training_has_a_seed_of_its_own():
     assert all(0 <= seed < 2**31 for seed in seeds)
 
 
-@pytest.mark.parametrize(("layer", "block"), [("block1_conv1", 1), ("block5_conv3", 5)])
+@pytest.mark.parametrize(
+    ("layer", "block"), [("preprocessing", 1), ("block1_conv1", 1), ("block5_conv3", 5)]
+)
 def test_block_of_a_layer(layer, block):
     assert encoders.block_of(layer) == block

@@ -8,9 +8,11 @@ import sys
 import numpy as np
 import pytest
 
+from mmgc_jax import experiment, train
 from mmgc_jax.data.movies import GENRES, Movie, read_csv
 from mmgc_jax.errors import InputError
 from mmgc_jax.predict import Predictor, describe
+from tests import tiny
 
 pytestmark = pytest.mark.slow
 
@@ -30,6 +32,25 @@ def test_gives_what_the_experiment_gave(finished, predictor, movies, stage):
     with np.load(finished.workdir / "predictions" / f"{stage}.npz") as arrays:
         expected = arrays["probabilities"]
     np.testing.assert_allclose(predictor(movies, stage), expected, atol=1e-4)
+
+
+def test_preprocessing_of_the_weights_stays_with_them_where_all_blocks_train(inputs, tmp_path):
+    config = tiny.get_config()
+    config.data.path, config.poster.weights = map(str, inputs)
+    config.encoders = config.fusion.encoders = ("poster",)
+    config.poster.finetune_from = "block1"
+    experiment.run(config, tmp_path)
+    with np.load(inputs[1]) as weights:
+        trained = train.restore_best(train.Run("poster", tmp_path, seed=0))["vgg16"]
+        for part, array in trained["preprocessing"].items():
+            np.testing.assert_array_equal(array, weights[f"preprocessing/{part}"])
+        kernel = trained["block1_conv1"]["kernel"]
+        assert (kernel != weights["block1_conv1/kernel"]).any()
+
+    movies = list(read_csv(inputs[0] / "movies.csv", inputs[0] / "posters"))
+    with np.load(tmp_path / "predictions" / "poster.npz") as arrays:
+        expected = arrays["probabilities"]
+    np.testing.assert_allclose(Predictor.load(tmp_path)(movies, "poster"), expected, atol=1e-4)
 
 
 def test_movie_without_anything_gets_the_frequencies(finished, predictor):

@@ -11,6 +11,7 @@ import numpy as np
 from mmgc_jax.configs import default
 from mmgc_jax.data import posters, synthetic
 from mmgc_jax.models import VGG16
+from mmgc_jax.pretrained import vgg16
 
 ROOT = pathlib.Path(__file__).parents[1]
 _WIDTHS = (4, 4, 8, 8, 8)
@@ -62,14 +63,17 @@ def write_talk_folder(folder: pathlib.Path, movies: int = 90) -> pathlib.Path:
 
 
 def write_weights(file: pathlib.Path, widths=_WIDTHS) -> pathlib.Path:
-    """Random weights in the layout of VGG16's; returns the file."""
-    variables = VGG16(widths=widths).init(jax.random.key(0), np.zeros((1, 32, 32, 3), np.uint8))
-    arrays = {
-        f"{layer}/{part}": np.asarray(array)
-        for layer, parts in variables["params"].items()
-        for part, array in parts.items()
-    }
-    np.savez(file, **arrays)
+    """Random weights of VGG16 with a preprocessing of their own; returns the file."""
+    rng = np.random.default_rng(0)
+
+    def random(like):
+        spread = np.sqrt(2 / np.prod(like.shape[:-1])) if like.ndim == 4 else 0
+        return np.float32(spread * rng.standard_normal(like.shape))
+
+    poster = np.zeros((1, 32, 32, 3), np.uint8)
+    shapes = jax.eval_shape(VGG16(widths=widths).init, jax.random.key(0), poster)["params"]
+    preprocessing = {"mean": np.float32([90, 110, 130]), "std": np.float32([60, 50, 40])}
+    vgg16.save(file, jax.tree.map(random, shapes) | {"preprocessing": preprocessing})
     return file
 
 

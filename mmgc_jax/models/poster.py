@@ -6,30 +6,43 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-# What the published Caffe and Keras weights want: BGR, 0 to 255, minus ImageNet's means.
-_MEAN_BGR = (103.939, 116.779, 123.68)
+# What the published Caffe and Keras weights want: pixels from 0 to 255, minus ImageNet's means of
+# R, G and B.
+KERAS_MEAN = (123.68, 116.779, 103.939)
+KERAS_STD = (1.0, 1.0, 1.0)
 # ITU-R BT.601 luma of R, G and B, as Pillow's mode "L" computes it.
 _LUMA = (0.299, 0.587, 0.114)
-_MEAN_GREY = 0.299 * 123.68 + 0.587 * 116.779 + 0.114 * 103.939
 
 BLOCKS = (1, 2, 3, 4, 5)
+# Height and width of the map that the dense layers of VGG16 take.
+TOP_SIDE = 7
 
 
-def preprocess(posters: jax.Array, grey: bool) -> jax.Array:
+def preprocess(
+    posters: jax.Array, mean: jax.Array, std: jax.Array, grey: bool = False
+) -> jax.Array:
     """From pixels to the network's input.
 
     Args:
       posters: <uint8>[batch, height, width, 3], RGB.
-      grey: whether one channel of luma comes out, or three in the order BGR.
+      mean: <float32>[3], of R, G and B, from 0 to 255.
+      std: <float32>[3], likewise, above 0.
+      grey: whether one channel of luma comes out, or three in the order RGB.
 
     Returns:
-      <float32>[batch, height, width, 1 or 3], pixels minus ImageNet's mean.
+      <float32>[batch, height, width, 1 or 3]: (pixels - mean) / std; for one channel all three are
+      taken as luma.
     """
     pixels = posters.astype(jnp.float32)
     if grey:
-        # A sum of products, since matrix units round their operands.
-        return jnp.sum(pixels * jnp.array(_LUMA), axis=-1, keepdims=True) - _MEAN_GREY
-    return pixels[..., ::-1] - jnp.array(_MEAN_BGR)
+        pixels, mean, std = (_luma(colours) for colours in (pixels, mean, std))
+    return (pixels - mean) / std
+
+
+def _luma(colours: jax.Array) -> jax.Array:
+    """<float32>[..., 3] to <float32>[..., 1]."""
+    # A sum of products, since matrix units round their operands.
+    return jnp.sum(colours * jnp.array(_LUMA), axis=-1, keepdims=True)
 
 
 def to_grey_kernel(kernel: jax.Array) -> jax.Array:
@@ -45,10 +58,15 @@ def to_grey_kernel(kernel: jax.Array) -> jax.Array:
 
 
 class VGG16(nn.Module):
-    """The convolutions of VGG16 (Simonyan and Zisserman, arXiv 1409.1556), or some of its blocks.
+    """VGG16 (Simonyan and Zisserman, arXiv 1409.1556), or some of its blocks.
 
-    Five blocks of 3 x 3 convolutions with ReLU, each ended by 2 x 2 max pooling. Layers are named
-    `block1_conv1` to `block5_conv3` in every part, so that parts share one parameter tree.
+    Five blocks of 3 x 3 convolutions with ReLU, each ended by 2 x 2 max pooling; then, if asked
+    for, the dense layers that tell ImageNet's classes apart, without the dropout between them.
+    Layers are named as in Keras, `block1_conv1` to `block5_conv3`, `fc1`, `fc2` and `predictions`,
+    in every part, so that parts share one parameter tree.
+
+    Block 1 begins with `preprocess`. Its `mean` and `std` belong to the weights, and so they are
+    parameters, `preprocessing`, though they are not trained: their gradient is zero.
 
     Attributes:
       first_block: where to begin; the input of block n is what block n - 1 puts out.
@@ -56,6 +74,8 @@ class VGG16(nn.Module):
       grey: whether block 1 takes one channel of luma.
       widths: channels of each block.
       depths: convolutions of each block.
+      num_classes: outputs of `predictions`, 1000 for ImageNet; None leaves out the dense layers.
+      top_widths: sizes of the dense layers before it.
       dtype: of the computation; parameters stay float32.
     """
 
@@ -64,6 +84,8 @@ class VGG16(nn.Module):
     grey: bool = False
     widths: Sequence[int] = (64, 128, 256, 512, 512)
     depths: Sequence[int] = (2, 2, 3, 3, 3)
+    num_classes: int | None = None
+    top_widths: Sequence[int] = (4096, 4096)
     dtype: str = "float32"
 
     @nn.compact
@@ -71,14 +93,23 @@ class VGG16(nn.Module):
         """Runs the blocks.
 
         Args:
-          images: posters <uint8>[batch, height, width, 3] if first_block is 1, otherwise the
+          images: posters <uint8>[batch, height, width, 3], RGB, if first_block is 1, otherwise the
             preceding block's activations <float>[batch, height, width, channels].
 
         Returns:
-          `block<n>_pool` <dtype>[batch, height / 2^n, width / 2^n, widths[n - 1]] for each block.
+          `block<n>_pool` <dtype>[batch, height / 2^n, width / 2^n, widths[n - 1]] for each block;
+          with dense layers also `fc<n>` <dtype>[batch, top_widths[n - 1]], after ReLU, and
+          `logits` <float32>[batch, num_classes].
+
+        Raises:
+          ValueError: if there are dense layers, and last_block is not 5 or the posters are not of
+            224 x 224 pixels.
         """
-        x = preprocess(images, self.grey) if self.first_block == 1 else images
-        pooled = {}
+        x = images
+        if self.first_block == 1:
+            preprocessing = self.param("preprocessing", _keras_preprocessing)
+            x = preprocess(images, **jax.lax.stop_gradient(preprocessing), grey=self.grey)
+        outputs = {}
         for block in range(self.first_block, self.last_block + 1):
             width = self.widths[block - 1]
             for layer in range(1, self.depths[block - 1] + 1):
@@ -92,8 +123,33 @@ class VGG16(nn.Module):
                     name=name,
                 )
                 x = nn.relu(conv(x))
-            x = pooled[f"block{block}_pool"] = nn.max_pool(x, (2, 2), strides=(2, 2))
-        return pooled
+            x = outputs[f"block{block}_pool"] = nn.max_pool(x, (2, 2), strides=(2, 2))
+        if self.num_classes is None:
+            return outputs
+
+        self._check_map(x)
+        x = x.reshape(x.shape[0], -1)
+        for number, width in enumerate(self.top_widths, start=1):
+            dense = nn.Dense(width, dtype=self.dtype, name=f"fc{number}")
+            x = outputs[f"fc{number}"] = nn.relu(dense(x))
+        outputs["logits"] = nn.Dense(self.num_classes, name="predictions")(x.astype(jnp.float32))
+        return outputs
+
+    def _check_map(self, activations: jax.Array) -> None:
+        if self.last_block != BLOCKS[-1]:
+            raise ValueError(f"the dense layers follow block 5, but last_block={self.last_block}")
+        height, width = activations.shape[1:3]
+        if (height, width) != (TOP_SIDE, TOP_SIDE):
+            pixels = 2 ** len(BLOCKS) * TOP_SIDE
+            raise ValueError(
+                f"the dense layers take the {TOP_SIDE} x {TOP_SIDE} map of posters of {pixels} x "
+                f"{pixels} pixels; this one is {height} x {width}"
+            )
+
+
+def _keras_preprocessing(key: jax.Array) -> dict[str, jax.Array]:
+    del key  # nothing is random
+    return {"mean": jnp.array(KERAS_MEAN), "std": jnp.array(KERAS_STD)}
 
 
 class GenreHead(nn.Module):

@@ -1,71 +1,152 @@
-"""VGG16's ImageNet weights in our parameter tree."""
+"""VGG16's ImageNet weights, from their publishers or from a file, as a .npz file of ours.
 
+    python -m mmgc_jax.pretrained.vgg16 --source=keras --output=vgg16.npz
+
+The sources:
+
+- keras: the Oxford Visual Geometry Group's weights as Keras publishes them (CC BY 4.0); 59 MB, or
+  with --top 553 MB.
+- torchvision: another training, which timm publishes as safetensors (BSD-3-Clause); 553 MB.
+- a file: Keras's .h5, .safetensors with the names of torchvision or timm, or .npz.
+
+What is loaded stays in $XDG_CACHE_HOME/mmgc_jax (~/.cache/mmgc_jax); after a break the same command
+goes on with it. The preprocessing that the weights want is written along with them.
+"""
+
+import logging
 import pathlib
-import zipfile
-import zlib
+import sys
 
+import flax.traverse_util
 import jax
 import numpy as np
+from absl import app, flags
+from absl import logging as absl_logging
 
 from mmgc_jax.errors import InputError
+from mmgc_jax.files import write_beside
 from mmgc_jax.models.poster import VGG16, to_grey_kernel
+from mmgc_jax.pretrained import download, vgg16_files
+
+logger = logging.getLogger("mmgc_jax")
+
+_KERAS = "https://storage.googleapis.com/tensorflow/keras-applications/vgg16/"
+# Hashes as in keras/src/applications/vgg16.py.
+KERAS_NOTOP = download.Published(
+    _KERAS + "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5",
+    "vgg16_keras_notop.h5",
+    "md5",
+    "6d6bbae143d832006294945121d1f1fc",
+    58_889_256,
+)
+KERAS_TOP = download.Published(
+    _KERAS + "vgg16_weights_tf_dim_ordering_tf_kernels.h5",
+    "vgg16_keras.h5",
+    "md5",
+    "64373286793e3c8b2b4e3219cbf3544b",
+    553_467_096,
+)
+# The hash as at https://huggingface.co/timm/vgg16.tv_in1k/blob/main/model.safetensors.
+TORCHVISION = download.Published(
+    "https://huggingface.co/timm/vgg16.tv_in1k/resolve/main/model.safetensors",
+    "vgg16_torchvision.safetensors",
+    "sha256",
+    "57b026918159a6bf9faf8405c3a551903768e7138989d9c6224a14227203fad8",
+)
+_IMAGENET_CLASSES = 1000
 
 
-def load(file, grey: bool = False, widths=VGG16.widths, depths=VGG16.depths) -> dict:
-    """Reads the convolutions from a `.npz` file.
+def load(file, network: VGG16) -> dict:
+    """Reads the weights of a network from a file of any format of `vgg16_files`.
 
     Args:
-      file: holds `block1_conv1/kernel` <float32>[3, 3, in, out] and `block1_conv1/bias`
-        <float32>[out], and so on to `block5_conv3`; nothing pickled.
-      grey: whether the first kernel is summed over its channels; see `to_grey_kernel`.
-      widths: the channels of each block that the network has.
-      depths: the convolutions of each block.
+      file: of a colour network, with or without dense layers.
+      network: begins with block 1; in a grey one, the first kernel is that of `to_grey_kernel`.
 
     Returns:
-      The parameters of `VGG16(grey=grey, widths=widths, depths=depths)`.
+      The parameters of `network`, <float32>, the preprocessing that they want among them.
 
     Raises:
-      InputError: if the file is missing, is no such file, or an array is missing, has another
-        shape than the network's, or holds a value that is not finite.
+      InputError: if the file is missing or of no known format, or an array is missing, has another
+        shape than the network's, or holds a value that is not a finite float.
     """
     file = pathlib.Path(file)
     if not file.is_file():
         raise InputError(
-            f"config.poster.weights is {str(file)!r}: no such file. It must be a .npz file with "
-            "VGG16's convolutions, or empty to train from scratch."
+            f"{file}: no such file. python -m mmgc_jax.pretrained.vgg16 --source=keras "
+            f"--output={file} gets VGG16's weights."
         )
-    expected = jax.eval_shape(
-        VGG16(widths=widths, depths=depths).init,
-        jax.random.key(0),
-        np.zeros((1, 32, 32, 3), np.uint8),
-    )["params"]
-    params = {}
-    try:
-        arrays = np.load(file, allow_pickle=False)
-        if not isinstance(arrays, np.lib.npyio.NpzFile):
-            raise InputError(f"{file} holds one array, not those of VGG16 by name.")
-        with arrays:
-            for layer, parts in expected.items():
-                params[layer] = {}
-                for part, like in parts.items():
-                    name = f"{layer}/{part}"
-                    if name not in arrays:
-                        raise InputError(f"{file} lacks {name}; it is not a file of VGG16 weights.")
-                    array = arrays[name]
-                    if array.shape != like.shape:
-                        raise InputError(
-                            f"{file}: {name} has the shape {array.shape}, not {like.shape}."
-                        )
-                    if not np.issubdtype(array.dtype, np.floating):
-                        raise InputError(f"{file}: {name} holds {array.dtype}, not floats.")
-                    if not np.isfinite(array).all():
-                        raise InputError(f"{file}: {name} holds values that are not finite.")
-                    params[layer][part] = array.astype(np.float32)
-    except InputError:
-        raise
-    except (ValueError, OSError, zipfile.BadZipFile, EOFError, zlib.error) as error:
-        raise InputError(f"{file} cannot be read as a .npz file of arrays: {error}") from error
-    if grey:
+    params = vgg16_files.read(file, network.clone(grey=False))
+    if network.grey:
         first = params["block1_conv1"]
         first["kernel"] = np.asarray(to_grey_kernel(first["kernel"]))
     return params
+
+
+def save(file, params: dict) -> None:
+    """Writes the parameters of a colour network as `.npz`, whole or not at all.
+
+    Args:
+      file: gets an array for each parameter, named as in `block1_conv1/kernel`, and with
+        `preprocessing/mean` and `preprocessing/std` what the pixels must go through.
+      params: of `VGG16`.
+    """
+    arrays = flax.traverse_util.flatten_dict(jax.device_get(params), sep="/")
+
+    def write(beside: pathlib.Path) -> None:
+        with beside.open("wb") as stream:  # a path would be given the ending .npz
+            np.savez(stream, **arrays)
+
+    write_beside(pathlib.Path(file), write)
+
+
+def convert(source: str, output: pathlib.Path, top: bool) -> str:
+    """Reads weights, downloads them before if need be, and writes them as `.npz`.
+
+    Args:
+      source: `keras`, `torchvision` or a file.
+      output: the file to write.
+      top: whether the dense layers are wanted.
+
+    Returns:
+      A line that says what was written.
+
+    Raises:
+      InputError: if the weights cannot be had, are not what they should be, or cannot be written.
+    """
+    published = {"keras": KERAS_TOP if top else KERAS_NOTOP, "torchvision": TORCHVISION}.get(source)
+    file = download.fetch(published) if published else source
+    params = load(file, VGG16(num_classes=_IMAGENET_CLASSES if top else None))
+    try:
+        save(output, params)
+    except OSError as error:
+        raise InputError(f"--output={output} cannot be written: {error}") from error
+    layers = {name: layer for name, layer in params.items() if name != "preprocessing"}
+    count = sum(array.size for array in jax.tree.leaves(layers))
+    return (
+        f"{output}: VGG16 {'with' if top else 'without'} top, {count:,} parameters, from {source}"
+    )
+
+
+def _define_flags() -> None:
+    flags.DEFINE_string("source", None, "keras, torchvision or a file.", required=True)
+    flags.DEFINE_string("output", None, "The .npz file to write.", required=True)
+    flags.DEFINE_bool("top", False, "With the dense layers, which tell ImageNet's classes apart.")
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"Not a flag: {' '.join(argv[1:])}")
+    absl_logging.set_verbosity(absl_logging.ERROR)
+    logger.setLevel(logging.INFO)
+    values = flags.FLAGS
+    try:
+        print(convert(values.source, pathlib.Path(values.output), values.top))
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    _define_flags()
+    app.run(main)

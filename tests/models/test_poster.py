@@ -6,9 +6,12 @@ import pathlib
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from PIL import Image
 
+from mmgc_jax import train
+from mmgc_jax.configs import default
 from mmgc_jax.models import VGG16, GenreHead, PosterVGG16
 from mmgc_jax.models.poster import preprocess, to_grey_kernel
 from mmgc_jax.pretrained import vgg16
@@ -23,11 +26,14 @@ def build(model, inputs=POSTERS):
     """Random parameters that keep the scale through the layers, biases not zero."""
     rng = np.random.default_rng(1)
 
-    def random(like):
+    def random(path, like):
+        if path[-1].key in ("mean", "std"):
+            return rng.uniform(40, 130, like.shape).astype(np.float32)
         fan_in = np.prod(like.shape[:-1]) if len(like.shape) > 1 else 2
         return rng.normal(0, np.sqrt(2 / fan_in), like.shape).astype(np.float32)
 
-    return jax.tree.map(random, jax.eval_shape(model.init, jax.random.key(0), inputs)["params"])
+    params = jax.eval_shape(model.init, jax.random.key(0), inputs)["params"]
+    return jax.tree_util.tree_map_with_path(random, params)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -56,34 +62,71 @@ def numpy_blocks(params, x):
     return outputs
 
 
+def colour_input(params, posters=POSTERS):
+    """What the convolutions see of posters, in float64."""
+    preprocessing = params["preprocessing"]
+    return (np.float64(posters) - preprocessing["mean"]) / preprocessing["std"]
+
+
+def grey_input(params, posters=POSTERS):
+    """Likewise of their luma, ITU-R BT.601."""
+    luma = np.array([0.299, 0.587, 0.114])
+    mean, std = (params["preprocessing"][part] @ luma for part in ("mean", "std"))
+    return (np.float64(posters) @ luma - mean)[..., None] / std
+
+
 def relative_error(x, expected):
     return np.linalg.norm(np.float64(x) - expected) / np.linalg.norm(np.float64(expected))
 
 
-def test_thirteen_convolutions_with_the_published_number_of_parameters():
-    params = jax.eval_shape(VGG16().init, jax.random.key(0), POSTERS)["params"]
-    assert len(params) == 13
-    # Keras's model summary of VGG16(include_top=False).
-    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 14_714_688
+@pytest.mark.parametrize(
+    ("num_classes", "layers", "parameters"),
+    # Keras's model summaries of VGG16(include_top=False) and VGG16().
+    [(None, 13, 14_714_688), (1000, 16, 138_357_544)],
+)
+def test_layers_and_parameters_are_the_published_ones(num_classes, layers, parameters):
+    network = VGG16(num_classes=num_classes)
+    params = jax.eval_shape(network.init, jax.random.key(0), np.zeros((1, 224, 224, 3), np.uint8))
+    del params["params"]["preprocessing"]
+    assert len(params["params"]) == layers
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == parameters
 
 
-def test_photographs_give_the_golden_activations():
-    if not WEIGHTS.is_dir():
-        pytest.skip(f"no ImageNet weights and no photographs: {WEIGHTS} is not there")
-    params = vgg16.load(WEIGHTS / "vgg16_imagenet_notop.npz")
-    with np.load(WEIGHTS / "golden" / "block5_pool.npz") as golden:
-        assert len(golden.files) == 3
-        for name, expected in golden.items():
-            photograph = Image.open(WEIGHTS / "golden" / f"{name}_160x256.png").convert("RGB")
-            pooled = run(VGG16(), params, np.asarray(photograph)[None])["block5_pool"]
+@pytest.fixture(scope="module")
+def golden(tmp_path_factory):
+    """A file of weights as Keras's, the network's widths, images and their block5_pool."""
+    if WEIGHTS.is_dir():
+        with np.load(WEIGHTS / "golden" / "block5_pool.npz") as arrays:
             # Computed in float64 by an independent implementation.
-            assert relative_error(pooled[0], expected) < 1e-5, name
+            pools = dict(arrays)
+        images = [Image.open(WEIGHTS / "golden" / f"{name}_160x256.png") for name in pools]
+        images = np.stack([np.asarray(image.convert("RGB")) for image in images])
+        file = WEIGHTS / "vgg16_imagenet_notop.npz"
+        return file, VGG16.widths, images, np.stack(list(pools.values()))
+    # Random weights, of which Keras's preprocessing and numpy's convolutions make the reference.
+    widths = (16, 24, 32, 48, 64)
+    params = build(VGG16(widths=widths))
+    del params["preprocessing"]
+    file = tmp_path_factory.mktemp("golden") / "weights.npz"
+    vgg16.save(file, params)
+    pools = numpy_blocks(params, POSTERS[..., ::-1] - np.array([103.939, 116.779, 123.68]))
+    return file, widths, POSTERS, pools["block5_pool"]
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [("float32", 1e-5), ("bfloat16", 1e-2)])
+def test_weights_from_a_file_give_the_golden_activations(golden, dtype, bound):
+    file, widths, images, pools = golden
+    network = VGG16(widths=widths, dtype=dtype)
+    pooled = run(network, vgg16.load(file, network), images)["block5_pool"]
+    assert len(pooled) == len(pools) >= 2
+    for activations, expected in zip(pooled, pools):
+        assert relative_error(activations, expected) < bound
 
 
 def test_every_block_equals_convolutions_in_numpy():
     model = VGG16(widths=WIDTHS)
     params = build(model)
-    expected = numpy_blocks(params, preprocess(POSTERS, grey=False))
+    expected = numpy_blocks(params, colour_input(params))
     pooled = run(model, params, POSTERS)
     assert pooled.keys() == expected.keys()
     for block, activations in pooled.items():
@@ -111,26 +154,85 @@ def test_grey_network_equals_the_colour_network_on_three_copies_of_the_channel()
     colour = build(VGG16(widths=WIDTHS))
     first = colour["block1_conv1"]
     grey = colour | {"block1_conv1": first | {"kernel": to_grey_kernel(first["kernel"])}}
-    expected = numpy_blocks(colour, np.repeat(preprocess(POSTERS, grey=True), 3, axis=-1))
+    expected = numpy_blocks(colour, np.repeat(grey_input(colour), 3, axis=-1))
     for block, activations in run(VGG16(grey=True, widths=WIDTHS), grey, POSTERS).items():
         assert relative_error(activations, expected[block]) < 1e-5, block
 
 
 def test_preprocessing_by_hand():
     pixel = np.array([[[[10, 20, 30]]]], np.uint8)
-    # 30 - 103.939, 20 - 116.779, 10 - 123.68: BGR.
-    np.testing.assert_allclose(
-        preprocess(pixel, grey=False), [[[[-73.939, -96.779, -113.68]]]], rtol=1e-6
-    )
-    # 0.299 * 10 + 0.587 * 20 + 0.114 * 30 - 117.378639.
-    np.testing.assert_allclose(preprocess(pixel, grey=True), [[[[-99.228639]]]], rtol=1e-6)
+    mean, std = np.float32([100, 120, 140]), np.float32([10, 20, 40])
+    np.testing.assert_allclose(preprocess(pixel, mean, std), [[[[-9, -5, -2.75]]]], rtol=1e-6)
+    # 0.299 * 10 + 0.587 * 20 + 0.114 * 30 = 18.15; likewise of mean and std.
+    grey = (18.15 - 116.3) / 19.29
+    np.testing.assert_allclose(preprocess(pixel, mean, std, grey=True), [[[[grey]]]], rtol=1e-6)
 
 
 def test_grey_is_the_luma_of_pillow():
     pillow = np.stack([np.asarray(Image.fromarray(poster).convert("L")) for poster in POSTERS])
-    # The mean: ImageNet's, as luma. Pillow rounds to whole values.
-    luma = preprocess(POSTERS, grey=True)[..., 0] + 117.378639
-    assert np.abs(luma - pillow).max() < 0.51
+    luma = preprocess(POSTERS, np.zeros(3, np.float32), np.ones(3, np.float32), grey=True)
+    # Pillow rounds to whole values.
+    assert np.abs(luma[..., 0] - pillow).max() < 0.51
+
+
+def test_preprocessing_is_keras_until_weights_bring_their_own():
+    params = VGG16(last_block=1, widths=WIDTHS).init(jax.random.key(0), POSTERS)["params"]
+    # keras.applications.imagenet_utils, mode "caffe", there as BGR.
+    np.testing.assert_array_equal(
+        params["preprocessing"]["mean"], np.float32([123.68, 116.779, 103.939])
+    )
+    np.testing.assert_array_equal(params["preprocessing"]["std"], np.ones(3))
+
+
+@pytest.mark.parametrize("grey", [False, True])
+def test_training_leaves_the_preprocessing_alone(grey):
+    network = VGG16(last_block=1, grey=grey, widths=WIDTHS)
+    before = build(network)
+
+    def loss(params):
+        return (network.apply({"params": params}, POSTERS)["block1_pool"] ** 2).mean()
+
+    gradients = jax.jit(jax.grad(loss))(before)
+    assert np.abs(gradients["block1_conv1"]["kernel"]).min() > 0
+    jax.tree.map(lambda g: np.testing.assert_array_equal(g, 0), gradients["preprocessing"])
+
+    settings = default.get_config().poster.training
+    settings.learning_rate_scale = {}
+    optimizer = train.make_optimizer(settings, steps=2)
+    params, state = before, optimizer.init(before)
+    for _ in range(2):
+        updates, state = optimizer.update(gradients, state, params)
+        params = optax.apply_updates(params, updates)
+    jax.tree.map(np.testing.assert_array_equal, params["preprocessing"], before["preprocessing"])
+    assert (params["block1_conv1"]["kernel"] != before["block1_conv1"]["kernel"]).any()
+
+
+IMAGES = np.random.default_rng(3).integers(0, 256, (2, 224, 224, 3), np.uint8)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_dense_layers_follow_the_blocks(dtype):
+    network = VGG16(widths=WIDTHS, num_classes=8, top_widths=(11, 9), dtype=dtype)
+    params = build(network, IMAGES)
+    outputs = run(network, params, IMAGES)
+    x = np.float64(outputs["block5_pool"]).reshape(2, -1)
+    bound = 1e-5 if dtype == "float32" else 1e-2
+    for name in ("fc1", "fc2"):
+        x = np.maximum(x @ params[name]["kernel"] + params[name]["bias"], 0)
+        assert relative_error(outputs[name], x) < bound, name
+    logits = x @ params["predictions"]["kernel"] + params["predictions"]["bias"]
+    assert outputs["logits"].shape == (2, 8) and outputs["logits"].dtype == jnp.float32
+    assert relative_error(outputs["logits"], logits) < bound
+
+
+def test_dense_layers_refuse_posters_of_another_size():
+    network = VGG16(widths=WIDTHS, num_classes=8, top_widths=(11, 9))
+    params = build(network, IMAGES)
+    for size in ((256, 160), (49 * 32, 32)):
+        with pytest.raises(ValueError, match="posters of 224 x 224 pixels"):
+            run(network, params, np.zeros((1, *size, 3), np.uint8))
+    with pytest.raises(ValueError, match="last_block=4"):
+        build(network.clone(last_block=4), IMAGES)
 
 
 ACTIVATIONS = np.random.default_rng(2).gamma(1, 50, (2, 3, 4, 5)).astype(np.float32)

@@ -1,0 +1,225 @@
+"""Downloads from a server on this machine that behaves as badly as servers do."""
+
+import hashlib
+import http.server
+import pathlib
+import socket
+import threading
+
+import numpy as np
+import pytest
+
+from mmgc_jax.errors import InputError
+from mmgc_jax.pretrained import download
+
+CONTENT = np.random.default_rng(0).bytes(3 << 20)
+OTHER = np.random.default_rng(1).bytes(3 << 20)
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Gives `content`, as the attributes say; `requests` holds each one's Range and its answer.
+
+    Attributes:
+      content: what it gives.
+      etag: the content's name; None sends none.
+      ranges: whether Range is understood.
+      lengths: how much of each answer is sent before the connection breaks; None sends all.
+      status: of every answer, if it is an error.
+    """
+
+    daemon_threads = True
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.content, self.etag, self.ranges, self.status = CONTENT, '"one"', True, 200
+        self.lengths, self.requests = [], []
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.server_port}/weights.h5"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        server = self.server
+        if self.path == "/elsewhere":  # as Hugging Face's server, which sends to another one
+            self.send_response(302)
+            self.send_header("Location", server.url)
+            return self.end_headers()
+        start, status, asked = 0, server.status, self.headers.get("Range")
+        if asked and server.ranges and self.headers.get("If-Range") == server.etag:
+            start = int(asked.removeprefix("bytes=").removesuffix("-"))
+            status = 206 if start < len(server.content) else 416
+        server.requests.append((asked, status))
+        if status >= 400:
+            return self.send_error(status)
+        rest = server.content[start:]
+        self.send_response(status)
+        if server.etag:
+            self.send_header("ETag", server.etag)
+        if status == 206:
+            end = len(server.content)
+            self.send_header("Content-Range", f"bytes {start}-{end - 1}/{end}")
+        self.send_header("Content-Length", str(len(rest)))
+        self.end_headers()
+        self.wfile.write(rest[: server.lengths.pop(0) if server.lengths else None])
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture
+def server():
+    with Server() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path / "mmgc_jax"
+
+
+SIZE = len(CONTENT)
+
+
+def published(url, content=CONTENT, size=SIZE):
+    return download.Published(url, "w.h5", "md5", hashlib.md5(content).hexdigest(), size)
+
+
+def refusal(wanted):
+    """The message; it names the file, what was expected, and where to get it by hand."""
+    with pytest.raises(InputError) as caught:
+        download.fetch(wanted)
+    message = str(caught.value)
+    assert f"{wanted.url} (" in message and f"md5 {wanted.digest})" in message
+    assert f"by hand and save it as {download.cache_folder() / 'w.h5'}" in message
+    return message
+
+
+def test_cache_folder_follows_xdg(monkeypatch, tmp_path):
+    assert download.cache_folder() == tmp_path / "mmgc_jax"
+    monkeypatch.setenv("HOME", "/home/x")
+    for value in ("", "relative"):
+        monkeypatch.setenv("XDG_CACHE_HOME", value)
+        assert download.cache_folder() == pathlib.Path("/home/x/.cache/mmgc_jax")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert download.cache_folder() == pathlib.Path("/home/x/.cache/mmgc_jax")
+
+
+@pytest.mark.parametrize("size", [SIZE, None])
+def test_loaded_once_and_left_alone(server, cache, size):
+    for _ in range(2):
+        assert download.fetch(published(server.url, size=size)) == cache / "w.h5"
+        assert (cache / "w.h5").read_bytes() == CONTENT
+    assert server.requests == [(None, 200)]
+    assert [path.name for path in cache.iterdir()] == ["w.h5"]
+
+
+@pytest.mark.parametrize("size", [SIZE, None])
+def test_broken_connection_is_continued(server, size):
+    server.lengths = [2 << 20, 1000]
+    file = download.fetch(published(server.url, size=size))
+    assert file.read_bytes() == CONTENT
+    rest = (2 << 20) + 1000
+    assert server.requests == [(None, 200), (f"bytes={2 << 20}-", 206), (f"bytes={rest}-", 206)]
+
+
+def test_redirection_is_followed_with_what_was_asked_for(server):
+    server.lengths = [1 << 20]
+    url = server.url.replace("weights.h5", "elsewhere")
+    assert download.fetch(published(url)).read_bytes() == CONTENT
+    assert server.requests == [(None, 200), (f"bytes={1 << 20}-", 206)]
+
+
+def test_no_progress_ends_the_trying_and_a_later_call_goes_on(server, cache):
+    server.lengths = [1 << 20, 0]
+    assert "cannot be loaded: the connection was closed" in refusal(published(server.url))
+    assert not (cache / "w.h5").exists()
+    assert (cache / "w.h5.partial").read_bytes() == CONTENT[: 1 << 20]
+
+    assert download.fetch(published(server.url)).read_bytes() == CONTENT
+    assert server.requests[-1] == (f"bytes={1 << 20}-", 206)
+    assert [path.name for path in cache.iterdir()] == ["w.h5"]
+
+
+@pytest.mark.parametrize("size", [SIZE, None])
+def test_stopped_between_the_last_byte_and_the_renaming(server, cache, size):
+    cache.mkdir()
+    (cache / "w.h5.partial").write_bytes(CONTENT)
+    (cache / "w.h5.etag").write_text('"one"')
+    assert download.fetch(published(server.url, size=size)).read_bytes() == CONTENT
+    assert server.requests == ([] if size else [(f"bytes={SIZE}-", 416)])
+
+
+def leave_partial(server, cache):
+    server.lengths = [1 << 20, 0]
+    refusal(published(server.url))
+    assert (cache / "w.h5.partial").stat().st_size == 1 << 20
+    server.requests.clear()
+
+
+def test_server_that_ignores_range(server, cache):
+    leave_partial(server, cache)
+    server.ranges = False
+    assert download.fetch(published(server.url)).read_bytes() == CONTENT
+    assert server.requests == [(f"bytes={1 << 20}-", 200)]
+
+
+def test_file_that_has_changed_in_between_is_loaded_anew(server, cache):
+    leave_partial(server, cache)
+    server.content, server.etag = OTHER, '"two"'
+    assert download.fetch(published(server.url, OTHER)).read_bytes() == OTHER
+    assert server.requests == [(f"bytes={1 << 20}-", 200)]
+
+
+@pytest.mark.parametrize("etag", [None, 'W/"one"'])
+def test_without_a_strong_etag_it_begins_anew(server, cache, etag):
+    server.etag = etag
+    server.lengths = [1 << 20]
+    assert download.fetch(published(server.url)).read_bytes() == CONTENT
+    assert server.requests == [(None, 200), (None, 200)]
+
+
+def test_wrong_content_is_refused_and_thrown_away(server, cache):
+    server.content = OTHER
+    assert f"the md5 {hashlib.md5(OTHER).hexdigest()}, not" in refusal(published(server.url))
+    assert not (cache / "w.h5").exists() and not (cache / "w.h5.partial").exists()
+    server.content = CONTENT
+    assert download.fetch(published(server.url)).read_bytes() == CONTENT
+
+
+def test_wrong_size_is_refused_before_anything_is_loaded(server, cache):
+    server.content = b"<html>Log in to this network first.</html>"
+    assert "it has 42 bytes there" in refusal(published(server.url))
+    assert not list(cache.iterdir())
+
+
+@pytest.mark.parametrize("spoilt", [b"short", OTHER])
+def test_damaged_file_in_the_cache_is_reported_and_replaced(server, cache, caplog, spoilt):
+    cache.mkdir()
+    (cache / "w.h5").write_bytes(spoilt)
+    assert download.fetch(published(server.url)).read_bytes() == CONTENT
+    assert f"{cache / 'w.h5'} has " in caplog.text and "loaded again" in caplog.text
+
+
+@pytest.mark.parametrize("status", [404, 503])
+def test_http_error(server, status):
+    server.status = status
+    assert f"HTTP Error {status}" in refusal(published(server.url))
+
+
+def test_no_network(cache):
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        port = nobody.getsockname()[1]
+    assert "cannot be loaded" in refusal(published(f"http://127.0.0.1:{port}/weights.h5"))
+
+
+def test_cache_that_cannot_be_written(server, tmp_path):
+    (tmp_path / "mmgc_jax").write_text("a file where the folder should be")
+    assert "cannot be loaded" in refusal(published(server.url))

@@ -1,0 +1,315 @@
+"""Other people's files: each format against a network in its own layout, computed in numpy."""
+
+import os
+import pickle
+import zipfile
+
+import h5py
+import jax
+import ml_dtypes
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from mmgc_jax.errors import InputError
+from mmgc_jax.models import VGG16
+from mmgc_jax.pretrained import vgg16
+
+NETWORK = VGG16(widths=(3, 4, 5, 6, 7), num_classes=8, top_widths=(11, 9))
+CONVOLUTIONS = (3, 3), (4, 4), (5, 5, 5), (6, 6, 6), (7, 7, 7)
+IMAGES = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), np.uint8)
+KERAS_LAYERS = [
+    f"block{b}_conv{i}" for b, n in enumerate((2, 2, 3, 3, 3), 1) for i in range(1, n + 1)
+]
+KERAS_TOP = ["fc1", "fc2", "predictions"]
+# Where torch.nn.Sequential counts the convolutions of vgg16().features, as timm and torchvision do.
+TORCHVISION_LAYERS = [f"features.{n}" for n in (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)]
+TORCHVISION_TOP = ["classifier.0", "classifier.3", "classifier.6"]
+TIMM_TOP = ["pre_logits.fc1", "pre_logits.fc2", "head.fc"]
+
+
+def random_layers():
+    """Kernels [out, in, height, width] or [out, in], and biases, as PyTorch has them."""
+    rng = np.random.default_rng(1)
+    shapes, channels = [], 3
+    for width in (width for block in CONVOLUTIONS for width in block):
+        shapes.append((width, channels, 3, 3))
+        channels = width
+    shapes += [(11, channels * 49), (9, 11), (8, 9)]
+    return [
+        (
+            rng.normal(0, np.sqrt(2 / np.prod(shape[1:])), shape).astype(np.float32),
+            rng.normal(size=shape[0]).astype(np.float32),
+        )
+        for shape in shapes
+    ]
+
+
+def channels_first_logits(layers, x):
+    """VGG16 in PyTorch's layout, <float64>[batch, 3, height, width] to [batch, 8]."""
+    layers = iter(layers)
+    for block in CONVOLUTIONS:
+        for _ in block:
+            kernel, bias = next(layers)
+            padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
+            windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(2, 3))
+            x = np.einsum("bchwyx,ocyx->bohw", windows, np.float64(kernel), optimize=True)
+            x = np.maximum(x + bias[:, None, None], 0)
+        batch, channels, height, width = x.shape
+        x = x.reshape(batch, channels, height // 2, 2, width // 2, 2).max(axis=(3, 5))
+    x = x.reshape(len(x), -1)
+    (kernel1, bias1), (kernel2, bias2), (kernel3, bias3) = layers
+    x = np.maximum(x @ kernel1.T + bias1, 0)
+    x = np.maximum(x @ kernel2.T + bias2, 0)
+    return x @ kernel3.T + bias3
+
+
+def assert_logits(file, expected, bound=1e-5):
+    @jax.jit
+    def logits(params):
+        with jax.default_matmul_precision("highest"):
+            return NETWORK.apply({"params": params}, IMAGES)["logits"]
+
+    error = logits(vgg16.load(file, NETWORK)) - expected
+    assert np.linalg.norm(error) < bound * np.linalg.norm(expected)
+
+
+def refusal(file, network=NETWORK):
+    with pytest.raises(InputError) as caught:
+        vgg16.load(file, network)
+    assert str(file) in str(caught.value)
+    return str(caught.value)
+
+
+# PyTorch's names in safetensors.
+
+
+def torch_arrays(top=TORCHVISION_TOP):
+    arrays = {}
+    for name, (kernel, bias) in zip(TORCHVISION_LAYERS + top, random_layers()):
+        if name == "pre_logits.fc1":
+            kernel = kernel.reshape(11, 7, 7, 7)
+        if name == "pre_logits.fc2":
+            kernel = kernel.reshape(9, 11, 1, 1)
+        arrays |= {f"{name}.weight": kernel, f"{name}.bias": bias}
+    return arrays
+
+
+def torchvision_logits(layers):
+    # torchvision's transforms: 0 to 1, then standardised.
+    x = IMAGES.transpose(0, 3, 1, 2) / 255
+    x = x - np.array([0.485, 0.456, 0.406])[:, None, None]
+    return channels_first_logits(layers, x / np.array([0.229, 0.224, 0.225])[:, None, None])
+
+
+@pytest.mark.parametrize("top", [TORCHVISION_TOP, TIMM_TOP])
+def test_safetensors(tmp_path, top):
+    safetensors.numpy.save_file(torch_arrays(top), tmp_path / "weights")
+    assert_logits(tmp_path / "weights", torchvision_logits(random_layers()))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+def test_safetensors_of_fewer_bits(tmp_path, dtype):
+    arrays = {name: array.astype(dtype) for name, array in torch_arrays().items()}
+    safetensors.numpy.save_file(arrays, tmp_path / "weights")
+    rounded = [[np.float32(array.astype(dtype)) for array in layer] for layer in random_layers()]
+    assert_logits(tmp_path / "weights", torchvision_logits(rounded))
+
+
+def test_safetensors_without_dense_layers(tmp_path):
+    arrays = {name: array for name, array in torch_arrays().items() if "features" in name}
+    safetensors.numpy.save_file(arrays, tmp_path / "weights")
+    assert "fc1" not in vgg16.load(tmp_path / "weights", NETWORK.clone(num_classes=None))
+    assert "lacks classifier.0.bias: it holds VGG16 without" in refusal(tmp_path / "weights")
+
+
+@pytest.mark.parametrize("top", [TORCHVISION_TOP, TIMM_TOP])
+def test_safetensors_of_another_shape(tmp_path, top):
+    arrays = torch_arrays(top)
+    name = f"{top[0]}.weight"
+    wrong = np.zeros((11, 5, 7, 7) if top is TIMM_TOP else (11, 245), np.float32)
+    safetensors.numpy.save_file(arrays | {name: wrong}, tmp_path / "weights")
+    expected = f"{name} has the shape {wrong.shape}, not {arrays[name].shape}"
+    assert expected in refusal(tmp_path / "weights")
+
+
+def test_safetensors_of_whole_numbers(tmp_path):
+    arrays = torch_arrays()
+    arrays["features.0.weight"] = arrays["features.0.weight"].astype(np.int8)
+    safetensors.numpy.save_file(arrays, tmp_path / "weights")
+    assert "features.0.weight holds int8" in refusal(tmp_path / "weights")
+
+
+def test_safetensors_of_something_else(tmp_path):
+    safetensors.numpy.save_file({"layer1.weight": np.zeros(3, np.float32)}, tmp_path / "weights")
+    assert "lacks features.0.bias: it holds no VGG16 weights" in refusal(tmp_path / "weights")
+
+
+# Keras's HDF5.
+
+
+def keras_arrays():
+    """[height, width, in, out], BGR; the first dense kernel takes the map channels last."""
+    for number, (name, (kernel, bias)) in enumerate(zip(KERAS_LAYERS + KERAS_TOP, random_layers())):
+        if number == 0:
+            kernel = kernel[:, ::-1]
+        if name == "fc1":
+            kernel = kernel.reshape(11, 7, 7, 7).transpose(2, 3, 1, 0).reshape(-1, 11)
+        else:
+            kernel = kernel.transpose(2, 3, 1, 0) if kernel.ndim == 4 else kernel.T
+        yield name, kernel, bias
+
+
+@pytest.fixture(scope="module")
+def keras_logits():
+    x = IMAGES.transpose(0, 3, 1, 2) - np.array([123.68, 116.779, 103.939])[:, None, None]
+    return channels_first_logits(random_layers(), x)
+
+
+def write_published(file, layers):
+    """As the files that Keras publishes."""
+    with h5py.File(file, "w") as stored:
+        stored.attrs["layer_names"] = [f"{name}".encode() for name, _, _ in layers]
+        for name, kernel, bias in layers:
+            group = stored.create_group(name)
+            group.attrs["weight_names"] = [f"{name}_W_1:0".encode(), f"{name}_b_1:0".encode()]
+            group[f"{name}_W_1:0"], group[f"{name}_b_1:0"] = kernel, bias
+        stored.create_group("flatten").attrs["weight_names"] = np.zeros(0)
+
+
+def write_keras_2(file, layers):
+    """As model.save of Keras 2, with an optimizer's arrays beside the model's."""
+    with h5py.File(file, "w") as stored:
+        for name, kernel, bias in layers:
+            group = stored.create_group(f"model_weights/{name}")
+            group.attrs["weight_names"] = [f"{name}/kernel:0", f"{name}/bias:0"]
+            group[f"{name}/kernel:0"], group[f"{name}/bias:0"] = kernel, bias
+        momenta = stored.create_group("optimizer_weights")
+        momenta.attrs["weight_names"] = ["SGD/iter:0", "SGD/block1_conv1/momentum:0"]
+        momenta["SGD/iter:0"], momenta["SGD/block1_conv1/momentum:0"] = 3, np.zeros((3, 3, 3, 3))
+
+
+def write_keras_2_nested(file, layers):
+    """As model.save of Keras 2 where VGG16 is a layer of the model."""
+    with h5py.File(file, "w") as stored:
+        group = stored.create_group("model_weights/vgg16")
+        group.attrs["weight_names"] = [
+            f"{name}/{part}:0" for name, _, _ in layers for part in ("kernel", "bias")
+        ]
+        for name, kernel, bias in layers:
+            group[f"{name}/kernel:0"], group[f"{name}/bias:0"] = kernel, bias
+
+
+def write_keras_3(file, layers):
+    """As save_weights of Keras 3, which numbers layers of a kind and notes their names."""
+    with h5py.File(file, "w") as stored:
+        for number, (name, kernel, bias) in enumerate(layers):
+            group = stored.create_group(f"layers/layer_{number}/vars")
+            group.attrs["name"] = name
+            group["0"], group["1"] = kernel, bias
+
+
+@pytest.mark.parametrize(
+    "write", [write_published, write_keras_2, write_keras_2_nested, write_keras_3]
+)
+def test_hdf5(tmp_path, keras_logits, write):
+    write(tmp_path / "weights", list(keras_arrays()))
+    assert_logits(tmp_path / "weights", keras_logits)
+
+
+@pytest.mark.parametrize("write", [write_published, write_keras_3])
+def test_hdf5_without_dense_layers(tmp_path, write):
+    write(tmp_path / "weights", list(keras_arrays())[:13])
+    assert "fc1" not in vgg16.load(tmp_path / "weights", NETWORK.clone(num_classes=None))
+    assert "lacks fc1/bias: it holds VGG16 without" in refusal(tmp_path / "weights")
+
+
+def test_hdf5_of_another_shape(tmp_path):
+    layers = list(keras_arrays())
+    name, kernel, bias = layers[2]
+    layers[2] = name, kernel[..., :2], bias
+    write_published(tmp_path / "weights", layers)
+    expected = "block2_conv1/block2_conv1_W_1:0 has the shape (3, 3, 3, 2), not (3, 3, 3, 4)"
+    assert expected in refusal(tmp_path / "weights")
+
+
+def test_hdf5_of_something_else(tmp_path):
+    with h5py.File(tmp_path / "weights", "w") as stored:
+        stored["data"] = np.zeros(3)
+    assert "lacks block1_conv1/bias: it holds no VGG16" in refusal(tmp_path / "weights")
+
+
+def test_keras_itself(tmp_path):
+    os.environ.setdefault("KERAS_BACKEND", "jax")
+    keras = pytest.importorskip("keras")
+    # Zeros, since the random initializers take long to compile.
+    common = {"activation": "relu", "kernel_initializer": "zeros"}
+    layers = [keras.Input((224, 224, 3))]
+    for block, widths in enumerate(CONVOLUTIONS, start=1):
+        for number, width in enumerate(widths, start=1):
+            name = f"block{block}_conv{number}"
+            layers.append(keras.layers.Conv2D(width, 3, padding="same", name=name, **common))
+        layers.append(keras.layers.MaxPooling2D())
+    layers.append(keras.layers.Flatten())
+    layers.append(keras.layers.Dense(11, name="fc1", **common))
+    layers.append(keras.layers.Dense(9, name="fc2", **common))
+    layers.append(keras.layers.Dense(8, name="predictions", kernel_initializer="zeros"))
+    model = keras.Sequential(layers, name="vgg16")
+    for name, kernel, bias in keras_arrays():
+        model.get_layer(name).set_weights([kernel, bias])
+    pixels = keras.applications.vgg16.preprocess_input(IMAGES.astype(np.float32))
+    expected = model.predict(pixels, verbose=0)
+    model.save(tmp_path / "model.h5")
+    model.save_weights(tmp_path / "model.weights.h5")
+    assert_logits(tmp_path / "model.h5", expected)
+    assert_logits(tmp_path / "model.weights.h5", expected)
+
+
+# What is damaged, and what is dangerous.
+
+
+@pytest.mark.parametrize("share", [0.001, 0.1, 0.5, 0.99])
+@pytest.mark.parametrize("kind", ["hdf5", "safetensors"])
+def test_file_that_is_cut_short(tmp_path, kind, share):
+    file = tmp_path / "weights"
+    if kind == "hdf5":
+        write_published(file, list(keras_arrays()))
+    else:
+        safetensors.numpy.save_file(torch_arrays(), file)
+    content = file.read_bytes()
+    file.write_bytes(content[: int(share * len(content))])
+    refusal(file)
+
+
+def test_hdf5_whose_array_has_another_name_than_its_layer_says(tmp_path):
+    write_published(tmp_path / "weights", list(keras_arrays()))
+    with h5py.File(tmp_path / "weights", "a") as stored:
+        group = stored["block3_conv2"]
+        group.move("block3_conv2_W_1:0", "renamed")
+    message = refusal(tmp_path / "weights")
+    assert "cannot be read: " in message and "block3_conv2_W_1:0" in message
+
+
+class Payload:
+    """Unpickling it makes a file."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.file),)
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_pickles_are_refused_and_not_run(tmp_path, zipped):
+    file = tmp_path / "vgg16-397923af.pth"
+    trap = pickle.dumps(Payload(tmp_path / "trodden"))
+    if zipped:  # as torch.save does since version 1.6
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr("vgg16/data.pkl", trap)
+            archive.writestr("vgg16/data/0", bytes(100))
+    else:
+        file.write_bytes(trap)
+    message = refusal(file)
+    assert "is a pickle" in message and "https://huggingface.co/timm/vgg16.tv_in1k" in message
+    assert not (tmp_path / "trodden").exists()
