@@ -14,7 +14,7 @@ KERAS_STD = (1.0, 1.0, 1.0)
 _LUMA = (0.299, 0.587, 0.114)
 
 BLOCKS = (1, 2, 3, 4, 5)
-# Height and width of the map that the dense layers of VGG16 take.
+# Height and width of the map that the dense layers take.
 TOP_SIDE = 7
 
 
@@ -75,7 +75,7 @@ class VGG16(nn.Module):
       widths: channels of each block.
       depths: convolutions of each block.
       num_classes: outputs of `predictions`, 1000 for ImageNet; None leaves out the dense layers.
-      top_widths: sizes of the dense layers before it.
+      top_widths: sizes of `fc1` and `fc2`.
       dtype: of the computation; parameters stay float32.
     """
 
@@ -85,7 +85,7 @@ class VGG16(nn.Module):
     widths: Sequence[int] = (64, 128, 256, 512, 512)
     depths: Sequence[int] = (2, 2, 3, 3, 3)
     num_classes: int | None = None
-    top_widths: Sequence[int] = (4096, 4096)
+    top_widths: tuple[int, int] = (4096, 4096)
     dtype: str = "float32"
 
     @nn.compact
@@ -149,7 +149,7 @@ class VGG16(nn.Module):
 
 def _keras_preprocessing(key: jax.Array) -> dict[str, jax.Array]:
     del key  # nothing is random
-    return {"mean": jnp.array(KERAS_MEAN), "std": jnp.array(KERAS_STD)}
+    return {"mean": jnp.float32(KERAS_MEAN), "std": jnp.float32(KERAS_STD)}
 
 
 class GenreHead(nn.Module):
