@@ -2,8 +2,8 @@
 
     python -m mmgc_jax.main --config=configs/talk.py --workdir=runs/talk \
         --config.data.path=FOLDER \
-        --config.poster.weights=vgg16_imagenet_notop.npz \
-        --config.plot.vectors.file=vectors.bin.gz
+        --config.poster.weights=vgg16.npz \
+        --config.plot.vectors.file=word2vec-google-news-300.gz
 
 FOLDER holds movies.csv and posters/. Without a file of pretrained vectors, those trained on the
 plots stand alone.
