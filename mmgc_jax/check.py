@@ -9,12 +9,13 @@ import jax
 import ml_collections
 
 from mmgc_jax import encoders
-from mmgc_jax.data import movies
+from mmgc_jax.data import movies, text
 from mmgc_jax.errors import InputError
 from mmgc_jax.files import write_text
 from mmgc_jax.pretrained import vgg16, word2vec
 
 _CHOICES = {
+    "plot.tokens": tuple(text.TOKENIZERS),
     "plot.vectorisation": ("word2vec", "unique_map"),
     "plot.model.pooling": ("last", "mean", "max", "mean_max"),
     "poster.model.pooling": ("flatten", "mean", "max", "mean_max"),

@@ -29,12 +29,12 @@ def present_for(corpus: pipeline.Corpus, stage: str) -> np.ndarray:
 
 
 def genre_frequencies(corpus: pipeline.Corpus) -> np.ndarray:
-    """The share of training movies that have each genre, <float32>[24]."""
+    """The share of training movies that have each genre, <float32>[genres]."""
     return corpus.labels[corpus.split["train"]].mean(axis=0)
 
 
 def initial_bias(corpus: pipeline.Corpus) -> np.ndarray:
-    """The genres' log-odds in the training part, <float32>[24].
+    """The genres' log-odds in the training part, <float32>[genres].
 
     A last layer that begins with this bias knows from the first step how rare each genre is (arXiv
     1708.02002, section 3.3).
@@ -66,7 +66,7 @@ def train_plot(
       As `_train_encoder`.
     """
     settings = config.plot
-    tokens = [text.tokenize(plot) for plot in corpus.plots]
+    tokens = [text.TOKENIZERS[settings.tokens](plot) for plot in corpus.plots]
     rows = corpus.split["train"]
     vocabulary = text.Vocabulary.from_plots(
         (tokens[row] for row in rows), settings.min_count, settings.max_vocabulary
@@ -76,7 +76,8 @@ def train_plot(
     examples = pipeline.PlotExamples(
         [vocabulary.encode(plot, settings.max_length) for plot in tokens], settings.bucket
     )
-    model = plot_model(config, len(vocabulary), None if table is None else table.shape[1])
+    embedding_dim = None if table is None else table.shape[1]
+    model = plot_model(config, len(corpus.genres), len(vocabulary), embedding_dim)
     params = model.init(
         jax.random.key(seed_of(config, "plot")), np.zeros((1, 8), np.int32), np.ones(1, np.int32)
     )["params"]
@@ -92,12 +93,16 @@ def train_plot(
 
 
 def plot_model(
-    config: ml_collections.ConfigDict, vocabulary_size: int, embedding_dim: int | None
+    config: ml_collections.ConfigDict,
+    num_genres: int,
+    vocabulary_size: int,
+    embedding_dim: int | None,
 ) -> PlotLSTM:
     """The plot encoder of a config; embedding_dim None takes `config.plot.vectors.dim`."""
     return PlotLSTM(
         vocabulary_size=vocabulary_size,
         embedding_dim=embedding_dim or config.plot.vectors.dim,
+        num_genres=num_genres,
         **config.plot.model,
     )
 
@@ -118,7 +123,8 @@ def _word_vectors(config, workdir, vocabulary, plots) -> np.ndarray | None:
         tables.append(word2vec.align(word2vec.read(settings.file), vocabulary, config.seed)[0])
     if settings.train:
         for table in settings.unlabelled:
-            plots = plots + [text.tokenize(m.plot) for m in movies.read_csv(table) if m.plot]
+            tokenize = text.TOKENIZERS[config.plot.tokens]
+            plots = plots + [tokenize(m.plot) for m in movies.read_csv(table) if m.plot]
         logger.info("Word2Vec: training on %d plots.", len(plots))
         trained = word2vec.train(plots, settings, config.seed)
         tables.append(word2vec.align(trained, vocabulary, config.seed)[0])
@@ -154,7 +160,8 @@ def train_poster(
     settings, grey = config.poster, stage == "poster_grey"
     first_block = FIRST_BLOCK[settings.finetune_from]
     size = (config.data.poster_height, config.data.poster_width)
-    params = poster_model(config, grey).init(
+    num_genres = len(corpus.genres)
+    params = poster_model(config, num_genres, grey).init(
         jax.random.key(seed_of(config, stage)), np.zeros((1, *size, 3), np.uint8)
     )["params"]
     params["head"]["genres"]["bias"] = initial_bias(corpus)
@@ -184,8 +191,10 @@ def train_poster(
         )
         return batch | {"images": images}
 
-    apply = train.make_apply(poster_model(config, grey, first_block), ("images",), augment)
-    apply_head = train.make_apply(poster_model(config, grey, _HEAD), ("images",))
+    apply = train.make_apply(
+        poster_model(config, num_genres, grey, first_block), ("images",), augment
+    )
+    apply_head = train.make_apply(poster_model(config, num_genres, grey, _HEAD), ("images",))
 
     def fit_one(fit, name, indices):
         start = params
@@ -208,11 +217,15 @@ def block_of(layer: str) -> int:
 
 
 def poster_model(
-    config: ml_collections.ConfigDict, grey: bool, first_block: int = 1
+    config: ml_collections.ConfigDict, num_genres: int, grey: bool, first_block: int = 1
 ) -> PosterVGG16:
     """A poster encoder of a config, whole or from a block on."""
     return PosterVGG16(
-        first_block=first_block, grey=grey, dtype=config.poster.dtype, **config.poster.model
+        first_block=first_block,
+        grey=grey,
+        num_genres=num_genres,
+        dtype=config.poster.dtype,
+        **config.poster.model,
     )
 
 
@@ -260,7 +273,7 @@ def _train_encoder(
         examples, apply, params, training)` once or more.
 
     Returns:
-      `probabilities` <float32>[movies, 24] of the encoder trained on all training movies, and
+      `probabilities` <float32>[movies, genres] of the encoder trained on all training movies, and
       for a fused stage `out_of_fold` likewise; rows of movies without the modality hold the
       frequencies of the genres.
     """
@@ -297,6 +310,6 @@ def _train_encoder(
     scores = predict(*trained, np.flatnonzero(present), size, f"{stage}: all movies")
     arrays = {"probabilities": evaluate.fill_absent(scores, present, frequencies)}
     if stage in config.fusion.encoders:
-        held_out = evaluate.out_of_fold(take_part, predict_fold)
+        held_out = evaluate.out_of_fold(take_part, predict_fold, len(corpus.genres))
         arrays["out_of_fold"] = evaluate.fill_absent(held_out, take_part >= 0, frequencies)
     return arrays

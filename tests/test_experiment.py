@@ -222,6 +222,7 @@ def test_fusion_begins_as_the_product_of_its_experts(tmp_path):
         for stage in stages
     }
     corpus = types.SimpleNamespace(
+        genres=GENRES,
         labels=np.stack([to_labels(movie.genres) for movie, _ in generated]),
         split={"train": np.arange(300), "validation": np.arange(300, 400)},
     )
