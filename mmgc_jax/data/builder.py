@@ -191,8 +191,8 @@ class MmImdb(_MoviesBuilder):
         "homepage": "http://lisi1.unal.edu.co/mmimdb/",
         "citation": """@article{arevalo2017gated,
   title={Gated Multimodal Units for Information Fusion},
-  author={Arevalo, John and Solorio, Thamar and Montes-y-G{\'o}mez, Manuel and
-          Gonz{\'a}lez, Fabio A.},
+  author={Arevalo, John and Solorio, Thamar and Montes-y-G{\\'o}mez, Manuel and
+          Gonz{\\'a}lez, Fabio A.},
   journal={arXiv preprint arXiv:1702.01992},
   year={2017}
 }""",

@@ -1,5 +1,4 @@
 import gzip
-import io
 import json
 import pathlib
 import tarfile
@@ -8,6 +7,7 @@ import pytest
 
 from mmgc_jax.data import mmimdb, movies
 from mmgc_jax.errors import InputError
+from tests.tiny import write_mmimdb_archive, write_mmimdb_folder
 
 GOOD = {
     "title": "A Title",
@@ -37,32 +37,12 @@ def files_of(contents, train=None, dev=(), test=(), posters=None):
     return files
 
 
-def write_folder(folder, files):
-    for name, content in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(content)
-    return folder
-
-
-def write_archive(file, files, root="mmimdb/"):
-    """Writes an archive whose members are in the order of `files`; values may be TarInfo too."""
-    with tarfile.open(file, "w:gz") as archive:
-        for name, content in files.items():
-            if isinstance(content, tarfile.TarInfo):
-                archive.addfile(content)
-            else:
-                member = tarfile.TarInfo(root + name)
-                member.size = len(content)
-                archive.addfile(member, io.BytesIO(content))
-    return file
-
-
 @pytest.fixture(params=["folder", "archive"])
 def write(request, tmp_path):
     """Writes files, as `files_of` gives them, in one of the two forms."""
     if request.param == "folder":
-        return lambda files: write_folder(tmp_path / "mmimdb", files)
-    return lambda files: write_archive(tmp_path / "mmimdb.tar.gz", files)
+        return lambda files: write_mmimdb_folder(tmp_path / "mmimdb", files)
+    return lambda files: write_mmimdb_archive(tmp_path / "mmimdb.tar.gz", files)
 
 
 def read(path):
@@ -74,12 +54,13 @@ def read(path):
 
 
 def test_genres_are_those_of_the_talk_without_news():
-    # The 23 of table 1 of arXiv 1702.01992.
-    of_the_paper = (
+    # As code for the makers' features lists them, the most frequent one first: write_mmimdb.py of
+    # github.com/YiLunLee/missing_aware_prompts, in its first lines.
+    by_frequency = (
         "Drama Comedy Romance Thriller Crime Action Adventure Horror Documentary Mystery Sci-Fi "
         "Fantasy Family Biography War History Music Animation Musical Western Sport Short Film-Noir"
     )
-    assert list(mmimdb.GENRES) == sorted(of_the_paper.split())
+    assert list(mmimdb.GENRES) == sorted(by_frequency.split())
     assert len(mmimdb.GENRES) == 23
 
 
@@ -106,10 +87,10 @@ class TestMovies:
         files = files_of(contents, train=ids[::-2], dev=ids[:6:2], test=ids[6::2])
         backwards = dict(reversed(files.items()))
         by_kind = {name: files[name] for name in sorted(files, key=lambda name: name[::-1])}
-        from_folder = read(write_folder(tmp_path / "folder", files))
+        from_folder = read(write_mmimdb_folder(tmp_path / "folder", files))
         assert [len(from_folder[split]) for split in from_folder] == [10, 3, 7]
         for number, ordered in enumerate((files, backwards, by_kind)):
-            assert read(write_archive(tmp_path / f"{number}.tar.gz", ordered)) == from_folder
+            assert read(write_mmimdb_archive(tmp_path / f"{number}.tar.gz", ordered)) == from_folder
 
     def test_of_equally_long_plots_the_first(self, write):
         path = write(files_of({"1": GOOD | {"plot": ["abc", "ABC"]}}))
@@ -189,7 +170,7 @@ class TestMistakes:
         "movie_id", ["../../etc/passwd", "/etc/passwd", "../outside", "..", ""]
     )
     def test_id_does_not_lead_out_of_the_dataset(self, tmp_path, movie_id):
-        folder = write_folder(tmp_path / "mmimdb", files_of({"1": GOOD}, train=[movie_id]))
+        folder = write_mmimdb_folder(tmp_path / "mmimdb", files_of({"1": GOOD}, train=[movie_id]))
         (folder / "outside.json").write_text(json.dumps(GOOD))
         with pytest.raises(InputError, match="no file"):
             mmimdb.read(folder)
@@ -216,14 +197,14 @@ class TestMistakes:
 
     @pytest.mark.parametrize("missing", ["split.json", "dataset"])
     def test_folder_that_lacks_something(self, tmp_path, missing):
-        folder = write_folder(tmp_path / "mmimdb", files_of({"1": GOOD}))
+        folder = write_mmimdb_folder(tmp_path / "mmimdb", files_of({"1": GOOD}))
         (folder / missing).rename(folder / "elsewhere")
         with pytest.raises(InputError, match=r"split\.json and dataset/"):
             mmimdb.read(folder)
 
     def test_archive_of_something_else(self, tmp_path):
         with pytest.raises(InputError, match=r"x\.tar\.gz holds no split\.json"):
-            mmimdb.read(write_archive(tmp_path / "x.tar.gz", {"a": b"1"}))
+            mmimdb.read(write_mmimdb_archive(tmp_path / "x.tar.gz", {"a": b"1"}))
 
     def test_no_path(self, tmp_path):
         for path in ("", tmp_path / "nowhere.tar.gz"):
@@ -237,7 +218,7 @@ class TestMistakes:
             mmimdb.read(write(files))
 
     def test_poster_that_vanishes_while_it_is_read(self, tmp_path):
-        folder = write_folder(tmp_path / "mmimdb", files_of({"1": GOOD}))
+        folder = write_mmimdb_folder(tmp_path / "mmimdb", files_of({"1": GOOD}))
         found = mmimdb.read(folder)
         (folder / "dataset/1.jpeg").unlink()
         with pytest.raises(InputError, match="the poster of 1 is gone"):
@@ -269,7 +250,7 @@ class TestArchive:
     )
     def test_hostile_member(self, tmp_path, hostile, reason):
         files = {"first": hostile} | files_of({"1": GOOD})
-        file = write_archive(tmp_path / "mmimdb.tar.gz", files)
+        file = write_mmimdb_archive(tmp_path / "mmimdb.tar.gz", files)
         with pytest.raises(InputError) as caught:
             mmimdb.read(file)
         assert f"{file}: the member {hostile.name!r}" in str(caught.value)
@@ -279,15 +260,15 @@ class TestArchive:
     def test_member_that_occurs_twice(self, tmp_path):
         files = files_of({"1": GOOD}) | {"./dataset/1.json": json.dumps(GOOD).encode()}
         with pytest.raises(InputError, match=r"dataset/1\.json occurs more than once"):
-            mmimdb.read(write_archive(tmp_path / "mmimdb.tar.gz", files))
+            mmimdb.read(write_mmimdb_archive(tmp_path / "mmimdb.tar.gz", files))
 
     @pytest.mark.parametrize("root", ["", "./", "mmimdb/", "./mmimdb/", "another/"])
     def test_folder_inside_the_archive(self, tmp_path, root):
-        file = write_archive(tmp_path / "x.tar.gz", files_of({"1": GOOD}), root)
+        file = write_mmimdb_archive(tmp_path / "x.tar.gz", files_of({"1": GOOD}), root)
         assert [movie.id for movie in read(file)["train"]] == ["1"]
 
     def test_cut_short_anywhere(self, tmp_path):
-        whole = write_archive(tmp_path / "whole.tar.gz", files_of({"1": GOOD, "2": GOOD}))
+        whole = write_mmimdb_archive(tmp_path / "whole.tar.gz", files_of({"1": GOOD, "2": GOOD}))
         content = whole.read_bytes()
         file = tmp_path / "cut.tar.gz"
         for length in range(0, len(content), 7):
@@ -296,7 +277,7 @@ class TestArchive:
                 mmimdb.read(file)
 
     def test_cut_short_before_it_was_packed(self, tmp_path):
-        whole = write_archive(tmp_path / "whole.tar.gz", files_of({"1": GOOD, "2": GOOD}))
+        whole = write_mmimdb_archive(tmp_path / "whole.tar.gz", files_of({"1": GOOD, "2": GOOD}))
         content = gzip.decompress(whole.read_bytes()).rstrip(b"\0")
         file = tmp_path / "cut.tar.gz"
         # Also where a member ends, which is where tarfile takes it for the end.
@@ -306,7 +287,7 @@ class TestArchive:
                 mmimdb.read(file)
 
     def test_damaged_header_in_the_middle(self, tmp_path):
-        whole = write_archive(tmp_path / "whole.tar.gz", files_of({"1": GOOD, "2": GOOD}))
+        whole = write_mmimdb_archive(tmp_path / "whole.tar.gz", files_of({"1": GOOD, "2": GOOD}))
         content = bytearray(gzip.decompress(whole.read_bytes()))
         position = content.index(b"mmimdb/dataset/2.jpeg")
         content[position + 148 : position + 156] = b"???????\0"  # the header's checksum
@@ -315,7 +296,7 @@ class TestArchive:
             mmimdb.read(whole)
 
     def test_damaged_content(self, tmp_path):
-        whole = write_archive(tmp_path / "whole.tar.gz", files_of({"1": GOOD}))
+        whole = write_mmimdb_archive(tmp_path / "whole.tar.gz", files_of({"1": GOOD}))
         content = bytearray(whole.read_bytes())
         content[-6] ^= 1  # of the checksum
         whole.write_bytes(content)
@@ -335,7 +316,7 @@ def test_genres_of_the_talk_are_not_touched():
 
 
 def test_folder_is_not_written_to(tmp_path):
-    folder = write_folder(tmp_path / "mmimdb", files_of({"1": GOOD}))
+    folder = write_mmimdb_folder(tmp_path / "mmimdb", files_of({"1": GOOD}))
     before = {path: path.stat().st_mtime_ns for path in pathlib.Path(folder).rglob("*")}
     read(folder)
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
