@@ -12,7 +12,7 @@ import hashlib
 import io
 import itertools
 import logging
-import os
+import multiprocessing
 import pathlib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -127,7 +127,7 @@ class _MoviesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 def _map_ahead(function: Callable, items: Iterable) -> Iterator:
     """`map` by threads, a few items ahead and in order; Pillow lets threads run side by side."""
-    threads = os.cpu_count() or 1
+    threads = multiprocessing.cpu_count()
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
         ahead = collections.deque()
         for item in items:

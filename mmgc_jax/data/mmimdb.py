@@ -35,6 +35,8 @@ _SPLIT = "split.json"
 # A larger file is a mistake or an attack.
 _MAX_BYTES = {".json": 16 << 20, ".jpeg": 64 << 20}
 _BLOCK = 1 << 20
+# What gzip and tarfile raise for a damaged file; numbers too large for a position are the last two.
+_DAMAGE = (OSError, EOFError, zlib.error, tarfile.TarError, ValueError, OverflowError)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,6 +228,8 @@ def _of_archive(file: pathlib.Path, is_wanted: IsWanted) -> Files:
     try:
         with gzip.open(file) as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
             for member in archive:
+                if member.size < 0:  # tarfile would go back, and on for ever
+                    raise tarfile.ReadError("a member has a negative size")
                 name = pathlib.PurePosixPath(member.name)
                 if name.is_absolute() or ".." in name.parts:
                     raise InputError(f"{file}: the member {member.name!r} leads out of it.")
@@ -239,7 +243,9 @@ def _of_archive(file: pathlib.Path, is_wanted: IsWanted) -> Files:
                     _check_size(file, name, member.size)
                     yield name, archive.extractfile(member).read() if is_wanted(name) else None
             _check_end(stream, archive.offset)
-    except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
+    except InputError:
+        raise
+    except _DAMAGE as error:
         raise InputError(
             f"{file} is not a whole .tar.gz archive: {error}. Download it again."
         ) from error
