@@ -77,7 +77,7 @@ def _draw_poster(rng: np.random.Generator) -> bytes:
     """Patches of colour under noise, as JPEG."""
     patches = Image.fromarray(rng.integers(0, 256, (9, 6, 3), dtype=np.uint8))
     pixels = np.asarray(patches.resize((_WIDTH, _HEIGHT), Image.Resampling.BICUBIC))
-    noisy = pixels + rng.normal(0, 14, pixels.shape)
+    noisy = pixels + rng.normal(0, 17, pixels.shape)
     buffer = io.BytesIO()
     Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=80)
     return buffer.getvalue()
