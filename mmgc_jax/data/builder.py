@@ -81,7 +81,7 @@ class _MoviesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         return tfds.core.DatasetInfo(
             builder=self,
             features=tfds.features.FeaturesDict(features),
-            metadata=tfds.core.MetadataDict(posters=0, bad_posters=[], left_out={}),
+            metadata=tfds.core.MetadataDict(posters=0, bad_posters=[]),
             disable_shuffling=True,
             **self.ABOUT,
         )
@@ -205,6 +205,7 @@ class MmImdb(_MoviesBuilder):
     def read(self, path) -> None:
         found = mmimdb.read(path)
         self.info.metadata["left_out"] = dict(found.left_out)
+        self.info.metadata["dropped_genres"] = found.dropped_genres
         self.movies = {
             split: found.with_posters(split) for split, listed in found.movies.items() if listed
         }

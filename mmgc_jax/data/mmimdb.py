@@ -40,7 +40,7 @@ _DAMAGE = (OSError, EOFError, zlib.error, tarfile.TarError, ValueError, Overflow
 
 
 @dataclasses.dataclass(frozen=True)
-class MmImdb:
+class Catalogue:
     """The movies of an archive or folder, read and checked but for their posters.
 
     Attributes:
@@ -48,11 +48,13 @@ class MmImdb:
       movies: for `train`, `validation` (the archive's `dev`) and `test`, movies without posters, in
         the order of `split.json`.
       left_out: for each reason, how many movies of `split.json` are left out.
+      dropped_genres: how often a movie that takes part has a genre outside `GENRES`.
     """
 
     path: pathlib.Path
     movies: Mapping[str, list[Movie]]
     left_out: Mapping[str, int]
+    dropped_genres: int
 
     def with_posters(self, split: str) -> Iterator[tuple[int, Movie]]:
         """The movies of a split with their posters, in the order of the archive.
@@ -64,7 +66,10 @@ class MmImdb:
           InputError: if the archive cannot be read, or has changed.
         """
         position = {movie.id: number for number, movie in enumerate(self.movies[split])}
-        is_wanted = lambda name: name.suffix == ".jpeg" and name.stem in position  # noqa: E731
+
+        def is_wanted(name):
+            return name.suffix == ".jpeg" and name.stem in position
+
         for name, content in _files(self.path, is_wanted):
             if content is not None:
                 number = position.pop(name.stem)
@@ -74,7 +79,7 @@ class MmImdb:
         raise InputError(f"{self.path} has changed: the poster of {min(position)} is gone.")
 
 
-def read(path) -> MmImdb:
+def read(path) -> Catalogue:
     """Reads and checks all but the posters' content.
 
     Genres outside `GENRES` are dropped. What is left out is counted in the log.
@@ -94,7 +99,7 @@ def read(path) -> MmImdb:
             f"config.data.path is {str(path)!r}: it must be MM-IMDb's mmimdb.tar.gz, or the folder "
             f"that holds {_SPLIT} and dataset/ of the extracted archive."
         )
-    split, found, problems, with_poster = None, {}, {}, set()
+    split, found, dropped, problems, with_poster = None, {}, {}, {}, set()
     for name, content in _files(place, lambda name: name.suffix == ".json"):
         if name.name == _SPLIT:
             split = _parse(content, name)
@@ -102,7 +107,7 @@ def read(path) -> MmImdb:
             with_poster.add(name.stem)
         else:
             try:
-                found[name.stem] = _parse_movie(name, content)
+                found[name.stem], dropped[name.stem] = _parse_movie(name, content)
             except InputError as error:
                 problems[name.stem] = str(error)
     if split is None:
@@ -134,7 +139,9 @@ def read(path) -> MmImdb:
         ", ".join(f"{len(kept[name])} {name}" for name in kept),
         ", ".join(f"{size} {name}" for name, size in OFFICIAL_SIZES.items()),
     )
-    return MmImdb(place, kept, dict(left_out))
+    dropped_genres = sum(dropped[movie.id] for of_split in kept.values() for movie in of_split)
+    logger.info("MM-IMDb: %d times a genre outside the %d is dropped.", dropped_genres, len(GENRES))
+    return Catalogue(place, kept, dict(left_out), dropped_genres)
 
 
 def _ids_of(split: Mapping, place: pathlib.Path) -> dict[str, list[str]]:
@@ -160,7 +167,8 @@ def _reason_to_leave_out(movie: Movie, has_poster: bool) -> str | None:
     return None if has_poster else "no poster"
 
 
-def _parse_movie(name: pathlib.PurePosixPath, content: bytes) -> Movie:
+def _parse_movie(name: pathlib.PurePosixPath, content: bytes) -> tuple[Movie, int]:
+    """A movie without its poster, and how many of its genres are dropped."""
     fields = _parse(content, name)
     plots, genres = fields.get("plot") or [], fields.get("genres") or []
     plots = [plots] if isinstance(plots, str) else plots
@@ -170,13 +178,14 @@ def _parse_movie(name: pathlib.PurePosixPath, content: bytes) -> Movie:
         raise InputError(f"{name}: plot is not a list of strings")
     plot = max(plots, key=len, default="")
     year = fields.get("year")
-    return Movie(
+    movie = Movie(
         id=name.stem,
         title=str(fields.get("title") or ""),
         year=year if isinstance(year, int) else None,
         plot=plot if text.tokenize_mmimdb(plot) else None,
         genres=tuple(genre for genre in GENRES if genre in genres),
     )
+    return movie, sum(genre not in GENRES for genre in genres)
 
 
 def _parse(content: bytes, name: pathlib.PurePosixPath) -> dict:

@@ -283,6 +283,7 @@ class TestMmImdb:
         for _ in ("built", "found"):
             dataset = builder.build(data_config(archive, source="mmimdb"), tmp_path / "shards")
             assert dataset.info.metadata["left_out"] == {"no plot": 1, "no poster": 1}
+            assert dataset.info.metadata["dropped_genres"] == 11
             assert dataset.info.metadata["posters"] == 11
 
     def test_a_poster_that_cannot_be_decoded(self, tmp_path):

@@ -119,10 +119,15 @@ class TestMovies:
             assert any(line in message for message in caplog.messages)
         assert any("1 train, 0 validation, 0 test" in message for message in caplog.messages)
 
-    def test_genres_outside_the_23_are_dropped(self, write):
+    def test_genres_outside_the_23_are_dropped_and_counted(self, write, caplog):
         genres = ["Reality-TV", "War", "News", "Drama", "Drama", "Game-Show"]
-        path = write(files_of({"1": GOOD | {"genres": genres}}))
-        assert read(path)["train"][0].genres == ("Drama", "War")
+        contents = {"1": GOOD | {"genres": genres}, "2": GOOD, "3": GOOD | {"genres": ["News"]}}
+        path = write(files_of(contents))
+        with caplog.at_level("INFO", logger="mmgc_jax"):
+            found = mmimdb.read(path)
+        assert found.movies["train"][0].genres == ("Drama", "War")
+        assert found.dropped_genres == 3  # of movies that take part
+        assert any("3 times a genre outside the 23" in message for message in caplog.messages)
 
     def test_other_files_are_passed_over(self, write):
         files = files_of({"1": GOOD}) | {
