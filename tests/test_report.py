@@ -98,7 +98,7 @@ def test_no_metrics_are_no_lines(tmp_path):
 
 
 def small_corpus(both=True):
-    """Ten movies, the last six of them to test on; News never occurs."""
+    """Ten movies, four to validate and six to test on; News never occurs."""
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, (10, 24)).astype(np.float32)
     labels[:, GENRES.index("News")] = 0
@@ -110,7 +110,7 @@ def small_corpus(both=True):
         labels=labels,
         has_plot=has_plot,
         has_poster=np.ones(10, bool) if both else ~has_plot,
-        split={"train": np.arange(4), "test": np.arange(4, 10)},
+        split={"validation": np.arange(4), "test": np.arange(4, 10)},
         records=(),
     )
     present = {"plot": corpus.has_plot, "poster": corpus.has_poster, "fusion": np.ones(10, bool)}
@@ -121,7 +121,7 @@ def small_corpus(both=True):
 def write(workdir, both=True, best=None):
     corpus, stages, present = small_corpus(both)
     scores = {stage: arrays["probabilities"] for stage, arrays in stages.items()}
-    splits = {"validation": corpus.split["train"], "test": corpus.split["test"]}
+    splits = dict(corpus.split)
     computed = evaluate.evaluate_stages(
         corpus.labels, scores, present, splits, ("plot", "poster"), corpus.genres
     )
