@@ -148,7 +148,7 @@ def test_an_experiment_ends_with_files_and_a_table(tmp_path, capsys):
     assert [table.split()[0] for table in tables] == ["validation", "test", "test,"]
     for table in tables[:2]:
         assert table.splitlines()[-1].startswith("Fusion ")
-    assert max(map(len, text.splitlines())) <= 100
+    assert max(map(len, tables[2].splitlines())) <= 100
     for name in ("auc_per_genre", "roc", "learning_curves"):
         with Image.open(tmp_path / "figures" / f"{name}.png") as image:
             assert min(image.size) > 200
