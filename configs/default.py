@@ -16,9 +16,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.encoders = ("plot", "poster", "poster_grey")
 
     data = config.data = ml_collections.ConfigDict()
-    # talk (movies.csv and posters/), mmimdb (the extracted archive) or synthetic (embedded).
+    # talk (movies.csv and posters/), mmimdb (the official archive) or synthetic (embedded).
     data.source = "talk"
-    # The source's folder.
+    # The source's folder; of mmimdb, mmimdb.tar.gz or the folder that it extracts to.
     data.path = ""
     # Where shards and frozen activations are kept; empty: data/ in the working directory. Several
     # experiments may share one, but the first must have written it before the next begins.
@@ -38,6 +38,8 @@ def get_config() -> ml_collections.ConfigDict:
     data.synthetic = ml_collections.ConfigDict()
 
     plot = config.plot = ml_collections.ConfigDict()
+    # What counts as a word: see mmgc_jax.data.text.TOKENIZERS; words or mmimdb.
+    plot.tokens = "words"
     # Longer plots are cut, in words.
     plot.max_length = 256
     # Padded lengths are multiples of this, in words.

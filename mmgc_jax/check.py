@@ -9,13 +9,14 @@ import jax
 import ml_collections
 
 from mmgc_jax import encoders
-from mmgc_jax.data import movies
+from mmgc_jax.data import movies, text
 from mmgc_jax.errors import InputError
 from mmgc_jax.files import write_text
 from mmgc_jax.models import VGG16
 from mmgc_jax.pretrained import vector_file, vgg16
 
 _CHOICES = {
+    "plot.tokens": tuple(text.TOKENIZERS),
     "plot.vectorisation": ("word2vec", "unique_map", "one_hot"),
     "plot.model.pooling": ("last", "mean", "max", "mean_max"),
     "poster.model.pooling": ("flatten", "mean", "max", "mean_max"),

@@ -41,6 +41,7 @@ def prepare(
     """
     settings = config.plot
     given = settings.vectorisation == "word2vec"
+    tokenize = text.TOKENIZERS[settings.tokens]
     vocabulary_file, table_file = workdir / "vocabulary.json", workdir / "word_vectors.npy"
     if vocabulary_file.exists():  # it is written last
         vocabulary = Vocabulary.load(vocabulary_file)
@@ -51,11 +52,11 @@ def prepare(
 
     from_file = {}
     if given and settings.vectors.file:
-        counts = text.count_words(_Tokenized(training_plots), settings.vectors.phrases)
+        counts = text.count_words(_Tokenized(training_plots, tokenize), settings.vectors.phrases)
         frequent = [word for word, count in counts.items() if count >= settings.min_count]
         from_file = vector_file.read(settings.vectors.file, frequent)
     phrases = frozenset(word for word in from_file if "_" in word)
-    counts = text.count_words(_Tokenized(training_plots, phrases))
+    counts = text.count_words(_Tokenized(training_plots, tokenize, phrases))
     vocabulary = Vocabulary.from_counts(counts, settings.min_count, settings.max_vocabulary)
     table = None
     if given:
@@ -68,7 +69,7 @@ def prepare(
                     yield from (movie.plot for movie in movies.read_csv(unlabelled) if movie.plot)
 
             trained = word2vec.train_once(
-                _Tokenized(all_plots, phrases), settings.vectors, config.seed, folder
+                _Tokenized(all_plots, tokenize, phrases), settings.vectors, config.seed, folder
             )
             origins["trained"] = vector_file.read(trained, vocabulary.words)
         table, covered = _line_up(origins, vocabulary, counts, config.seed)
@@ -85,10 +86,11 @@ class _Tokenized:
     """The words and phrases of plots, read and tokenized anew each time one goes through them."""
 
     plots: Callable[[], Iterator[str]]
+    tokenize: Callable[[str], list[str]]
     phrases: frozenset[str] = frozenset()
 
     def __iter__(self) -> Iterator[list[str]]:
-        return (text.join_phrases(text.tokenize(plot), self.phrases) for plot in self.plots())
+        return (text.join_phrases(self.tokenize(plot), self.phrases) for plot in self.plots())
 
 
 def _line_up(origins, vocabulary, counts, seed) -> tuple[np.ndarray, dict]:

@@ -28,12 +28,12 @@ def present_for(corpus: pipeline.Corpus, stage: str) -> np.ndarray:
 
 
 def genre_frequencies(corpus: pipeline.Corpus) -> np.ndarray:
-    """The share of training movies that have each genre, <float32>[24]."""
+    """The share of training movies that have each genre, <float32>[genres]."""
     return corpus.labels[corpus.split["train"]].mean(axis=0)
 
 
 def initial_bias(corpus: pipeline.Corpus) -> np.ndarray:
-    """The genres' log-odds in the training part, <float32>[24].
+    """The genres' log-odds in the training part, <float32>[genres].
 
     A last layer that begins with this bias knows from the first step how rare each genre is (arXiv
     1708.02002, section 3.3).
@@ -68,11 +68,13 @@ def train_plot(
     """
     settings = config.plot
     vocabulary, table = embeddings.prepare(config, workdir, corpus, cache)
-    plots = (text.tokenize(corpus.plot(index)) for index in range(len(corpus.ids)))
+    tokenize = text.TOKENIZERS[settings.tokens]
+    plots = (tokenize(corpus.plot(index)) for index in range(len(corpus.ids)))
     examples = pipeline.PlotExamples(
         [vocabulary.encode(plot, settings.max_length) for plot in plots], settings.bucket
     )
-    model = plot_model(config, len(vocabulary), None if table is None else table.shape[1])
+    vector_size = None if table is None else table.shape[1]
+    model = plot_model(config, len(corpus.genres), len(vocabulary), vector_size)
     params = model.init(
         jax.random.key(seed_of(config, "plot")), np.zeros((1, 8), np.int32), np.ones(1, np.int32)
     )["params"]
@@ -91,12 +93,16 @@ def train_plot(
 
 
 def plot_model(
-    config: ml_collections.ConfigDict, vocabulary_size: int, vector_size: int | None
+    config: ml_collections.ConfigDict,
+    num_genres: int,
+    vocabulary_size: int,
+    vector_size: int | None,
 ) -> PlotLSTM:
     """The plot encoder of a config.
 
     Args:
       config: of the experiment.
+      num_genres: number of logits.
       vocabulary_size: number of word ids.
       vector_size: of given word vectors; None if there are none.
     """
@@ -104,6 +110,7 @@ def plot_model(
     return PlotLSTM(
         vocabulary_size=vocabulary_size,
         embedding_dim=None if one_hot else vector_size or config.plot.vectors.dim,
+        num_genres=num_genres,
         **config.plot.model,
     )
 
@@ -135,7 +142,8 @@ def train_poster(
     settings, grey = config.poster, stage == "poster_grey"
     first_block = FIRST_BLOCK[settings.finetune_from]
     size = (config.data.poster_height, config.data.poster_width)
-    params = poster_model(config, grey).init(
+    num_genres = len(corpus.genres)
+    params = poster_model(config, num_genres, grey).init(
         jax.random.key(seed_of(config, stage)), np.zeros((1, *size, 3), np.uint8)
     )["params"]
     params["head"]["genres"]["bias"] = initial_bias(corpus)
@@ -164,8 +172,10 @@ def train_poster(
         )
         return batch | {"images": images}
 
-    apply = train.make_apply(poster_model(config, grey, first_block), ("images",), augment)
-    apply_head = train.make_apply(poster_model(config, grey, _HEAD), ("images",))
+    apply = train.make_apply(
+        poster_model(config, num_genres, grey, first_block), ("images",), augment
+    )
+    apply_head = train.make_apply(poster_model(config, num_genres, grey, _HEAD), ("images",))
 
     def fit_one(fit, name, indices):
         start = params
@@ -188,11 +198,15 @@ def block_of(layer: str) -> int:
 
 
 def poster_model(
-    config: ml_collections.ConfigDict, grey: bool, first_block: int = 1
+    config: ml_collections.ConfigDict, num_genres: int, grey: bool, first_block: int = 1
 ) -> PosterVGG16:
     """A poster encoder of a config, whole or from a block on."""
     return PosterVGG16(
-        first_block=first_block, grey=grey, dtype=config.poster.dtype, **config.poster.model
+        first_block=first_block,
+        grey=grey,
+        num_genres=num_genres,
+        dtype=config.poster.dtype,
+        **config.poster.model,
     )
 
 
@@ -240,7 +254,7 @@ def _train_encoder(
         examples, apply, params, training)` once or more.
 
     Returns:
-      `probabilities` <float32>[movies, 24] of the encoder trained on all training movies, and
+      `probabilities` <float32>[movies, genres] of the encoder trained on all training movies, and
       for a fused stage `out_of_fold` likewise; rows of movies without the modality hold the
       frequencies of the genres.
     """
@@ -277,6 +291,6 @@ def _train_encoder(
     scores = predict(*trained, np.flatnonzero(present), size, f"{stage}: all movies")
     arrays = {"probabilities": evaluate.fill_absent(scores, present, frequencies)}
     if stage in config.fusion.encoders:
-        held_out = evaluate.out_of_fold(take_part, predict_fold)
+        held_out = evaluate.out_of_fold(take_part, predict_fold, len(corpus.genres))
         arrays["out_of_fold"] = evaluate.fill_absent(held_out, take_part >= 0, frequencies)
     return arrays

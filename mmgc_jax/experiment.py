@@ -16,7 +16,7 @@ import ml_collections
 import numpy as np
 
 from mmgc_jax import check, encoders, evaluate, report, train
-from mmgc_jax.data import builder, movies, pipeline, splits, synthetic
+from mmgc_jax.data import builder, pipeline, splits, synthetic
 from mmgc_jax.errors import InputError
 from mmgc_jax.files import write_beside, write_text
 from mmgc_jax.models import LateFusion
@@ -83,6 +83,7 @@ def _run_stages(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dic
         present,
         {split: indices for split, indices in corpus.split.items() if split != "train"},
         config.fusion.encoders,
+        corpus.genres,
     )
     return report.write(workdir, results, corpus, stages, present, best_reachable(config, corpus))
 
@@ -133,7 +134,7 @@ def train_fusion(config, workdir, corpus, stages, present) -> dict[str, np.ndarr
     frequencies = encoders.genre_frequencies(corpus)
     write_text(
         workdir / "genre_frequencies.json",
-        json.dumps(dict(zip(movies.GENRES, frequencies.tolist())), indent=2),
+        json.dumps(dict(zip(corpus.genres, frequencies.tolist())), indent=2),
     )
     available = np.stack([present[stage] for stage in settings.encoders], axis=1)
     some = available.any(axis=1)
@@ -150,7 +151,7 @@ def train_fusion(config, workdir, corpus, stages, present) -> dict[str, np.ndarr
         )
         return batch | {"probabilities": probabilities, "present": there}
 
-    model = LateFusion(**settings.model)
+    model = LateFusion(num_genres=len(corpus.genres), **settings.model)
     apply = train.make_apply(model, ("probabilities", "present"), augment)
     run = train.Run("fusion", workdir, encoders.seed_of(config, "fusion"))
     params = model.init(

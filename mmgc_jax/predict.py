@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from mmgc_jax import checkpoints, encoders, evaluate, train
 from mmgc_jax.data import movies, pipeline, posters, text
-from mmgc_jax.data.movies import GENRES, Movie
+from mmgc_jax.data.movies import Movie
 from mmgc_jax.errors import InputError
 from mmgc_jax.files import write_beside
 from mmgc_jax.models import LateFusion
@@ -45,6 +45,9 @@ class Predictor:
 
     A modality that a movie lacks, or whose poster cannot be read, counts as saying how frequent
     each genre is; a movie that has nothing for a stage gets just these frequencies.
+
+    Attributes:
+      genres: the names of the columns of what it returns, in alphabetical order.
     """
 
     def __init__(
@@ -52,13 +55,14 @@ class Predictor:
         config: ml_collections.ConfigDict,
         workdir: pathlib.Path,
         vocabulary: text.Vocabulary | None,
-        frequencies: np.ndarray,
+        frequencies: dict[str, float],
     ):
         """Loads nothing yet; see `load`."""
         self._config = config
         self._workdir = workdir
         self._vocabulary = vocabulary
-        self._frequencies = frequencies
+        self.genres = tuple(frequencies)
+        self._frequencies = np.array(list(frequencies.values()), np.float32)
 
     @classmethod
     def load(cls, workdir) -> "Predictor":
@@ -80,9 +84,7 @@ class Predictor:
         if "plot" in config.encoders:
             vocabulary = text.Vocabulary.load(workdir / "vocabulary.json")
         frequencies = json.loads((workdir / "genre_frequencies.json").read_text())
-        return cls(
-            config, workdir, vocabulary, np.array([frequencies[g] for g in GENRES], np.float32)
-        )
+        return cls(config, workdir, vocabulary, frequencies)
 
     def __call__(self, movies: Sequence[Movie], stage: str = "fusion") -> np.ndarray:
         """Predicts.
@@ -92,7 +94,7 @@ class Predictor:
           stage: `plot`, `poster`, `poster_grey` or `fusion`.
 
         Returns:
-          <float32>[movies, 24], in the order of `GENRES`.
+          <float32>[movies, genres], in the order of `genres`.
 
         Raises:
           InputError: if the experiment has no such stage.
@@ -110,11 +112,11 @@ class Predictor:
         return self._run("fusion", examples, present.any(axis=1))
 
     def _encode(self, movies: Sequence[Movie], stage: str) -> tuple[np.ndarray, np.ndarray]:
-        """Probabilities <float32>[movies, 24] of one encoder, and which movies it looked at."""
+        """Probabilities <float32>[movies, genres] of one encoder, and which movies it looked at."""
         if encoders.MODALITY[stage] == "plot":
-            tokens = [text.tokenize(movie.plot or "") for movie in movies]
-            present = np.array([bool((movie.plot or "").strip()) for movie in movies])
             settings = self._config.plot
+            tokens = [text.TOKENIZERS[settings.tokens](movie.plot or "") for movie in movies]
+            present = np.array([bool((movie.plot or "").strip()) for movie in movies])
             examples = pipeline.PlotExamples(
                 [self._vocabulary.encode(plot, settings.max_length) for plot in tokens],
                 settings.bucket,
@@ -145,7 +147,7 @@ class Predictor:
 
     def _run(self, stage: str, examples, present: np.ndarray) -> np.ndarray:
         apply, params = self._model(stage)
-        scores = np.zeros((len(present), len(GENRES)), np.float32)
+        scores = np.zeros((len(present), len(self.genres)), np.float32)
         if present.any():
             rows = np.flatnonzero(present)
             batches = pipeline.Batches(examples, np.zeros_like(scores), rows, self._batch_size)
@@ -164,20 +166,21 @@ class Predictor:
         if stage == "fusion":
             params = self._best("fusion")
             apply = train.make_apply(
-                LateFusion(**config.fusion.model), ("probabilities", "present")
+                LateFusion(num_genres=len(self.genres), **config.fusion.model),
+                ("probabilities", "present"),
             )
             return apply, params
         if stage == "plot":
             params = self._best("plot")
             size = params["words"]["embedding"].shape[1] if "words" in params else None
-            model = encoders.plot_model(config, len(self._vocabulary), size)
+            model = encoders.plot_model(config, len(self.genres), len(self._vocabulary), size)
             return train.make_apply(model, ("tokens", "lengths")), params
         head_alone = config.poster.finetune_from == "head"
         params = self._best(f"{stage}/head" if head_alone else stage)
         frozen = checkpoints.restore(self._workdir / "checkpoints" / stage / "frozen")
         if frozen is not None:
             params = params | {"vgg16": params.get("vgg16", {}) | frozen[0]["vgg16"]}
-        model = encoders.poster_model(config, grey=stage == "poster_grey")
+        model = encoders.poster_model(config, len(self.genres), grey=stage == "poster_grey")
         return train.make_apply(model, ("images",)), params
 
     def _best(self, name: str):
@@ -194,7 +197,7 @@ def predict_table(
         nonlocal written
         with beside.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["ID", *(f"p_{genre}" for genre in GENRES)])
+            writer.writerow(["ID", *(f"p_{genre}" for genre in predictor.genres)])
             while chunk := list(itertools.islice(iterator, _MOVIES_AT_ONCE)):
                 for movie, scores in zip(chunk, predictor(chunk, stage)):
                     writer.writerow([movie.id, *(f"{score:.6f}" for score in scores)])
@@ -210,12 +213,12 @@ def predict_table(
     return written
 
 
-def describe(scores: np.ndarray) -> str:
-    """The likeliest genres as lines of text, a bar for each."""
+def describe(scores: np.ndarray, genres: Sequence[str]) -> str:
+    """The likeliest of the genres as lines of text, a bar for each."""
     lines = []
     for genre in np.argsort(-scores)[:_SHOWN]:
         bar = "█" * round(float(scores[genre]) * 40)
-        lines.append(f"{GENRES[genre]:<12}{scores[genre]:>6.1%}  {bar}")
+        lines.append(f"{genres[genre]:<12}{scores[genre]:>6.1%}  {bar}")
     return "\n".join(lines)
 
 
@@ -261,7 +264,7 @@ def _predict(values: flags.FlagValues) -> None:
         except (OSError, posters.PosterError) as error:
             raise InputError(f"--poster={values.poster} cannot be read: {error}") from error
     movie = Movie(id="", title="", plot=values.plot or None, poster=poster)
-    print(describe(predictor([movie], values.stage)[0]))
+    print(describe(predictor([movie], values.stage)[0], predictor.genres))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ import numpy as np
 from sklearn.metrics import roc_curve
 
 from mmgc_jax import embeddings, metrics
-from mmgc_jax.data.movies import GENRES
 from mmgc_jax.files import write_beside, write_text
 
 matplotlib.use("Agg")
@@ -38,7 +37,7 @@ def write(workdir: pathlib.Path, results: dict, corpus, stages, present, best) -
       workdir: of the experiment.
       results: as of `evaluate.evaluate_stages`.
       corpus: the movies.
-      stages: of each stage, arrays with `probabilities` <float32>[movies, 24].
+      stages: of each stage, arrays with `probabilities` <float32>[movies, genres].
       present: of each stage, which movies it can say something about, <bool>[movies].
       best: of stages whose best reachable probabilities are known, these; otherwise empty.
 
@@ -48,13 +47,16 @@ def write(workdir: pathlib.Path, results: dict, corpus, stages, present, best) -
     for split in results:
         for stage, scores in best.items():
             rows = corpus.split[split][present[stage][corpus.split[split]]]
-            figures = metrics.evaluate(corpus.labels[rows], scores[rows], GENRES)
+            figures = metrics.evaluate(corpus.labels[rows], scores[rows], corpus.genres)
             results[split][stage]["best_reachable_auc_macro"] = figures["auc_macro"]
 
     write_text(workdir / "results.json", json.dumps(_without_nan(results), indent=2))
-    text = "\n\n".join(
-        [table(split, figures) for split, figures in results.items()] + embeddings.report(workdir)
-    )
+    parts = embeddings.report(workdir)
+    for split, figures in results.items():
+        if split != "validation":  # on which the thresholds are tuned
+            parts.append(f1_table(split, figures))
+        parts.append(table(split, figures))
+    text = "\n\n".join(parts)
     write_text(workdir / "results.txt", text + "\n")
 
     figures = workdir / "figures"
@@ -87,10 +89,11 @@ def table(split: str, results: dict) -> str:
     for stage in stages:
         add("  " + _NAMES[stage], results[stage + "_both"])
 
-    counted = results["fusion_both"]["genres_counted"]
+    genres = len(results["fusion"]["per_genre"])
+    counted, counted_both = (results[name]["genres_counted"] for name in ("fusion", "fusion_both"))
     lines.append(
         f"Macro averages run over the genres with a positive and a negative: "
-        f"{results['fusion']['genres_counted']} of {len(GENRES)}; with both, {counted}."
+        f"{counted} of {genres}; with both, {counted_both}."
     )
     if with_best:
         lines.append("best AUC: macro AUC of the true probabilities, the most that can be reached.")
@@ -102,6 +105,30 @@ def table(split: str, results: dict) -> str:
         f"{'over' if gain >= 0 else 'against'} the best single model, {_NAMES[strongest]}, on the "
         f"{results['fusion_both']['movies']} movies with both."
     )
+    return "\n".join(lines)
+
+
+def f1_table(split: str, results: dict) -> str:
+    """F1 of one split as text, at 0.5 and at the thresholds tuned on the validation part."""
+    stages = [stage for stage in _NAMES if stage in results]
+    averages = ("micro", "macro", "weighted", "samples")
+    lines = [
+        f"{split + ', F1':<28}{'at 0.5':>36}{'tuned on validation':>36}",
+        " " * 28 + "".join(f"{average:>9}" for average in 2 * averages),
+    ]
+    for suffix, title in (
+        ("", "all movies that have what the model looks at"),
+        ("_both", "movies with both plot and poster"),
+    ):
+        lines.append(title)
+        for stage in stages:
+            figures = [
+                results[stage + suffix][f"f1_{average}{which}"]
+                for which in ("", "_tuned")
+                for average in averages
+            ]
+            cells = "".join(f"{figure:>9.3f}" for figure in figures)
+            lines.append(f"{'  ' + _NAMES[stage]:<28}{cells}")
     return "\n".join(lines)
 
 
@@ -173,7 +200,7 @@ def draw_auc_per_genre(results: dict, split: str) -> plt.Figure:
     stages = [stage for stage in _NAMES if stage in results]
     fused = results["fusion_both"]["per_genre"]
     genres = sorted(
-        (genre for genre in GENRES if math.isfinite(fused[genre]["auc"])),
+        (genre for genre in fused if math.isfinite(fused[genre]["auc"])),
         key=lambda genre: fused[genre]["auc"],
     )
     figure, ax = plt.subplots(figsize=(6.5, 7))

@@ -59,7 +59,7 @@ def test_out_of_fold_probabilities_come_from_models_that_did_not_see_the_movie()
         scores[train_on] = 1
         return scores
 
-    scores = evaluate.out_of_fold(folds, predict_fold)
+    scores = evaluate.out_of_fold(folds, predict_fold, 24)
     assert asked == [0, 1, 2]
     np.testing.assert_allclose(scores[takes_part, 0], 0.1 * folds[takes_part], atol=1e-6)
     assert np.isnan(scores[~takes_part]).all()
@@ -70,7 +70,7 @@ def test_a_fold_without_movies_is_passed_over():
         assert len(train_on) and len(predict)
         return np.full((4, 24), fold, np.float32)
 
-    scores = evaluate.out_of_fold(np.array([0, 2, 0, 2]), predict_fold)
+    scores = evaluate.out_of_fold(np.array([0, 2, 0, 2]), predict_fold, 24)
     assert scores[:, 0].tolist() == [0, 2, 0, 2]
 
 
@@ -99,7 +99,7 @@ def test_headline_has_the_two_figures_that_are_watched():
 
 
 def test_stages_are_compared_on_what_they_see_and_on_what_all_see():
-    # Movies 0 to 5 are the test part; 6 is a training movie that would spoil every figure.
+    # Movies 0 to 5 are the test part; 6 would spoil every figure.
     labels = np.zeros((7, 24), np.float32)
     labels[[0, 1, 6], DRAMA] = 1
     labels[[2], NEWS] = 1
@@ -114,7 +114,12 @@ def test_stages_are_compared_on_what_they_see_and_on_what_all_see():
     scores["fusion"][:, DRAMA] = [0.8, 0.7, 0.1, 0.1, 0.1, 0.1, 0.0]
 
     results = evaluate.evaluate_stages(
-        labels, scores, present, {"test": np.arange(6)}, ("plot", "poster")
+        labels,
+        scores,
+        present,
+        {"validation": np.array([6]), "test": np.arange(6)},
+        ("plot", "poster"),
+        GENRES,
     )["test"]
     assert results.keys() == {
         "plot", "poster", "fusion", "plot_both", "poster_both", "fusion_both",
@@ -147,6 +152,42 @@ def test_every_split_is_reported_on_its_own_movies():
         {"plot": np.ones(4, bool)},
         {"validation": np.array([0, 1]), "test": np.array([2, 3])},
         ("plot",),
+        GENRES,
     )
     assert results["validation"]["plot"]["auc_macro"] == 1
     assert results["test"]["plot"]["auc_macro"] == 0
+
+
+def test_thresholds_are_tuned_on_validation_and_used_on_what_is_left():
+    # On validation a threshold of 0.3 finds both dramas; what News needs is not to be known there.
+    labels, scores = np.zeros((8, 24), np.float32), np.full((8, 24), 0.1)
+    labels[[0, 1, 4, 5], DRAMA] = 1
+    labels[[6], NEWS] = 1
+    scores[:, DRAMA] = [0.4, 0.3, 0.2, 0.1, 0.4, 0.2, 0.3, 0.1]
+    present = {stage: np.ones(8, bool) for stage in ("plot", "poster")}
+    present["poster"][[1, 5]] = False
+    results = evaluate.evaluate_stages(
+        labels,
+        {"plot": scores, "poster": scores},
+        present,
+        {"validation": np.arange(4), "test": np.arange(4, 8)},
+        ("plot", "poster"),
+        GENRES,
+    )
+    thresholds = results["validation"]["plot"]["thresholds"]
+    assert list(thresholds) == list(GENRES)
+    assert (thresholds["Drama"], thresholds["News"]) == (0.3, 0.5)
+    # The second drama is not seen by the poster's model: 0.4 is enough.
+    assert results["validation"]["poster"]["thresholds"]["Drama"] == 0.4
+    assert "f1_micro_tuned" not in results["validation"]["plot"]
+
+    # At 0.3 one drama of two is found and one movie wrongly; News is missed.
+    test = results["test"]["plot"]
+    assert test["f1_micro"] == 0
+    assert test["f1_micro_tuned"] == pytest.approx(2 / (2 + 1 + 2))
+    assert test["f1_macro_tuned"] == pytest.approx((1 / 2 + 0) / 2)
+    assert test["f1_weighted_tuned"] == pytest.approx(2 / 3 * 1 / 2)
+    assert test["f1_samples_tuned"] == pytest.approx((1 + 0 + 0 + 0) / 4)
+    # Movie 5 has no poster; at the plot's threshold, which is that of all validation movies.
+    assert results["test"]["plot_both"]["f1_micro_tuned"] == pytest.approx(2 / (2 + 1 + 1))
+    assert results["test"]["poster_both"]["f1_micro_tuned"] == pytest.approx(2 / (2 + 0 + 1))

@@ -1,5 +1,6 @@
 """Whole runs on made-up movies: all stages, interruption, and what a person may get wrong."""
 
+import csv
 import json
 import os
 import re
@@ -12,12 +13,13 @@ import types
 import numpy as np
 import pytest
 
-from mmgc_jax import check, experiment
+from mmgc_jax import check, experiment, metrics
 from mmgc_jax.configs import demo
-from mmgc_jax.data import synthetic
+from mmgc_jax.data import mmimdb, synthetic
+from mmgc_jax.data.mmimdb import GENRES as MMIMDB_GENRES
 from mmgc_jax.data.movies import GENRES, read_csv, to_labels
 from mmgc_jax.errors import InputError
-from mmgc_jax.predict import Predictor
+from mmgc_jax.predict import Predictor, predict_table
 from tests import tiny
 
 
@@ -78,6 +80,53 @@ def test_killed_in_every_stage_it_ends_with_the_same_table(finished, inputs, tmp
     last = start(inputs, workdir)
     assert last.stdout == first.stdout
     assert (workdir / "results.json").read_bytes() == (undisturbed / "results.json").read_bytes()
+
+
+@pytest.mark.slow
+def test_mmimdb_from_its_archive_to_a_table_of_predictions(inputs, tmp_path):
+    archive = tiny.write_mmimdb_archive(tmp_path / "mmimdb.tar.gz", tiny.mmimdb_files())
+    workdir = tmp_path / "run"
+    run = start(
+        (archive, inputs[1]),
+        workdir,
+        "--config.data.source=mmimdb",
+        "--config.plot.tokens=mmimdb",
+        "--config.encoders=('plot', 'poster')",
+        "--config.poster.finetune_from=head",
+        "--config.fusion.training.epochs=3",
+    )
+    assert run.returncode == 0, run.stderr
+    listed = json.loads(tiny.mmimdb_files()["split.json"])["test"]
+    with_poster = [i for i in listed if f"dataset/{i}.jpeg" in tiny.mmimdb_files()]
+    results = json.loads((workdir / "results.json").read_text())
+    assert set(results) == {"validation", "test"}
+    for stage in ("plot", "poster", "fusion", "fusion_both"):
+        figures = results["test"][stage]
+        assert tuple(figures["per_genre"]) == MMIMDB_GENRES
+        assert figures["movies"] == len(with_poster) < len(listed)
+        for average in ("micro", "macro", "weighted", "samples"):
+            assert 0 <= figures[f"f1_{average}_tuned"] <= 1
+    thresholds = results["validation"]["fusion"]["thresholds"]
+    assert tuple(thresholds) == MMIMDB_GENRES
+    assert len(set(thresholds.values())) > 2
+    heads = [table.split("\n")[0].split()[:2] for table in run.stdout.split("\n\n")]
+    assert heads == [["validation", "movies"], ["test", "movies"], ["test,", "F1"]]
+    assert ": no poster." in (workdir / "run.log").read_text()
+
+    # Predictions of new movies have the same genres, and those of the test part the same figures.
+    predictor = Predictor.load(workdir)
+    assert predictor.genres == MMIMDB_GENRES
+    read = mmimdb.read(archive)
+    movies = [movie for _, movie in sorted(read.with_posters("test"))]
+    assert [movie.id for movie in movies] == with_poster
+    output = tmp_path / "probs.csv"
+    predict_table(predictor, movies, output, "fusion")
+    header, *rows = csv.reader(output.open())
+    assert header == ["ID", *(f"p_{genre}" for genre in MMIMDB_GENRES)]
+    probabilities = np.array(rows)[:, 1:].astype(float)
+    labels = np.array([[genre in movie.genres for genre in MMIMDB_GENRES] for movie in movies])
+    again = metrics.evaluate(labels, probabilities, MMIMDB_GENRES)
+    assert again["auc_macro"] == pytest.approx(results["test"]["fusion"]["auc_macro"], abs=2e-3)
 
 
 def kill_after(pattern, arguments):
@@ -239,6 +288,7 @@ def test_fusion_begins_as_the_product_of_its_experts(tmp_path):
         for stage in stages
     }
     corpus = types.SimpleNamespace(
+        genres=GENRES,
         labels=np.stack([to_labels(movie.genres) for movie, _ in generated]),
         split={"train": np.arange(300), "validation": np.arange(300, 400)},
     )

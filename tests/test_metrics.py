@@ -141,6 +141,58 @@ def test_threshold():
     assert metrics.evaluate(labels, probabilities, ("A",), threshold=0.4)["f1_micro"] == 1
 
 
+def test_a_threshold_for_each_genre():
+    labels = np.array([[1, 1], [0, 0]])
+    probabilities = np.array([[0.4, 0.9], [0.3, 0.8]])
+    thresholds = np.array([0.4, 0.9])
+    assert metrics.evaluate(labels, probabilities, "AB", thresholds)["f1_micro"] == 1
+    assert metrics.evaluate(labels, probabilities, "AB", thresholds[::-1])["f1_micro"] < 1
+
+
+class TestTunedThresholds:
+    def test_by_hand(self):
+        labels = np.array([[1, 0, 1, 0], [0, 0, 1, 1], [1, 0, 1, 0], [0, 0, 1, 0]])
+        scores = np.array([0.9, 0.6, 0.3, 0.1])
+        thresholds = metrics.tune_thresholds(labels, np.column_stack([scores] * 4))
+        # At 0.9, 0.6, 0.3 and 0.1 the first genre has F1 2/3, 1/2, 4/5 and 2/3; the second none;
+        # the third 2/5, 2/3, 6/7 and 1; the last 0, 2/3, 1/2, 2/5.
+        assert thresholds.tolist() == [0.3, 0.5, 0.1, 0.6]
+
+    def test_of_equally_good_ones_the_highest(self):
+        # At 0.8 one of one is right, one missed: 2/3; at 0.2 two of four: 2/3.
+        labels, scores = np.array([1, 0, 0, 1]), np.array([0.8, 0.4, 0.3, 0.2])
+        assert metrics.tune_thresholds(labels[:, None], scores[:, None]).tolist() == [0.8]
+
+    def test_equal_scores_stand_or_fall_together(self):
+        labels, scores = np.array([1, 0, 0, 0]), np.array([0.7, 0.7, 0.7, 0.1])
+        assert metrics.tune_thresholds(labels[:, None], scores[:, None]).tolist() == [0.7]
+
+    def test_no_threshold_is_better(self, random_split):
+        labels, probabilities, _ = random_split
+        tuned = metrics.tune_thresholds(labels, probabilities)
+        for g, threshold in enumerate(tuned):
+            y, p = labels[:, g], probabilities[:, g]
+
+            def f1_at(t, y=y, p=p):
+                return sklearn.metrics.f1_score(y, p >= t, zero_division=0)
+
+            everywhere = [f1_at(t) for t in (*p, 0.0, 0.5, 1.1)]
+            assert f1_at(threshold) == max(everywhere)
+            if y.any():
+                precision, recall, _ = sklearn.metrics.precision_recall_curve(y, p)
+                curve = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
+                assert f1_at(threshold) == pytest.approx(curve.max())
+                assert threshold == max(t for t in p if f1_at(t) == max(everywhere))
+            else:
+                assert threshold == 0.5
+
+    def test_float32_probabilities_meet_their_own_threshold(self):
+        labels = np.array([[1], [0]])
+        probabilities = np.array([[0.1], [0.05]], np.float32)
+        thresholds = metrics.tune_thresholds(labels, probabilities)
+        assert metrics.f1_averages(labels, probabilities, thresholds)["f1_micro"] == 1
+
+
 @pytest.mark.parametrize(
     ("labels", "probabilities", "reason"),
     [

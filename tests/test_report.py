@@ -51,6 +51,27 @@ def test_the_table_has_a_row_for_each_model_twice():
     assert len({len(line) for line in lines if line.startswith(("test", "  "))}) == 1  # aligned
 
 
+def test_the_second_table_compares_f1_at_two_thresholds():
+    averages = ("micro", "macro", "weighted", "samples")
+    split = {
+        stage + suffix: {
+            f"f1_{average}{which}": number + (0.05 if which else 0) + (0.5 if suffix else 0)
+            for which in ("", "_tuned")
+            for number, average in zip((0.1, 0.2, 0.3, 0.4), averages)
+        }
+        for stage in STAGES
+        for suffix in ("", "_both")
+    }
+    lines = report.f1_table("test", split).splitlines()
+    assert lines[0].split() == ["test,", "F1", "at", "0.5", "tuned", "on", "validation"]
+    assert lines[1].split() == [*averages, *averages]
+    rows = [line.split()[-8:] for line in lines[2:] if line.startswith("  ")]
+    first = ["0.100", "0.200", "0.300", "0.400", "0.150", "0.250", "0.350", "0.450"]
+    assert rows[:3] == [first] * 3
+    assert rows[3:] == [[f"{float(cell) + 0.5:.3f}" for cell in first]] * 3
+    assert {len(line) for line in lines if line.startswith(("test", "  "))} == {100}
+
+
 def test_of_a_repeated_step_the_last_line_counts_and_a_line_cut_short_does_not(tmp_path):
     lines = [
         {"run": "plot", "step": 10, "loss": 0.5},
@@ -77,17 +98,18 @@ def test_no_metrics_are_no_lines(tmp_path):
 
 
 def small_corpus(both=True):
-    """Ten movies, the last six of them to test on; News never occurs."""
+    """Ten movies, four to validate and six to test on; News never occurs."""
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, (10, 24)).astype(np.float32)
     labels[:, GENRES.index("News")] = 0
     has_plot = np.array([1, 1, 1, 1, 1, 1, 1, 1, 1, 0], bool)
     corpus = pipeline.Corpus(
         ids=[str(n) for n in range(10)],
+        genres=GENRES,
         labels=labels,
         has_plot=has_plot,
         has_poster=np.ones(10, bool) if both else ~has_plot,
-        split={"train": np.arange(4), "test": np.arange(4, 10)},
+        split={"validation": np.arange(4), "test": np.arange(4, 10)},
         records=(),
     )
     present = {"plot": corpus.has_plot, "poster": corpus.has_poster, "fusion": np.ones(10, bool)}
@@ -98,8 +120,10 @@ def small_corpus(both=True):
 def write(workdir, both=True, best=None):
     corpus, stages, present = small_corpus(both)
     scores = {stage: arrays["probabilities"] for stage, arrays in stages.items()}
-    splits = {"test": corpus.split["test"]}
-    computed = evaluate.evaluate_stages(corpus.labels, scores, present, splits, ("plot", "poster"))
+    splits = dict(corpus.split)
+    computed = evaluate.evaluate_stages(
+        corpus.labels, scores, present, splits, ("plot", "poster"), corpus.genres
+    )
     return report.write(workdir, computed, corpus, stages, present, best or {})
 
 
@@ -119,7 +143,11 @@ def test_an_experiment_ends_with_files_and_a_table(tmp_path, capsys):
 
     text = (tmp_path / "results.txt").read_text(encoding="utf-8")
     assert capsys.readouterr().out == text
-    assert text.splitlines()[-1].startswith("Fusion ")
+    tables = text.split("\n\n")
+    assert [table.split()[0] for table in tables] == ["validation", "test", "test,"]
+    for table in tables[:2]:
+        assert table.splitlines()[-1].startswith("Fusion ")
+    assert max(map(len, tables[2].splitlines())) <= 100
     for name in ("auc_per_genre", "roc", "learning_curves"):
         with Image.open(tmp_path / "figures" / f"{name}.png") as image:
             assert min(image.size) > 200

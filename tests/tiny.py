@@ -1,8 +1,11 @@
 """A whole experiment in small: a config, and the files that it needs, made up in a moment."""
 
 import csv
+import io
+import json
 import pathlib
 import sys
+import tarfile
 
 import jax
 import ml_collections
@@ -60,6 +63,51 @@ def write_talk_folder(folder: pathlib.Path, movies: int = 90) -> pathlib.Path:
                 jpeg = posters.encode_jpeg(pixels)
                 (folder / "posters" / f"{number}.jpg").write_bytes(jpeg)
     return folder
+
+
+def mmimdb_files() -> dict[str, bytes]:
+    """The files of MM-IMDb's archive, for 130 made-up movies, of which some lack a poster."""
+    corpus = synthetic.generate(seed=2, train=60, validation=30, test=40)
+    split, files = {}, {}
+    for ours, theirs in (("train", "train"), ("validation", "dev"), ("test", "test")):
+        split[theirs] = []
+        for movie, _ in corpus[ours]:
+            split[theirs].append(movie.id)
+            fields = {"title": movie.title, "genres": list(movie.genres) or ["Drama"]}
+            fields["plot"] = ["Short .", movie.plot or "nothing is known about the plot ."]
+            files[f"dataset/{movie.id}.json"] = json.dumps(fields).encode()
+            if movie.poster is not None:
+                pixels = posters.decode(movie.poster, 96, 48)
+                files[f"dataset/{movie.id}.jpeg"] = posters.encode_jpeg(pixels)
+    return files | {"split.json": json.dumps(split).encode()}
+
+
+def write_mmimdb_folder(folder: pathlib.Path, files) -> pathlib.Path:
+    """Writes the files of an extracted MM-IMDb archive, name -> content; returns the folder."""
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def write_mmimdb_archive(file: pathlib.Path, files, root: str = "mmimdb/") -> pathlib.Path:
+    """Writes an archive, its members in the order of `files`; returns it.
+
+    Args:
+      file: of the archive.
+      files: name -> content, or a whole `TarInfo` of a member without content.
+      root: put before each name.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(file, "w:gz") as archive:
+        for name, content in files.items():
+            if isinstance(content, tarfile.TarInfo):
+                archive.addfile(content)
+            else:
+                member = tarfile.TarInfo(root + name)
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+    return file
 
 
 def write_weights(file: pathlib.Path, widths=_WIDTHS) -> pathlib.Path:

@@ -1,16 +1,13 @@
-"""Movies and the readers of each source.
+"""Movies, and the reader of the talk's data; MM-IMDb's is `mmgc_jax.data.mmimdb`.
 
-A reader yields `Movie` records, split by split, and reads posters only when their movie's turn
-comes. Rows and files that cannot be understood stop the reading with one `InputError` that names
-them all; what a poster's bytes hold is looked at later, by `mmgc_jax.data.posters`.
+A reader yields `Movie` records and reads posters only when their movie's turn comes. Rows and files
+that cannot be understood stop the reading with one `InputError` that names them all; what a
+poster's bytes hold is looked at later, by `mmgc_jax.data.posters`.
 """
 
 import ast
-import collections
 import csv
 import dataclasses
-import json
-import logging
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -18,10 +15,7 @@ import numpy as np
 
 from mmgc_jax.errors import InputError
 
-logger = logging.getLogger(__name__)
-
-# The 24 of the talk's data, in alphabetical order: the order of every label vector and of every
-# probability vector.
+# The 24 of the talk's data. Genres are in alphabetical order in every label and probability vector.
 GENRES = (
     "Action", "Adventure", "Animation", "Biography", "Comedy", "Crime", "Documentary", "Drama",
     "Family", "Fantasy", "Film-Noir", "History", "Horror", "Music", "Musical", "Mystery",
@@ -44,7 +38,7 @@ class Movie:
       year: of release, or None.
       plot: the text, or None where there is none.
       poster: the bytes of an image file, or None where there is none.
-      genres: names out of `GENRES`, or None where the movie is not labelled.
+      genres: names out of those of its source, or None where the movie is not labelled.
     """
 
     id: str
@@ -129,7 +123,7 @@ def read_csv(table, posters=None, labelled: bool = False) -> Iterator[Movie]:
             movies.append(movie)
         except ValueError as error:
             problems.append(f"row {number} (index {row[header[0]]}): {error}")
-    _raise_if_any(problems, table, f"bad rows of {len(rows)}")
+    raise_if_any(problems, table, f"bad rows of {len(rows)}")
     return (_with_poster(movie, posters, ".jpg") for movie in movies)
 
 
@@ -167,96 +161,6 @@ def _parse_genres(cell: str) -> tuple[str, ...]:
     return tuple(genres)
 
 
-def read_mmimdb(path: str) -> dict[str, Iterator[Movie]]:
-    """The movies of the extracted MM-IMDb archive (arXiv 1702.01992), by its official split.
-
-    Of several plots the longest counts. Genres outside `GENRES` are dropped, movies left without
-    any are passed over, and both are counted in the log.
-
-    Args:
-      path: the folder with `split.json` and `dataset/<id>.json`, `dataset/<id>.jpeg`.
-
-    Returns:
-      Iterators for `train`, `validation` (the archive's `dev`) and `test`.
-
-    Raises:
-      InputError: if files are missing or malformed.
-    """
-    folder = pathlib.Path(path)
-    if not path or not (folder / "split.json").is_file() or not (folder / "dataset").is_dir():
-        raise InputError(
-            f"config.data.path is {path!r}: it must be the folder that holds split.json and "
-            "dataset/ of the extracted MM-IMDb archive."
-        )
-    split = _read_json(folder / "split.json", dict)
-    names = {"train": "train", "validation": "dev", "test": "test"}
-    missing = [name for name in names.values() if not isinstance(split.get(name), list)]
-    if missing:
-        raise InputError(f"{folder / 'split.json'} has no list of ids under {', '.join(missing)}.")
-    listed = [str(movie_id) for name in names.values() for movie_id in split[name]]
-    twice = [movie_id for movie_id, n in collections.Counter(listed).items() if n > 1]
-    _raise_if_any([f"{movie_id}: listed more than once" for movie_id in twice],
-                  folder / "split.json", "bad ids")  # fmt: skip
-    parsed = {ours: _parse_mmimdb_split(folder, split[theirs]) for ours, theirs in names.items()}
-    return {
-        name: (_with_poster(movie, folder / "dataset", ".jpeg") for movie in found)
-        for name, found in parsed.items()
-    }
-
-
-def _parse_mmimdb_split(folder: pathlib.Path, ids) -> list[Movie]:
-    movies, problems, dropped = [], [], 0
-    for movie_id in map(str, ids):
-        file = folder / "dataset" / f"{movie_id}.json"
-        try:
-            # An id is a file's name: it must not lead out of the folder.
-            if file.parent != folder / "dataset" or file.name != f"{movie_id}.json":
-                raise InputError(f"split.json: {movie_id!r} is not an id")
-            fields = _read_json(file, dict)
-            movies.append(_movie_of_json(movie_id, fields))
-            dropped += len(fields["genres"]) - len(movies[-1].genres)
-        except InputError as error:
-            problems.append(str(error))
-    _raise_if_any(problems, folder, f"bad files of {len(ids)}")
-    if dropped:
-        logger.info("%s: %d genres outside the %d are dropped.", folder, dropped, len(GENRES))
-    labelled = [movie for movie in movies if movie.genres]
-    if len(labelled) < len(movies):
-        logger.info("%s: %d movies have none of the %d genres and are passed over.",
-                    folder, len(movies) - len(labelled), len(GENRES))  # fmt: skip
-    return labelled
-
-
-def _movie_of_json(movie_id: str, fields: Mapping) -> Movie:
-    plots, genres = fields.get("plot") or [], fields.get("genres")
-    plots = [plots] if isinstance(plots, str) else plots
-    if not isinstance(genres, list):
-        raise InputError(f"{movie_id}.json: genres is not a list")
-    if not isinstance(plots, list) or not all(isinstance(plot, str) for plot in plots):
-        raise InputError(f"{movie_id}.json: plot is not a list of strings")
-    plot = max(plots, key=len, default="")
-    year = fields.get("year")
-    return Movie(
-        id=movie_id,
-        title=str(fields.get("title") or ""),
-        year=year if isinstance(year, int) else None,
-        plot=plot if plot.strip() else None,
-        genres=tuple(genre for genre in genres if genre in GENRES),
-    )
-
-
-def _read_json(file: pathlib.Path, kind: type):
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"{file}: no such file.") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{file} is not JSON: {error}") from error
-    if not isinstance(content, kind):
-        raise InputError(f"{file} does not hold a JSON {kind.__name__}.")
-    return content
-
-
 def _with_poster(movie: Movie, posters, suffix: str) -> Movie:
     if posters is None:
         return movie
@@ -273,7 +177,8 @@ def _with_poster(movie: Movie, posters, suffix: str) -> Movie:
     return dataclasses.replace(movie, poster=poster)
 
 
-def _raise_if_any(problems: list[str], place: pathlib.Path, summary: str) -> None:
+def raise_if_any(problems: list[str], place: pathlib.Path, summary: str) -> None:
+    """Raises one `InputError` for all problems found in a place; it shows the first ten."""
     if problems:
         shown = problems[:_MAX_PROBLEMS_SHOWN]
         if len(problems) > len(shown):

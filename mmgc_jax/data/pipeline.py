@@ -18,8 +18,6 @@ import tensorflow_datasets as tfds
 from absl import flags
 
 from mmgc_jax.data import posters, splits, text
-from mmgc_jax.data.builder import Movies
-from mmgc_jax.data.movies import GENRES
 
 # Plots of similar length share a batch; they are sought among this many batches of shuffled movies.
 _BATCHES_SORTED_TOGETHER = 16
@@ -31,7 +29,8 @@ class Corpus:
 
     Attributes:
       ids: of the movies, n strings.
-      labels: <float32>[n, 24].
+      genres: the names of the columns of `labels`, in alphabetical order.
+      labels: <float32>[n, len(genres)].
       has_plot: <bool>[n].
       has_poster: <bool>[n].
       split: for `train`, `validation` and perhaps `test`, the indices of its movies.
@@ -39,6 +38,7 @@ class Corpus:
     """
 
     ids: Sequence[str]
+    genres: Sequence[str]
     labels: np.ndarray
     has_plot: np.ndarray
     has_poster: np.ndarray
@@ -50,16 +50,17 @@ class Corpus:
         return self.records[index]["plot"].decode()
 
 
-def load_corpus(builder: Movies, data: ml_collections.ConfigDict) -> Corpus:
+def load_corpus(builder: tfds.core.DatasetBuilder, data: ml_collections.ConfigDict) -> Corpus:
     """Reads ids and labels; holds out a validation part if the source has none of its own.
 
     Args:
-      builder: a built dataset.
+      builder: a built dataset of `mmgc_jax.data.builder`.
       data: the `data` part of an experiment's config.
     """
     sizes = {name: builder.info.splits[name].num_examples for name in builder.info.splits}
     records = _Records(builder, tuple(sizes))
-    ids, labels = [], np.zeros((len(records), len(GENRES)), np.float32)
+    genres = tuple(builder.info.features["genres"].feature.names)
+    ids, labels = [], np.zeros((len(records), len(genres)), np.float32)
     has_plot, has_poster = [], []
     for index in range(len(records)):
         record = records[index]
@@ -77,6 +78,7 @@ def load_corpus(builder: Movies, data: ml_collections.ConfigDict) -> Corpus:
         split |= {"train": train[kept], "validation": train[held]}
     return Corpus(
         ids=ids,
+        genres=genres,
         labels=labels,
         has_plot=np.array(has_plot, bool),
         has_poster=np.array(has_poster, bool),
@@ -88,7 +90,7 @@ def load_corpus(builder: Movies, data: ml_collections.ConfigDict) -> Corpus:
 class _Records:
     """The records of several splits, one after the other."""
 
-    def __init__(self, builder: Movies, names: Sequence[str]):
+    def __init__(self, builder: tfds.core.DatasetBuilder, names: Sequence[str]):
         decoders = {"poster": tfds.decode.SkipDecoding()}
         self._sources = builder.as_data_source(split=list(names), decoders=decoders)
         self._ends = np.cumsum([len(source) for source in self._sources]).tolist()
@@ -150,7 +152,7 @@ class ArrayExamples:
 class Batches:
     """A sequence of batches over some movies: every movie once an epoch, the last batch padded.
 
-    A batch holds what `examples` gives, and `labels` <float32>[batch, 24], `indices`
+    A batch holds what `examples` gives, and `labels` <float32>[batch, genres], `indices`
     <int32>[batch] and `mask` <float32>[batch], 1 for a movie and 0 for padding, which repeats the
     batch's first movie.
     """
@@ -170,7 +172,7 @@ class Batches:
         Args:
           examples: turns movie indices into arrays. If it has `lengths`, movies of similar length
             share a batch.
-          labels: <float32>[movies of the corpus, 24].
+          labels: <float32>[movies of the corpus, genres].
           indices: the movies to go through.
           batch_size: of every batch.
           shuffle_seed: decides the order of each epoch; None keeps one fixed order.
@@ -196,6 +198,10 @@ class Batches:
     @property
     def num_movies_in_corpus(self) -> int:
         return len(self._labels)
+
+    @property
+    def num_genres(self) -> int:
+        return self._labels.shape[1]
 
     @property
     def steps_per_epoch(self) -> int:

@@ -20,6 +20,30 @@ def tokenize(plot: str) -> list[str]:
     return _TOKEN.findall(plot.lower().replace("’", "'"))
 
 
+# What MM-IMDb's makers replace before they split a plot at its blanks, in this order.
+_MMIMDB_RULES = (
+    (re.compile(r"<br />"), " "),
+    (re.compile(r"^https?://.*[\r\n]*", re.MULTILINE), " L "),
+    (re.compile(r"[~*+^`_#\[\]|]"), " "),
+    (re.compile(r"[0-9]+"), " N "),
+    (re.compile(r"([/'\-.?!()\",:;])"), r" \1 "),
+)
+
+
+def tokenize_mmimdb(plot: str) -> list[str]:
+    """Lowercase words, N for each number, L for a line that is a link, and each punctuation mark.
+
+    The tokens of arXiv 1702.01992 (github.com/johnarevalo/gmu-mmimdb, make_dataset.py).
+    """
+    plot = plot.lower()
+    for pattern, replacement in _MMIMDB_RULES:
+        plot = pattern.sub(replacement, plot).strip()
+    return plot.split()
+
+
+TOKENIZERS = {"words": tokenize, "mmimdb": tokenize_mmimdb}
+
+
 def count_words(plots: Iterable[Sequence[str]], phrases: bool = False) -> collections.Counter:
     """How often each word occurs in tokenized plots.
 

@@ -1,6 +1,6 @@
 """Pure functions from arrays to genre logits: Flax Linen modules without files, flags or globals.
 
-Each module returns `(logits, intermediates)`: <float32>[batch, 24] and a dictionary of named
+Each module returns `(logits, intermediates)`: <float32>[batch, genres] and a dictionary of named
 arrays on the way to them.
 
     model = PlotLSTM(vocabulary_size=20_000)

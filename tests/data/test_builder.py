@@ -9,12 +9,14 @@ import textwrap
 
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 from PIL import Image
 
 from mmgc_jax.configs import default
-from mmgc_jax.data import builder, movies, pipeline, posters
+from mmgc_jax.data import builder, mmimdb, movies, pipeline, posters
 from mmgc_jax.errors import InputError
 from tests.conftest import forty_movies, image_bytes, write_talk
+from tests.tiny import write_mmimdb_archive, write_mmimdb_folder
 
 
 def data_config(path="", **fields):
@@ -27,6 +29,24 @@ def data_config(path="", **fields):
 def synthetic_config(**arguments):
     arguments = {"train": 6, "validation": 3, "test": 3} | arguments
     return data_config(source="synthetic", synthetic=arguments)
+
+
+def mmimdb_files():
+    """The files of a small MM-IMDb; the archive's order is not that of the split."""
+    genres = {"genres": ["War", "News", "Drama"]}
+    ids = [*map(str, range(1, 12)), "plotless", "posterless"]
+    fields = {i: genres | {"plot": ["Short.", f"The longest plot of {i}."]} for i in ids}
+    fields["plotless"]["plot"] = [" "]
+    posters = {
+        i: image_bytes(Image.new("RGB", (60, 90), (20 * number, 250 - 20 * number, 40)))
+        for number, i in enumerate(ids)
+        if i != "posterless"
+    }
+    train, dev, test = ["9", "2", "plotless", "11", "4", "1", "6"], ["8", "3"], ["7", "10", "5"]
+    split = {"train": train, "dev": dev, "test": [*test, "posterless"]}
+    files = {f"dataset/{i}.jpeg": poster for i, poster in posters.items()}
+    files |= {"split.json": json.dumps(split).encode()}
+    return files | {f"dataset/{i}.json": json.dumps(fields[i]).encode() for i in ids}
 
 
 def folder_of(dataset) -> pathlib.Path:
@@ -194,13 +214,19 @@ class TestMistakesInTheSource:
         folder = write_talk(tmp_path / "talk", rows, {})
         refused(data_config(folder), r"row 41 \(index 140\): the year")
 
-    def test_bad_file_of_mmimdb(self, tmp_path, refused):
-        folder = tmp_path / "mmimdb"
-        (folder / "dataset").mkdir(parents=True)
-        (folder / "split.json").write_text('{"train": ["1"], "dev": ["2"], "test": []}')
-        (folder / "dataset/1.json").write_text(json.dumps({"plot": ["p"], "genres": ["Drama"]}))
-        (folder / "dataset/2.json").write_text("{")
-        refused(data_config(folder, source="mmimdb"), r"2\.json is not JSON")
+    @pytest.mark.parametrize("write", [write_mmimdb_folder, write_mmimdb_archive])
+    def test_bad_file_of_mmimdb(self, tmp_path, refused, write):
+        files = mmimdb_files() | {"dataset/3.json": b"{"}
+        refused(data_config(write(tmp_path / "mmimdb", files), source="mmimdb"), r"3\.json is not")
+
+    def test_archive_that_is_cut_short(self, tmp_path, refused):
+        archive = write_mmimdb_archive(tmp_path / "mmimdb.tar.gz", mmimdb_files())
+        archive.write_bytes(archive.read_bytes()[:-20])
+        refused(data_config(archive, source="mmimdb"), r"mmimdb\.tar\.gz is not a whole")
+
+    def test_no_movie_to_train_on(self, tmp_path, refused):
+        files = mmimdb_files() | {"split.json": b'{"train": [], "dev": ["1"], "test": ["2"]}'}
+        refused(data_config(write_mmimdb_folder(tmp_path / "m", files), source="mmimdb"), "split")
 
     def test_no_movie_at_all(self, tmp_path, refused):
         refused(data_config(write_talk(tmp_path / "talk", [], {})), r"movies\.csv")
@@ -210,3 +236,136 @@ def test_synthetic_corpus_without_a_test_split(tmp_path):
     config = synthetic_config(test=0)
     corpus = pipeline.load_corpus(builder.build(config, tmp_path), config)
     assert [len(corpus.split[name]) for name in ("train", "validation")] == [6, 3]
+
+
+class TestMmImdb:
+    SIZES = {"train": 6, "validation": 2, "test": 3}  # noqa: RUF012 (not changed)
+
+    @pytest.fixture
+    def archive(self, tmp_path):
+        return write_mmimdb_archive(tmp_path / "mmimdb.tar.gz", mmimdb_files())
+
+    def records(self, dataset):
+        return {
+            split: [dict(record) for record in source]
+            for split, source in dataset.as_data_source(
+                decoders={"poster": tfds.decode.SkipDecoding()}
+            ).items()
+        }
+
+    def test_the_order_is_that_of_the_split_and_not_of_the_archive(self, archive, tmp_path):
+        config = data_config(archive, source="mmimdb")
+        corpus = pipeline.load_corpus(builder.build(config, tmp_path / "shards"), config)
+        of_split = json.loads(mmimdb_files()["split.json"])
+        for ours, theirs in (("train", "train"), ("validation", "dev"), ("test", "test")):
+            listed = [i for i in of_split[theirs] if i not in ("plotless", "posterless")]
+            assert [corpus.ids[row] for row in corpus.split[ours]] == listed
+        assert len(corpus.genres) == 23 and corpus.labels.shape == (11, 23)
+        assert corpus.has_plot.all() and corpus.has_poster.all()
+        row = corpus.ids.index("2")
+        assert [corpus.genres[g] for g in np.flatnonzero(corpus.labels[row])] == ["Drama", "War"]
+
+    def test_archive_and_folder_give_the_same_records(self, archive, tmp_path):
+        folder = write_mmimdb_folder(tmp_path / "mmimdb", mmimdb_files())
+        datasets = [
+            builder.build(data_config(path, source="mmimdb"), tmp_path / "shards")
+            for path in (archive, folder)
+        ]
+        found = [self.records(dataset) for dataset in datasets]
+        assert {split: len(records) for split, records in found[0].items()} == self.SIZES
+        for split in self.SIZES:
+            for one, other in zip(found[0][split], found[1][split], strict=True):
+                assert one.keys() == other.keys()
+                for name in one:
+                    np.testing.assert_array_equal(one[name], other[name])
+
+    def test_what_is_left_out_stays_known(self, archive, tmp_path):
+        for _ in ("built", "found"):
+            dataset = builder.build(data_config(archive, source="mmimdb"), tmp_path / "shards")
+            assert dataset.info.metadata["left_out"] == {"no plot": 1, "no poster": 1}
+            assert dataset.info.metadata["dropped_genres"] == 11
+            assert dataset.info.metadata["posters"] == 11
+
+    def test_a_poster_that_cannot_be_decoded(self, tmp_path):
+        files = mmimdb_files() | {"dataset/2.jpeg": b"<html>"}
+        archive = write_mmimdb_archive(tmp_path / "mmimdb.tar.gz", files)
+        config = data_config(archive, source="mmimdb", max_bad_fraction=0.2)
+        dataset = builder.build(config, tmp_path / "shards")
+        corpus = pipeline.load_corpus(dataset, config)
+        assert corpus.has_poster.sum() == 10 and not corpus.has_poster[corpus.ids.index("2")]
+        assert dataset.info.metadata["bad_posters"] == ["2: not an image of a known format"]
+
+    def test_shards_that_are_there_need_no_look_into_the_archive(
+        self, archive, tmp_path, monkeypatch
+    ):
+        config = data_config(archive, source="mmimdb")
+        first = builder.build(config, tmp_path / "shards")
+        monkeypatch.setattr(mmimdb, "read", None)
+        assert folder_of(builder.build(config, tmp_path / "shards")) == folder_of(first)
+
+    def test_each_split_is_one_pass_and_the_texts_another(self, archive, tmp_path, monkeypatch):
+        opened = []
+        of_archive = mmimdb._of_archive
+        monkeypatch.setattr(
+            mmimdb, "_of_archive", lambda *args: opened.append(args[0]) or of_archive(*args)
+        )
+        builder.build(data_config(archive, source="mmimdb"), tmp_path / "shards")
+        assert opened == [archive] * 4
+
+    def test_another_archive_gets_a_folder_of_its_own(self, archive, tmp_path):
+        config = data_config(archive, source="mmimdb")
+        first = builder.build(config, tmp_path / "shards")
+        files = mmimdb_files()
+        files["dataset/1.json"] = files["dataset/1.json"].replace(b"plot of 1", b"plot of 8")
+        write_mmimdb_archive(archive, files)
+        assert folder_of(builder.build(config, tmp_path / "shards")) != folder_of(first)
+
+
+class TestAsAnyTfdsDataset:
+    """What tfds.testing.DatasetBuilderTestCase asks for, which needs TensorFlow."""
+
+    @pytest.fixture
+    def load(self, tmp_path):
+        """Builds from a folder for what people download themselves, as `tfds build` does."""
+
+        def load(write, name):
+            write(tmp_path / "manual" / name, mmimdb_files())
+            dataset = tfds.builder("mm_imdb", data_dir=tmp_path, file_format="array_record")
+            dataset.download_and_prepare(
+                download_config=tfds.download.DownloadConfig(manual_dir=tmp_path / "manual")
+            )
+            return tfds.data_source("mm_imdb", data_dir=tmp_path)
+
+        return load
+
+    @pytest.mark.parametrize(
+        ("write", "name"),
+        [(write_mmimdb_archive, "mmimdb.tar.gz"), (write_mmimdb_folder, "mmimdb")],
+    )
+    def test_build_and_read(self, load, write, name):
+        splits = load(write, name)
+        assert {split: len(source) for split, source in splits.items()} == TestMmImdb.SIZES
+        for source in splits.values():
+            for example in source:
+                assert example.keys() == {
+                    "id", "title", "plot", "poster", "has_poster", "genres",
+                }  # fmt: skip
+                assert example["poster"].shape == (256, 160, 3)
+                assert example["plot"].decode() == f"The longest plot of {example['id'].decode()}."
+                assert example["genres"] == [mmimdb.GENRES.index(g) for g in ("Drama", "War")]
+
+    def test_nothing_in_manual_dir(self, tmp_path):
+        dataset = tfds.builder("mm_imdb", data_dir=tmp_path, file_format="array_record")
+        with pytest.raises(AssertionError, match=r"archive\.org/download/mmimdb"):
+            dataset.download_and_prepare(
+                download_config=tfds.download.DownloadConfig(manual_dir=tmp_path / "manual")
+            )
+
+    def test_it_says_what_it_is(self, tmp_path):
+        info = tfds.builder("mm_imdb", data_dir=tmp_path).info
+        assert "25,959 movies" in info.description
+        assert "1702.01992" in info.citation and "G{\\'o}mez" in info.citation
+        assert info.homepage.startswith("http")
+        assert info.features["genres"].feature.names == list(mmimdb.GENRES)
+        assert info.config_name == "256x160"
+        assert tfds.builder_cls("mm_imdb") is builder.MmImdb

@@ -122,3 +122,22 @@ def test_padding_is_after_the_words():
 def test_no_sequence_at_all():
     tokens, lengths = text.pad([], bucket=4)
     assert tokens.shape == (0, 4) and lengths.shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("plot", "tokens"),
+    [
+        ("In 1945, two men", "in N , two men"),
+        ("It's a well-known plot.", "it ' s a well - known plot ."),
+        ("A line<br />and another", "a line and another"),
+        ("see\nhttp://example.org/a?b=1\nfor more", "see L for more"),
+        ("see http://x.y", "see http : / / x . y"),  # only a line that begins with it
+        ("snake_case *and* [2]", "snake case and N"),
+        ('"Why?" (he asks): no; yes!', '" why ? " ( he asks ) : no ; yes !'),
+        ("L and N", "l and n"),
+        (" ~ \n", ""),
+        ("“Curly” – dash…", "“curly” – dash…"),
+    ],
+)
+def test_tokens_of_mmimdb(plot, tokens):
+    assert text.tokenize_mmimdb(plot) == tokens.split()
