@@ -2,8 +2,8 @@
 
     python -m mmgc_jax.main --config=configs/mmimdb.py --workdir=runs/mmimdb \
         --config.data.path=mmimdb.tar.gz \
-        --config.poster.weights=vgg16_imagenet_notop.npz \
-        --config.plot.vectors.file=GoogleNews-vectors-negative300.bin.gz
+        --config.poster.weights=vgg16.npz \
+        --config.plot.vectors.file=word2vec-google-news-300.gz
 
 The path is that of the archive (https://archive.org/download/mmimdb/mmimdb.tar.gz, 8.1 GB) or of
 the folder that it extracts to. Plots become words as the makers' do. F1 is given at the threshold
