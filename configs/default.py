@@ -20,8 +20,8 @@ def get_config() -> ml_collections.ConfigDict:
     data.source = "talk"
     # The source's folder; of mmimdb, mmimdb.tar.gz or the folder that it extracts to.
     data.path = ""
-    # Where shards and frozen activations are kept; empty: data/ in the working directory. Several
-    # experiments may share one, but the first must have written it before the next begins.
+    # For shards, trained word vectors and frozen activations; empty: data/ in the working directory.
+    # Several experiments may share one, but the first must have written it before the next begins.
     data.directory = ""
     # The share of the training movies that validates, where the source has no such part.
     data.validation_fraction = 0.15

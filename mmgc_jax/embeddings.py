@@ -4,7 +4,7 @@ import dataclasses
 import json
 import logging
 import pathlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 import ml_collections
 import numpy as np
@@ -41,42 +41,23 @@ def prepare(
     """
     settings = config.plot
     given = settings.vectorisation == "word2vec"
-    tokenize = text.TOKENIZERS[settings.tokens]
     vocabulary_file, table_file = workdir / "vocabulary.json", workdir / "word_vectors.npy"
     if vocabulary_file.exists():  # it is written last
         vocabulary = Vocabulary.load(vocabulary_file)
         return vocabulary, np.load(table_file, allow_pickle=False) if given else None
 
-    def training_plots() -> Iterator[str]:
-        return (corpus.plot(row) for row in corpus.split["train"])
-
-    from_file = {}
-    if given and settings.vectors.file:
-        counts = text.count_words(_Tokenized(training_plots, tokenize), settings.vectors.phrases)
-        frequent = [word for word, count in counts.items() if count >= settings.min_count]
-        from_file = vector_file.read(settings.vectors.file, frequent)
-    phrases = frozenset(word for word in from_file if "_" in word)
-    counts = text.count_words(_Tokenized(training_plots, tokenize, phrases))
-    vocabulary = Vocabulary.from_counts(counts, settings.min_count, settings.max_vocabulary)
-    table = None
+    plots = _Tokenized(
+        lambda: (corpus.plot(row) for row in corpus.split["train"]),
+        text.TOKENIZERS[settings.tokens],
+    )
     if given:
-        origins = {"file": from_file} if settings.vectors.file else {}
-        if settings.vectors.train:
-
-            def all_plots() -> Iterator[str]:
-                yield from training_plots()
-                for unlabelled in settings.vectors.unlabelled:
-                    yield from (movie.plot for movie in movies.read_csv(unlabelled) if movie.plot)
-
-            trained = word2vec.train_once(
-                _Tokenized(all_plots, tokenize, phrases), settings.vectors, config.seed, folder
-            )
-            origins["trained"] = vector_file.read(trained, vocabulary.words)
-        table, covered = _line_up(origins, vocabulary, counts, config.seed)
+        vocabulary, table, covered = _look_up(config, plots, folder)
         write_text(workdir / "word_coverage.json", json.dumps(covered, indent=2))
         for line in report(workdir):
             logger.info(line)
         write_beside(table_file, lambda beside: np.save(beside, table))
+    else:
+        vocabulary, table = _vocabulary(settings, text.count_words(plots)), None
     write_beside(vocabulary_file, vocabulary.save)
     return vocabulary, table
 
@@ -85,19 +66,48 @@ def prepare(
 class _Tokenized:
     """The words and phrases of plots, read and tokenized anew each time one goes through them."""
 
-    plots: Callable[[], Iterator[str]]
+    plots: Callable[[], Iterable[str]]
     tokenize: Callable[[str], list[str]]
-    phrases: frozenset[str] = frozenset()
+    phrases: Collection[str] = ()
 
     def __iter__(self) -> Iterator[list[str]]:
         return (text.join_phrases(self.tokenize(plot), self.phrases) for plot in self.plots())
 
 
-def _line_up(origins, vocabulary, counts, seed) -> tuple[np.ndarray, dict]:
-    """The vectors of each origin side by side, and what each covers."""
+def _vocabulary(settings, counts) -> Vocabulary:
+    return Vocabulary.from_counts(counts, settings.min_count, settings.max_vocabulary)
+
+
+def _look_up(config, plots: _Tokenized, folder) -> tuple[Vocabulary, np.ndarray, dict]:
+    """The vocabulary, its vectors, and what those of each origin cover."""
+    settings = config.plot.vectors
+    vectors = {}
+    if settings.file:
+        counts = text.count_words(plots, settings.phrases)
+        frequent = [word for word, count in counts.items() if count >= config.plot.min_count]
+        vectors["file"] = vector_file.read(settings.file, frequent)
+        known_phrases = frozenset(word for word in vectors["file"] if "_" in word)
+        plots = dataclasses.replace(plots, phrases=known_phrases)
+    counts = text.count_words(plots)
+    vocabulary = _vocabulary(config.plot, counts)
+    if settings.train:
+
+        def with_unlabelled() -> Iterator[str]:
+            yield from plots.plots()
+            for table in settings.unlabelled:
+                yield from (movie.plot for movie in movies.read_csv(table) if movie.plot)
+
+        all_plots = dataclasses.replace(plots, plots=with_unlabelled)
+        trained = word2vec.train_once(all_plots, settings, config.seed, folder)
+        vectors["trained"] = vector_file.read(trained, vocabulary.words)
+    return vocabulary, *_line_up(vectors, vocabulary, counts, config.seed)
+
+
+def _line_up(vectors, vocabulary, counts, seed) -> tuple[np.ndarray, dict]:
+    """The vectors of each origin side by side, and what they cover."""
     tables, covered = [], {}
-    for origin, vectors in origins.items():
-        table, known = word2vec.align(vectors, vocabulary, seed)
+    for origin, of_words in vectors.items():
+        table, known = word2vec.align(of_words, vocabulary, seed)
         tables.append(table)
         covered[origin] = coverage(vocabulary, known, counts)
     return np.concatenate(tables, axis=1), covered

@@ -6,6 +6,7 @@ before it writes (MAX_MEM_BUFFER_SIZE in its shuffle.py). MM-IMDb's training par
 the posters of benchmarks/data.py.
 """
 
+import abc
 import collections
 import concurrent.futures
 import contextlib
@@ -62,9 +63,9 @@ class _MoviesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     # By split, each movie's position and the movie; None until it is read.
     movies: Mapping[str, Iterable[tuple[int, Movie]]] | None = None
 
+    @abc.abstractmethod
     def read(self, path) -> None:
         """Reads and checks the source, but for what `movies` reads when it is asked for."""
-        raise NotImplementedError
 
     def _info(self) -> tfds.core.DatasetInfo:
         config = self.builder_config

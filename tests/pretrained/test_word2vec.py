@@ -1,6 +1,5 @@
 """Word vectors: repeatable training, done once, and the order of a vocabulary."""
 
-import gensim
 import ml_collections
 import numpy as np
 import pytest
@@ -8,15 +7,7 @@ import pytest
 from mmgc_jax.data.text import PADDING_ID, UNKNOWN_ID, Vocabulary
 from mmgc_jax.errors import InputError
 from mmgc_jax.pretrained import vector_file, word2vec
-
-WORDS = ("the", "ship", "sank", "Zürich")
-VECTORS = np.random.default_rng(0).normal(2, 3, (4, 5)).astype(np.float32)
-
-
-def keyed(words=WORDS, vectors=VECTORS):
-    result = gensim.models.KeyedVectors(vectors.shape[1])
-    result.add_vectors(list(words), vectors)
-    return result
+from tests.pretrained.test_vector_file import VECTORS, WORDS, keyed
 
 
 def settings(**changes):
