@@ -20,7 +20,7 @@ def get_config() -> ml_collections.ConfigDict:
     data.source = "talk"
     # The source's folder; of mmimdb, mmimdb.tar.gz or the folder that it extracts to.
     data.path = ""
-    # For shards, trained word vectors and frozen activations; empty: data/ in the working directory.
+    # Of shards, trained word vectors and frozen activations; empty: data/ in the working directory.
     # Several experiments may share one, but the first must have written it before the next begins.
     data.directory = ""
     # The share of the training movies that validates, where the source has no such part.
