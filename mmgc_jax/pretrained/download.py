@@ -55,14 +55,14 @@ def cache_folder() -> pathlib.Path:
 
 
 def fetch(published: Published) -> pathlib.Path:
-    """The path of a published file in the cache; it is loaded if it is not there.
+    """The path of a published file in the cache; it is downloaded if it is not there.
 
     What has arrived lies beside it as `.partial` until it is whole. After a break, in this call or
     in a later one, the rest is asked for if the publisher's file is still the same (RFC 9110,
     section 13.1.5). A file in the cache that is not the published one is replaced.
 
     Raises:
-      InputError: if the file cannot be loaded, or what the publisher gives has another size or
+      InputError: if the file cannot be downloaded, or what the publisher gives has another size or
         hash.
     """
     file = cache_folder() / published.name
@@ -71,33 +71,33 @@ def fetch(published: Published) -> pathlib.Path:
         if file.exists():
             if (difference := _difference(file, published)) is None:
                 return file
-            logger.warning("%s %s; it is loaded again.", file, difference)
+            logger.warning("%s %s; it is downloaded again.", file, difference)
         file.parent.mkdir(parents=True, exist_ok=True)
-        _load(published, partial, etag)
+        _download(published, partial, etag)
         if difference := _difference(partial, published):
             partial.unlink()
             raise _failure(published, file, f"is not what it was: it {difference}")
         os.replace(partial, file)
         etag.unlink(missing_ok=True)
     except (OSError, http.client.HTTPException) as error:
-        raise _failure(published, file, f"cannot be loaded: {error}") from error
+        raise _failure(published, file, f"cannot be downloaded: {error}") from error
     return file
 
 
-def _load(published: Published, partial: pathlib.Path, etag: pathlib.Path) -> None:
+def _download(published: Published, partial: pathlib.Path, etag: pathlib.Path) -> None:
     """Makes a partial file whole; after a break it goes on, as long as more arrives each time."""
-    logger.info("Loading %s", published)
+    logger.info("Downloading %s", published)
     while True:
         before = _size(partial)
         try:
-            return _load_rest(published, partial, etag)
+            return _download_rest(published, partial, etag)
         except (OSError, http.client.HTTPException) as error:
             if _size(partial) <= before:
                 raise
             logger.warning("%s broke off after %d bytes: %s", published.url, _size(partial), error)
 
 
-def _load_rest(published: Published, partial: pathlib.Path, etag: pathlib.Path) -> None:
+def _download_rest(published: Published, partial: pathlib.Path, etag: pathlib.Path) -> None:
     """One request for what is missing."""
     done = _size(partial) if etag.exists() else 0
     if done and done == published.size:
@@ -133,7 +133,7 @@ def _load_rest(published: Published, partial: pathlib.Path, etag: pathlib.Path) 
 
 
 def _remember(value: str | None, etag: pathlib.Path) -> None:
-    """Keeps the name of the version that is being loaded; without one it cannot be continued."""
+    """Keeps the name of the version that comes in; without one it cannot be continued."""
     if value is None or value.startswith("W/"):  # weak ones do not tell bytes apart
         etag.unlink(missing_ok=True)
     else:
@@ -159,6 +159,6 @@ def _difference(file: pathlib.Path, published: Published) -> str | None:
 
 def _failure(published: Published, file: pathlib.Path, what: str) -> InputError:
     return InputError(
-        f"{published} {what}. Load it by hand and save it as {file}, or give the path of your file "
-        "in place of its name."
+        f"{published} {what}. Download it by hand and save it as {file}, or give the path of your "
+        "file in place of its name."
     )

@@ -9,8 +9,8 @@ The sources:
 - torchvision: another training, which timm publishes as safetensors (BSD-3-Clause); 553 MB.
 - a file: Keras's .h5, .safetensors with the names of torchvision or timm, or .npz.
 
-What is loaded stays in $XDG_CACHE_HOME/mmgc_jax (~/.cache/mmgc_jax); after a break the same command
-goes on with it. The preprocessing that the weights want is written along with them.
+Downloads stay in $XDG_CACHE_HOME/mmgc_jax (~/.cache/mmgc_jax); after a break the same command goes
+on with them. The preprocessing that the weights want is written along with them.
 """
 
 import logging

@@ -112,7 +112,7 @@ def test_cache_folder_follows_xdg(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("size", [SIZE, None])
-def test_loaded_once_and_left_alone(server, cache, size):
+def test_downloaded_once_and_left_alone(server, cache, size):
     for _ in range(2):
         assert download.fetch(published(server.url, size=size)) == cache / "w.h5"
         assert (cache / "w.h5").read_bytes() == CONTENT
@@ -138,7 +138,7 @@ def test_redirection_is_followed_with_what_was_asked_for(server):
 
 def test_no_progress_ends_the_trying_and_a_later_call_goes_on(server, cache):
     server.lengths = [1 << 20, 0]
-    assert "cannot be loaded: the connection was closed" in refusal(published(server.url))
+    assert "cannot be downloaded: the connection was closed" in refusal(published(server.url))
     assert not (cache / "w.h5").exists()
     assert (cache / "w.h5.partial").read_bytes() == CONTENT[: 1 << 20]
 
@@ -170,7 +170,7 @@ def test_server_that_ignores_range(server, cache):
     assert server.requests == [(f"bytes={1 << 20}-", 200)]
 
 
-def test_file_that_has_changed_in_between_is_loaded_anew(server, cache):
+def test_file_that_has_changed_in_between_is_downloaded_anew(server, cache):
     leave_partial(server, cache)
     server.content, server.etag = OTHER, '"two"'
     assert download.fetch(published(server.url, OTHER)).read_bytes() == OTHER
@@ -193,7 +193,7 @@ def test_wrong_content_is_refused_and_thrown_away(server, cache):
     assert download.fetch(published(server.url)).read_bytes() == CONTENT
 
 
-def test_wrong_size_is_refused_before_anything_is_loaded(server, cache):
+def test_wrong_size_is_refused_before_anything_is_downloaded(server, cache):
     server.content = b"<html>Log in to this network first.</html>"
     assert "it has 42 bytes there" in refusal(published(server.url))
     assert not list(cache.iterdir())
@@ -204,7 +204,7 @@ def test_damaged_file_in_the_cache_is_reported_and_replaced(server, cache, caplo
     cache.mkdir()
     (cache / "w.h5").write_bytes(spoilt)
     assert download.fetch(published(server.url)).read_bytes() == CONTENT
-    assert f"{cache / 'w.h5'} has " in caplog.text and "loaded again" in caplog.text
+    assert f"{cache / 'w.h5'} has " in caplog.text and "downloaded again" in caplog.text
 
 
 @pytest.mark.parametrize("status", [404, 503])
@@ -217,9 +217,9 @@ def test_no_network(cache):
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         port = nobody.getsockname()[1]
-    assert "cannot be loaded" in refusal(published(f"http://127.0.0.1:{port}/weights.h5"))
+    assert "cannot be downloaded" in refusal(published(f"http://127.0.0.1:{port}/weights.h5"))
 
 
 def test_cache_that_cannot_be_written(server, tmp_path):
     (tmp_path / "mmgc_jax").write_text("a file where the folder should be")
-    assert "cannot be loaded" in refusal(published(server.url))
+    assert "cannot be downloaded" in refusal(published(server.url))
