@@ -19,6 +19,7 @@ setuptools.setup(
     install_requires=[
         "absl-py>=2.1",
         "array_record>=0.5.1",
+        "filelock>=3.13",
         "flax>=0.12",
         "gensim>=4.4",
         "grain>=0.2.12",

@@ -17,9 +17,9 @@ from absl import app, flags
 
 from mmgc_jax.pretrained import vector_file
 
-_WORDS = flags.DEFINE_integer("words", 3_000_000, "Of the file.")
-_WANTED = flags.DEFINE_integer("wanted", 20_000, "Words whose vectors are read.")
-_DIM = flags.DEFINE_integer("dim", 300, "Numbers of a vector.")
+_WORDS = flags.DEFINE_integer("words", 3_000_000, "Number of words in the file.", lower_bound=1)
+_WANTED = flags.DEFINE_integer("wanted", 20_000, "How many of them are read.", lower_bound=1)
+_DIM = flags.DEFINE_integer("dim", 300, "Length of a vector.", lower_bound=1)
 
 
 def write_file(file: pathlib.Path, words: int, dim: int) -> None:
@@ -33,7 +33,7 @@ def write_file(file: pathlib.Path, words: int, dim: int) -> None:
 
 
 def measure(file: pathlib.Path, words: int, wanted: int) -> tuple[float, float, float]:
-    """Seconds, and megabytes resident before and at the peak."""
+    """Seconds, and the largest resident memory before and after, in 10^6 bytes."""
     names = [f"word{number}" for number in range(0, words, words // wanted)][:wanted]
     before = _peak_mb()
     start = time.perf_counter()
@@ -44,11 +44,12 @@ def measure(file: pathlib.Path, words: int, wanted: int) -> tuple[float, float, 
 
 
 def _peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 
 def main(argv: list[str]) -> None:
-    del argv
+    if len(argv) > 1 or _WANTED.value > _WORDS.value:
+        raise app.UsageError("Flags alone, and no more --wanted than --words.")
     with tempfile.TemporaryDirectory() as folder:
         file = pathlib.Path(folder, "vectors.bin")
         write_file(file, _WORDS.value, _DIM.value)

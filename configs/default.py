@@ -61,7 +61,8 @@ def get_config() -> ml_collections.ConfigDict:
     vectors.learning_rate_scale = 0.1
     # Vectors trained on the plots, and where a file is given too, put beside its vectors.
     vectors.train = True
-    # More plots to train vectors on: CSV files with the columns index,year,title,plot.
+    # More plots to train vectors on: CSV files with the columns index,year,title,plot. On the
+    # command line: "('one.csv', 'two.csv')".
     vectors.unlabelled = ()
     vectors.dim = 100
     vectors.window = 5

@@ -70,6 +70,9 @@ def config_is_possible(config: ml_collections.ConfigDict) -> None:
             f"{training}.batch_size",
             f"it must be a multiple of the number of devices, {devices}",
         )
+    for name in ("dim", "window", "min_count", "negative", "epochs"):
+        require(lambda number: number >= 1, f"plot.vectors.{name}", "it must be at least 1")
+    require(lambda size: size >= 3, "plot.max_vocabulary", "two ids are padding and unknown")
     if any(stage.startswith("poster") for stage in config.encoders):
         _check_weights(config.poster)
     if "plot" in config.encoders and config.plot.vectorisation == "word2vec":
@@ -82,9 +85,7 @@ def _check_weights(poster: ml_collections.ConfigDict) -> None:
             blocks = VGG16(widths=poster.model.widths, depths=poster.model.depths)
             vgg16.load(poster.weights, blocks)
         except InputError as error:
-            raise InputError(
-                f"config.poster.weights: {error} Empty, it would train from scratch."
-            ) from error
+            raise InputError(f"config.poster.weights: {error}") from error
     elif poster.finetune_from != "block1":
         raise InputError(
             "config.poster.weights is empty, and config.poster.finetune_from is "

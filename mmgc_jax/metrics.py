@@ -1,9 +1,10 @@
 """Multi-label metrics over whole splits, in plain numpy.
 
 Every function takes `labels` <bool>[movies, genres] and, unless it says otherwise, `scores`
-<float>[movies, genres] in which a larger value means that the genre is more likely. The figures
-equal scikit-learn's wherever scikit-learn defines them. A ranking metric is not defined for a genre
-(or a movie) without both a positive and a negative: it is then NaN, and averages leave it out.
+<float>[movies, genres] in which a larger value means that the genre is more likely. A
+ranking metric is not defined for a genre (or a movie) without both a positive and a negative: it is
+then NaN. Macro and weighted averages, of F1 too, leave such a genre out; over the others, all
+figures equal scikit-learn's.
 """
 
 from collections.abc import Sequence
@@ -107,7 +108,7 @@ def f1_averages(
     of_genre = f1(*_counts(labels, predictions, axis=0))
     of_movie = f1(*_counts(labels, predictions, axis=1))
     return {
-        "f1_micro": float(f1(*_counts(labels, predictions, axis=None))),
+        "f1_micro": float(f1(*_counts(labels, predictions, axis=None))) if len(labels) else np.nan,
         "f1_macro": _macro(of_genre, _counted(labels)),
         "f1_weighted": _weighted(of_genre, labels),
         "f1_samples": _macro(of_movie, np.ones(len(labels), bool)),

@@ -99,6 +99,9 @@ def table(split: str, results: dict) -> str:
         lines.append("best AUC: macro AUC of the true probabilities, the most that can be reached.")
     singles = [stage for stage in stages if stage != "fusion"]
     strongest = max(singles, key=lambda stage: results[stage + "_both"]["auc_macro"])
+    if not results["fusion_both"]["movies"]:
+        lines.append("No movie has both, so what fusion gains is not known.")
+        return "\n".join(lines)
     gain = results["fusion_both"]["auc_macro"] - results[strongest + "_both"]["auc_macro"]
     lines.append(
         f"Fusion {'gains' if gain >= 0 else 'loses'} {abs(gain):.3f} macro AUC "

@@ -144,10 +144,10 @@ def test_an_experiment_ends_with_files_and_a_table(tmp_path, capsys):
     text = (tmp_path / "results.txt").read_text(encoding="utf-8")
     assert capsys.readouterr().out == text
     tables = text.split("\n\n")
-    assert [table.split()[0] for table in tables] == ["validation", "test", "test,"]
-    for table in tables[:2]:
+    assert [table.split()[0] for table in tables] == ["validation", "test,", "test"]
+    for table in tables[::2]:
         assert table.splitlines()[-1].startswith("Fusion ")
-    assert max(map(len, tables[2].splitlines())) <= 100
+    assert max(map(len, tables[1].splitlines())) <= 100
     for name in ("auc_per_genre", "roc", "learning_curves"):
         with Image.open(tmp_path / "figures" / f"{name}.png") as image:
             assert min(image.size) > 200
@@ -169,4 +169,6 @@ def test_an_experiment_without_any_movie_with_both_ends_too(tmp_path, capsys):
     test = json.loads((tmp_path / "results.json").read_text(), parse_constant=no_constant)["test"]
     assert test["fusion_both"]["movies"] == 0
     assert test["fusion_both"]["auc_macro"] is None
-    assert "0 movies with both" in capsys.readouterr().out
+    assert test["fusion_both"]["f1_micro"] is None
+    out = capsys.readouterr().out
+    assert out.endswith("No movie has both, so what fusion gains is not known.\n")

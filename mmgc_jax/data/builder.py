@@ -144,11 +144,13 @@ def _map_ahead(function: Callable, items: Iterable) -> Iterator:
 def _find_manually(dl_manager) -> pathlib.Path:
     """The archive in TFDS's folder for what people download themselves, or what it extracts to."""
     folder = pathlib.Path(dl_manager.manual_dir)
-    archive = folder / "mmimdb.tar.gz"
-    return archive if archive.exists() else folder / "mmimdb"
+    for path in (folder / "mmimdb.tar.gz", folder / "mmimdb"):
+        if path.exists():
+            return path
+    raise InputError(f"{folder} holds neither mmimdb.tar.gz nor mmimdb/. Put one of them there.")
 
 
-class Movies(_MoviesBuilder):
+class Movies(_MoviesBuilder, skip_registration=True):
     """The talk's movies or the embedded corpus, in the order of their source."""
 
     GENRES = movies.GENRES
@@ -281,6 +283,8 @@ def _write(builder: _MoviesBuilder) -> None:
         raise InputError(
             f"config.data.path={path}: no movie to train on; is its movies.csv or split.json empty?"
         )
+    if isinstance(builder, MmImdb) and "validation" not in builder.movies:
+        raise InputError(f"config.data.path={path}: no movie to validate on, dev in split.json.")
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()
     with contextlib.redirect_stdout(sys.stderr):  # standard output is for results

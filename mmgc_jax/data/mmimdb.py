@@ -176,16 +176,21 @@ def _parse_movie(name: pathlib.PurePosixPath, content: bytes) -> tuple[Movie, in
         raise InputError(f"{name}: genres is not a list")
     if not isinstance(plots, list) or not all(isinstance(plot, str) for plot in plots):
         raise InputError(f"{name}: plot is not a list of strings")
-    plot = max(plots, key=len, default="")
+    plot = _clean(max(plots, key=len, default=""))
     year = fields.get("year")
     movie = Movie(
         id=name.stem,
-        title=str(fields.get("title") or ""),
+        title=_clean(str(fields.get("title") or "")),
         year=year if isinstance(year, int) else None,
         plot=plot if text.tokenize_mmimdb(plot) else None,
         genres=tuple(genre for genre in GENRES if genre in genres),
     )
     return movie, sum(genre not in GENRES for genre in genres)
+
+
+def _clean(text: str) -> str:
+    """Lone surrogates, which JSON can hold and UTF-8 cannot, become question marks."""
+    return text.encode(errors="replace").decode()
 
 
 def _parse(content: bytes, name: pathlib.PurePosixPath) -> dict:

@@ -11,6 +11,7 @@ import pathlib
 import urllib.error
 import urllib.request
 
+import filelock
 from tqdm import tqdm
 
 from mmgc_jax.errors import InputError
@@ -66,22 +67,28 @@ def fetch(published: Published) -> pathlib.Path:
         hash.
     """
     file = cache_folder() / published.name
-    partial, etag = (file.with_name(file.name + ending) for ending in (".partial", ".etag"))
     try:
-        if file.exists():
-            if (difference := _difference(file, published)) is None:
-                return file
-            logger.warning("%s %s; it is downloaded again.", file, difference)
         file.parent.mkdir(parents=True, exist_ok=True)
-        _download(published, partial, etag)
-        if difference := _difference(partial, published):
-            partial.unlink()
-            raise _failure(published, file, f"is not what it was: it {difference}")
-        os.replace(partial, file)
-        etag.unlink(missing_ok=True)
+        # Of several processes one downloads, and the others find what it left.
+        with filelock.FileLock(file.with_name(file.name + ".lock")):
+            _make_whole(published, file)
     except (OSError, http.client.HTTPException) as error:
         raise _failure(published, file, f"cannot be downloaded: {error}") from error
     return file
+
+
+def _make_whole(published: Published, file: pathlib.Path) -> None:
+    if file.exists():
+        if (difference := _difference(file, published)) is None:
+            return
+        logger.warning("%s %s; it is downloaded again.", file, difference)
+    partial, etag = (file.with_name(file.name + ending) for ending in (".partial", ".etag"))
+    _download(published, partial, etag)
+    if difference := _difference(partial, published):
+        partial.unlink()
+        raise _failure(published, file, f"is not what was published before: it {difference}")
+    os.replace(partial, file)
+    etag.unlink(missing_ok=True)
 
 
 def _download(published: Published, partial: pathlib.Path, etag: pathlib.Path) -> None:
@@ -159,6 +166,6 @@ def _difference(file: pathlib.Path, published: Published) -> str | None:
 
 def _failure(published: Published, file: pathlib.Path, what: str) -> InputError:
     return InputError(
-        f"{published} {what}. Download it by hand and save it as {file}, or give the path of your "
-        "file in place of its name."
+        f"{published} {what}. Download it by hand and save it as {file}, or give --source the path "
+        "of your file."
     )

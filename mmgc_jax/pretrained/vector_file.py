@@ -134,8 +134,7 @@ def _open(file) -> Iterator[tuple[_Entries, int | None, int]]:
 
 def _header(beginning: bytes) -> tuple[int | None, int]:
     """The number of vectors, None without a first line that tells it, and their length."""
-    line = beginning.partition(b"\n")[0][:_LONGEST_LINE]
-    numbers = line.split()
+    numbers = beginning.partition(b"\n")[0][:_LONGEST_LINE].split()
     if len(numbers) == 2 and all(number.isdigit() for number in numbers):
         total, dim = int(numbers[0]), int(numbers[1])
     else:
@@ -150,8 +149,9 @@ def _is_text(beginning: bytes, dim: int) -> bool:
 
     Bytes of floats may begin like text, but not for as long as digits with blanks between them are.
     """
-    vector = beginning.partition(b"\n")[2].lstrip(b"\n").partition(b" ")[2].partition(b"\n")[0]
-    return len(vector) >= 2 * dim - 1 and _TEXT.issuperset(vector)
+    line = beginning.partition(b"\n")[2].lstrip(b"\n").partition(b"\n")[0]
+    vector = line[len(line.split(None, 1)[0]) :] if line.strip() else line
+    return len(vector) >= 2 * dim and _TEXT.issuperset(vector)
 
 
 def _text(stream: BinaryIO, total: int | None, dim: int) -> _Entries:
@@ -160,11 +160,14 @@ def _text(stream: BinaryIO, total: int | None, dim: int) -> _Entries:
         line = stream.readline(_LONGEST_LINE)
         if not line:
             break
-        word, _, values = line.rstrip().partition(b" ")
-        if values.count(b" ") + 1 != dim or not word:
+        if not line.strip():
+            continue
+        # From the right: some files have words with blanks in them.
+        word, *values = line.rstrip().rsplit(None, dim)
+        if len(values) != dim or not word:
             raise ValueError(f"entry {number + 1} is not a word and {dim} numbers")
         number += 1
-        yield word.decode(errors="replace"), lambda values=values: _parse(values.split(b" "))
+        yield word.decode(errors="replace"), lambda values=values: _parse(values)
     if total is not None and number < total:
         raise ValueError(f"it is cut short: {number} of {total} words")
 

@@ -73,8 +73,8 @@ def load(file, network: VGG16) -> dict:
     file = pathlib.Path(file)
     if not file.is_file():
         raise InputError(
-            f"{file}: no such file. python -m mmgc_jax.pretrained.vgg16 --source=keras "
-            f"--output={file} gets VGG16's weights."
+            f"{file}: no such file. To get VGG16's weights: python -m mmgc_jax.pretrained.vgg16 "
+            "--source=keras --output=vgg16.npz"
         )
     params = vgg16_files.read(file, network.clone(grey=False))
     if network.grey:
@@ -115,6 +115,8 @@ def convert(source: str, output: pathlib.Path, top: bool) -> str:
       InputError: if the weights cannot be had, are not what they should be, or cannot be written.
     """
     published = {"keras": KERAS_TOP if top else KERAS_NOTOP, "torchvision": TORCHVISION}.get(source)
+    if published is None and not pathlib.Path(source).exists():
+        raise InputError(f"--source={source} is neither keras nor torchvision nor a file.")
     file = download.fetch(published) if published else source
     params = load(file, VGG16(num_classes=_IMAGENET_CLASSES if top else None))
     try:

@@ -7,8 +7,8 @@ Recognised by their content, whatever their names:
   ImageNet's means; it is turned round to take RGB.
 - safetensors with torchvision's names or timm's. The preprocessing is the one of
   torchvision's IMAGENET1K_V1: RGB, 0 to 1, standardised.
-- Our own `.npz`, `block1_conv1/kernel` and so on, which holds the preprocessing too. Without
-  `preprocessing/mean` the preprocessing is Keras's, BGR included.
+- Our own `.npz`, `block1_conv1/kernel` and so on, which holds the preprocessing too. Without it
+  the preprocessing is Keras's, BGR included.
 
 Nothing is ever unpickled.
 """
@@ -113,8 +113,12 @@ def _take(file: pathlib.Path, opened: _Opened, name: str) -> np.ndarray:
     """One of our arrays, checked and in our layout."""
     place = opened.places[name]
     if place.name not in opened.names:
-        in_top = not name.startswith(("block", "preprocessing"))
-        what = "VGG16 without its dense layers" if in_top else "no VGG16 weights"
+        if not name.startswith(("block", "preprocessing")):
+            what = "VGG16 without its dense layers"
+        elif any(place.name in opened.names for place in opened.places.values()):
+            what = "not all of VGG16's weights"
+        else:
+            what = "no VGG16 weights"
         raise InputError(f"{file} lacks {place.name}: it holds {what}.")
     array = opened.get(place.name)
     if array.shape != place.shape:
@@ -167,12 +171,19 @@ def _open_keras(file, shapes, depths) -> Iterator[_Opened]:
                 places[name] = _Place(found.get(part, name), shape)
             yield _Opened(
                 {path for paths in parts.values() for path in paths},
-                stored.__getitem__,
+                lambda path: _dataset(stored, path),
                 _from_bgr(places),
                 _preprocessing(KERAS_MEAN, KERAS_STD),
             )
     except KeyError as error:  # so h5py calls much of what is damaged
         raise OSError(str(error)) from error
+
+
+def _dataset(stored: h5py.File, path: str) -> h5py.Dataset:
+    item = stored[path]
+    if not isinstance(item, h5py.Dataset):
+        raise OSError(f"{path} is no array")
+    return item
 
 
 def _keras_parts(stored: h5py.File) -> dict[str, list[str]]:
@@ -200,7 +211,7 @@ def _open_npz(file, shapes, depths) -> Iterator[_Opened]:
     with np.load(file, allow_pickle=False) as stored:
         places = {name: _Place(name, shape) for name, shape in shapes.items()}
         preprocessing = {}
-        if "preprocessing/mean" not in stored:
+        if not {"preprocessing/mean", "preprocessing/std"} & set(stored.files):
             places, preprocessing = _from_bgr(places), _preprocessing(KERAS_MEAN, KERAS_STD)
         yield _Opened(stored.files, stored.__getitem__, places, preprocessing)
 

@@ -38,9 +38,7 @@ def train_once(
       A file in word2vec's binary format.
     """
     chosen = {name: settings[name] for name in _SETTINGS} | {"seed": seed}
-    digest = hashlib.sha256(
-        json.dumps([gensim.__version__, chosen], sort_keys=True).encode(errors="surrogatepass")
-    )
+    digest = hashlib.sha256(json.dumps([gensim.__version__, chosen], sort_keys=True).encode())
     for plot in plots:
         digest.update(json.dumps(plot).encode())
     file = folder / f"{digest.hexdigest()[:16]}.bin"

@@ -225,6 +225,9 @@ class TestMistakesInTheSource:
         refused(data_config(archive, source="mmimdb"), r"mmimdb\.tar\.gz is not a whole")
 
     def test_no_movie_to_train_on(self, tmp_path, refused):
+        files = mmimdb_files() | {"split.json": b'{"train": ["1"], "dev": [], "test": ["2"]}'}
+        path = write_mmimdb_folder(tmp_path / "dev", files)
+        refused(data_config(path, source="mmimdb"), "no movie to validate on")
         files = mmimdb_files() | {"split.json": b'{"train": [], "dev": ["1"], "test": ["2"]}'}
         refused(data_config(write_mmimdb_folder(tmp_path / "m", files), source="mmimdb"), "split")
 
@@ -357,6 +360,15 @@ class TestAsAnyTfdsDataset:
     def test_nothing_in_manual_dir(self, tmp_path):
         dataset = tfds.builder("mm_imdb", data_dir=tmp_path, file_format="array_record")
         with pytest.raises(AssertionError, match=r"archive\.org/download/mmimdb"):
+            dataset.download_and_prepare(
+                download_config=tfds.download.DownloadConfig(manual_dir=tmp_path / "manual")
+            )
+
+    def test_something_else_in_manual_dir(self, tmp_path):
+        (tmp_path / "manual").mkdir()
+        (tmp_path / "manual/other.zip").write_bytes(b"")
+        dataset = tfds.builder("mm_imdb", data_dir=tmp_path, file_format="array_record")
+        with pytest.raises(InputError, match=r"holds neither mmimdb\.tar\.gz nor mmimdb/"):
             dataset.download_and_prepare(
                 download_config=tfds.download.DownloadConfig(manual_dir=tmp_path / "manual")
             )

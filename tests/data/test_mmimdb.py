@@ -96,6 +96,11 @@ class TestMovies:
         path = write(files_of({"1": GOOD | {"plot": ["abc", "ABC"]}}))
         assert read(path)["train"][0].plot == "abc"
 
+    def test_lone_surrogates_become_question_marks(self, write):
+        fields = GOOD | {"title": "A \ud800 title", "plot": ["A \udfff plot"]}
+        (movie,) = read(write(files_of({"1": fields})))["train"]
+        assert (movie.title, movie.plot) == ("A ? title", "A ? plot")
+
     def test_a_plot_alone(self, write):
         path = write(files_of({"1": GOOD | {"plot": "The only one."}}))
         assert read(path)["train"][0].plot == "The only one."

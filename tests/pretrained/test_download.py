@@ -1,5 +1,6 @@
 """Downloads from a server on this machine that behaves as badly as servers do."""
 
+import concurrent.futures
 import hashlib
 import http.server
 import pathlib
@@ -101,6 +102,11 @@ def refusal(wanted):
     return message
 
 
+def kept(cache):
+    """What is in the cache, but for the empty file by which processes wait for each other."""
+    return [path.name for path in cache.iterdir() if path.name != "w.h5.lock"]
+
+
 def test_cache_folder_follows_xdg(monkeypatch, tmp_path):
     assert download.cache_folder() == tmp_path / "mmgc_jax"
     monkeypatch.setenv("HOME", "/home/x")
@@ -117,7 +123,15 @@ def test_downloaded_once_and_left_alone(server, cache, size):
         assert download.fetch(published(server.url, size=size)) == cache / "w.h5"
         assert (cache / "w.h5").read_bytes() == CONTENT
     assert server.requests == [(None, 200)]
-    assert [path.name for path in cache.iterdir()] == ["w.h5"]
+    assert kept(cache) == ["w.h5"]
+
+
+def test_two_at_once_download_it_once(server, cache):
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        files = list(pool.map(download.fetch, [published(server.url)] * 2))
+    assert files == [cache / "w.h5"] * 2
+    assert files[0].read_bytes() == CONTENT
+    assert server.requests == [(None, 200)]
 
 
 @pytest.mark.parametrize("size", [SIZE, None])
@@ -144,7 +158,7 @@ def test_no_progress_ends_the_trying_and_a_later_call_goes_on(server, cache):
 
     assert download.fetch(published(server.url)).read_bytes() == CONTENT
     assert server.requests[-1] == (f"bytes={1 << 20}-", 206)
-    assert [path.name for path in cache.iterdir()] == ["w.h5"]
+    assert kept(cache) == ["w.h5"]
 
 
 @pytest.mark.parametrize("size", [SIZE, None])
@@ -196,7 +210,7 @@ def test_wrong_content_is_refused_and_thrown_away(server, cache):
 def test_wrong_size_is_refused_before_anything_is_downloaded(server, cache):
     server.content = b"<html>Log in to this network first.</html>"
     assert "it has 42 bytes there" in refusal(published(server.url))
-    assert not list(cache.iterdir())
+    assert not kept(cache)
 
 
 @pytest.mark.parametrize("spoilt", [b"short", OTHER])

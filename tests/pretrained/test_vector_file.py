@@ -45,6 +45,25 @@ def test_every_format_of_gensim_is_read_whatever_its_name(tmp_path, binary, gzip
     assert {vector.dtype for vector in vectors.values()} == {np.dtype("float32")}
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        "a 1 2 3\n. . . 4 5 6\nb 7e-05 8 9\n",  # blanks in a word, as in GloVe's largest file
+        "a 1 2 3\n. . . 4 5 6\nb 7e-05 8 9\n\n",
+        "3 3\na\t1\t2\t3\n. . .\t4\t5\t6\nb\t7e-05\t8\t9\n",
+        "3 3\r\na 1 2 3\r\n. . . 4 5 6\r\nb  7e-05  8 9\r\n",
+    ],
+    ids=["blanks in a word", "empty last line", "tabs", "line ends of Windows"],
+)
+def test_text_as_others_write_it(tmp_path, content):
+    (tmp_path / "v").write_bytes(content.encode())
+    assert vector_file.dimension(tmp_path / "v") == 3
+    vectors = vector_file.read(tmp_path / "v", ["a", ". . .", "b"])
+    assert [vector.tolist() for vector in vectors.values()] == [
+        [1, 2, 3], [4, 5, 6], [pytest.approx(7e-05), 8, 9],
+    ]  # fmt: skip
+
+
 def test_line_breaks_between_binary_vectors_as_the_original_program_writes_them(tmp_path):
     entries = b"".join(
         word.encode() + b" " + vector.tobytes() + b"\n" for word, vector in zip(WORDS, VECTORS)

@@ -63,6 +63,15 @@ def test_without_preprocessing_it_is_keras_and_bgr(tmp_path):
     assert_equal(vgg16.load(tmp_path / "weights.npz", NETWORK), stored)
 
 
+@pytest.mark.parametrize("part", ["mean", "std"])
+def test_half_a_preprocessing_is_refused(tmp_path, part):
+    stored = arrays()
+    del stored[f"preprocessing/{part}"]
+    np.savez(tmp_path / "weights.npz", **stored)
+    with pytest.raises(InputError, match=f"lacks preprocessing/{part}: it holds not all"):
+        vgg16.load(tmp_path / "weights.npz", NETWORK)
+
+
 def test_grey_sums_the_first_kernel_over_its_channels(tmp_path):
     stored = arrays()
     np.savez(tmp_path / "weights.npz", **stored)

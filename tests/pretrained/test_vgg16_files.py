@@ -233,6 +233,15 @@ def test_hdf5_of_another_shape(tmp_path):
     assert expected in refusal(tmp_path / "weights")
 
 
+def test_hdf5_whose_array_is_a_group(tmp_path):
+    layers = list(keras_arrays())
+    write_published(tmp_path / "weights", layers)
+    with h5py.File(tmp_path / "weights", "a") as stored:
+        del stored["block1_conv1/block1_conv1_W_1:0"]
+        stored.create_group("block1_conv1/block1_conv1_W_1:0")
+    assert "is no array" in refusal(tmp_path / "weights")
+
+
 def test_hdf5_of_something_else(tmp_path):
     with h5py.File(tmp_path / "weights", "w") as stored:
         stored["data"] = np.zeros(3)
