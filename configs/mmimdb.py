@@ -3,12 +3,12 @@
     python -m mmgc_jax.main --config=configs/mmimdb.py --workdir=runs/mmimdb \
         --config.data.path=mmimdb.tar.gz \
         --config.poster.weights=vgg16.npz \
-        --config.plot.vectors.file=word2vec-google-news-300.gz
+        --config.plot.vectors.file=VECTORS
 
-The path is that of the archive (https://archive.org/download/mmimdb/mmimdb.tar.gz, 8.1 GB) or of
-the folder that it extracts to. Plots become words as the makers' do. F1 is given at the threshold
-0.5, as theirs, and at thresholds tuned on the 2,608 validation movies. Without a file of pretrained
-vectors, those trained on the plots stand alone.
+The archive (https://archive.org/download/mmimdb/mmimdb.tar.gz, 8.1 GB) is read as it is; the folder
+that it extracts to does as well. The README says how to get the weights and VECTORS, a file of word
+vectors; without one, those trained on the plots stand alone. Plots become words as the makers' do.
+F1 is given at the threshold 0.5, as theirs, and at thresholds tuned on the validation movies.
 
 Not measured on the archive. It needs a GPU or patience: 25,959 posters go through VGG16 once in
 colour and once in grey.

@@ -3,10 +3,10 @@
     python -m mmgc_jax.main --config=configs/talk.py --workdir=runs/talk \
         --config.data.path=FOLDER \
         --config.poster.weights=vgg16.npz \
-        --config.plot.vectors.file=word2vec-google-news-300.gz
+        --config.plot.vectors.file=VECTORS
 
-FOLDER holds movies.csv and posters/. Without a file of pretrained vectors, those trained on the
-plots stand alone.
+FOLDER holds movies.csv and posters/. The README says how to get the weights and VECTORS, a file of
+word vectors; without one, those trained on the plots stand alone.
 
 On 5,289 movies, of which 791 validate, it takes about an hour on a 2-core AMD EPYC. Macro AUC on
 validation: plot 0.878, poster 0.774, grey poster 0.744, fusion 0.894 (0.903 on movies with both).
