@@ -91,9 +91,10 @@ def dimension(file) -> int:
 def _forms(word: str) -> list[str]:
     """A word and what it may be looked for as, the best first."""
     hashed = _NUMBER.sub(lambda digits: "#" * len(digits[0]), word)
-    plain = "".join(c for c in unicodedata.normalize("NFD", word) if not unicodedata.combining(c))
+    apart = unicodedata.normalize("NFD", word)
+    plain = unicodedata.normalize("NFC", "".join(c for c in apart if not unicodedata.combining(c)))
     forms = word, hashed, plain, plain.removesuffix("'s"), plain.replace("'", "")
-    return list(dict.fromkeys(forms))
+    return list(dict.fromkeys(filter(None, forms)))
 
 
 def _fold(key: str) -> str:

@@ -105,6 +105,7 @@ def test_entries_across_the_chunks_that_are_read(tmp_path, monkeypatch, binary):
         ("widow's", ["widow", "Widow's"], 1),
         ("don't", ["don", "dont"], 1),
         ("fiancée's", ["fiancee"], 0),
+        ("영화's", ["영화"], 0),
     ],
 )
 def test_other_spellings_of_a_word(tmp_path, word, in_file, found):
