@@ -188,9 +188,9 @@ def _parse_movie(name: pathlib.PurePosixPath, content: bytes) -> tuple[Movie, in
     return movie, sum(genre not in GENRES for genre in genres)
 
 
-def _clean(text: str) -> str:
+def _clean(words: str) -> str:
     """Lone surrogates, which JSON can hold and UTF-8 cannot, become question marks."""
-    return text.encode(errors="replace").decode()
+    return words.encode(errors="replace").decode()
 
 
 def _parse(content: bytes, name: pathlib.PurePosixPath) -> dict:
