@@ -14,6 +14,10 @@ def get_config() -> ml_collections.ConfigDict:
     config.seed = 0
     # The single models, in the order of the table: plot, poster, poster_grey.
     config.encoders = ("plot", "poster", "poster_grey")
+    # Parts of the training movies. Each encoder and each fusion is trained once for each, on the
+    # others; a training movie is predicted by the model that did not see it, any other movie by
+    # all, whose probabilities are averaged.
+    config.folds = 5
 
     data = config.data = ml_collections.ConfigDict()
     # talk (movies.csv and posters/), mmimdb (the official archive) or synthetic (embedded).
@@ -97,6 +101,7 @@ def get_config() -> ml_collections.ConfigDict:
     poster.model = ml_collections.ConfigDict()
     poster.model.widths = (64, 128, 256, 512, 512)
     poster.model.depths = (2, 2, 3, 3, 3)
+    poster.model.head_blocks = (4, 5)
     poster.model.hidden = ()
     poster.model.pooling = "mean_max"
     poster.model.dropout = 0.5
@@ -110,11 +115,13 @@ def get_config() -> ml_collections.ConfigDict:
     fusion = config.fusion = ml_collections.ConfigDict()
     # The encoders whose probabilities are fused.
     fusion.encoders = ("plot", "poster")
-    # Parts of the training movies; each is predicted by encoders trained on the others.
-    fusion.folds = 3
+    # How: a name in mmgc_jax.models.FUSIONS.
+    fusion.kind = "late"
+    # More of them, trained for comparison on the same folds.
+    fusion.compare = ()
     # The share of movies with both modalities that lose one in training.
     fusion.modality_dropout = 0.2
-    # Of mmgc_jax.models.LateFusion.
+    # Of each kind of fusion.
     fusion.model = ml_collections.ConfigDict()
     fusion.model.hidden = 64
     fusion.model.dropout = 0.3

@@ -44,5 +44,5 @@ def get_config() -> ml_collections.ConfigDict:
     config.poster.training.learning_rate = 3e-3
     config.poster.training.learning_rate_scale.vgg16 = 1.0
 
-    config.fusion.folds = 2
+    config.folds = 2
     return config

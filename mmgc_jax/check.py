@@ -8,20 +8,22 @@ import pathlib
 import jax
 import ml_collections
 
-from mmgc_jax import encoders
 from mmgc_jax.data import movies, text
 from mmgc_jax.errors import InputError
 from mmgc_jax.files import write_text
-from mmgc_jax.models import VGG16
+from mmgc_jax.models import FUSIONS, VGG16
 from mmgc_jax.pretrained import vector_file, vgg16
+from mmgc_jax.stages import ENCODERS
+from mmgc_jax.stages.poster import FIRST_BLOCK
 
 _CHOICES = {
     "plot.tokens": tuple(text.TOKENIZERS),
     "plot.vectorisation": ("word2vec", "unique_map", "one_hot"),
     "plot.model.pooling": ("last", "mean", "max", "mean_max"),
     "poster.model.pooling": ("flatten", "mean", "max", "mean_max"),
-    "poster.finetune_from": tuple(encoders.FIRST_BLOCK),
+    "poster.finetune_from": tuple(FIRST_BLOCK),
     "poster.dtype": ("float32", "bfloat16"),
+    "fusion.kind": tuple(FUSIONS),
 }
 _DROPOUTS = (
     "plot.model.dropout",
@@ -48,16 +50,26 @@ def config_is_possible(config: ml_collections.ConfigDict) -> None:
         wanted = f"name at least one of {', '.join(choices)}"
         require(lambda names: names and set(names) <= set(choices), name, wanted)
 
-    require_some_of("encoders", tuple(encoders.MODALITY))
+    require_some_of("encoders", tuple(ENCODERS))
     require_some_of("fusion.encoders", config.encoders)
+    compared = f"possible: {', '.join(FUSIONS)}"
+    require(lambda kinds: set(kinds) <= set(FUSIONS), "fusion.compare", compared)
     for name, choices in _CHOICES.items():
         require(choices.__contains__, name, f"possible: {', '.join(choices)}")
     require(lambda share: 0 < share < 1, "data.validation_fraction", "above 0 and below 1")
     for name in _DROPOUTS:
         require(lambda rate: 0 <= rate < 1, name, "it must be at least 0 and below 1")
-    require(lambda folds: folds >= 2, "fusion.folds", "at least 2 are needed")
+    require(lambda folds: folds >= 2, "folds", "at least 2 are needed")
     for name in ("data.poster_height", "data.poster_width"):
         require(lambda size: size > 0 and size % 32 == 0, name, "a multiple of 32 is needed")
+    # Blocks further down are not kept where training begins with what a later one puts out.
+    first = FIRST_BLOCK[config.poster.finetune_from]
+    lowest = 1 if first > 5 else max(1, first - 1)
+    require(
+        lambda blocks: blocks and set(blocks) <= set(range(lowest, 6)),
+        "poster.model.head_blocks",
+        f"with finetune_from={config.poster.finetune_from!r} it may name blocks {lowest} to 5",
+    )
     for name in ("poster.model.widths", "poster.model.depths"):
         require(lambda sizes: len(sizes) == 5 and min(sizes) > 0, name, "each block needs a number")
     devices = jax.device_count()

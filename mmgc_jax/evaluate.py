@@ -1,7 +1,7 @@
-"""Probabilities of whole splits, and of movies that the model did not train on."""
+"""Probabilities of whole splits, and the figures that they are judged by."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -9,6 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from mmgc_jax import metrics, parallel
+from mmgc_jax.calibration import Calibration
 from mmgc_jax.data import pipeline
 from mmgc_jax.train import ApplyFn
 
@@ -58,30 +59,6 @@ def headline(labels: np.ndarray, scores: np.ndarray) -> dict[str, float]:
     return {name: figures[name] for name in ("auc_macro", "auc_micro")}
 
 
-def out_of_fold(
-    folds: np.ndarray,
-    predict_fold: Callable[[int, np.ndarray, np.ndarray], np.ndarray],
-    num_genres: int,
-) -> np.ndarray:
-    """Probabilities of every movie from a model that did not see it (Wolpert 1992).
-
-    Args:
-      folds: <int>[movies of the corpus], -1 for movies that take no part.
-      predict_fold: (fold, indices to train on, indices to predict) -> <float32>[corpus, genres].
-      num_genres: number of columns.
-
-    Returns:
-      <float32>[movies of the corpus, num_genres]; rows of movies that take no part are NaN.
-    """
-    result = np.full((len(folds), num_genres), np.nan, np.float32)
-    for fold in range(folds.max() + 1):
-        members = np.flatnonzero(folds == fold)
-        others = np.flatnonzero((folds >= 0) & (folds != fold))
-        if len(members):
-            result[members] = predict_fold(fold, others, members)[members]
-    return result
-
-
 def fill_absent(scores: np.ndarray, present: np.ndarray, frequencies: np.ndarray) -> np.ndarray:
     """Puts the genres' frequencies where a modality is absent.
 
@@ -94,44 +71,101 @@ def fill_absent(scores: np.ndarray, present: np.ndarray, frequencies: np.ndarray
 
 
 def evaluate_stages(
-    labels: np.ndarray,
-    scores: dict[str, np.ndarray],
-    present: dict[str, np.ndarray],
-    splits: dict[str, np.ndarray],
+    corpus: pipeline.Corpus,
+    folds: np.ndarray,
+    scores: Mapping[str, np.ndarray],
+    present: Mapping[str, np.ndarray],
     modalities: Sequence[str],
-    genres: Sequence[str],
+    calibrations: Mapping[str, Calibration],
 ) -> dict:
     """The figures of `results.json`; see the README for its layout.
 
-    A threshold for each genre is tuned on the validation movies that a stage can say something
-    about. The F1 figures of the other splits at these are named `f1_..._tuned`.
+    `cross_validation` is the training part, where each movie is predicted by models that did not
+    train on it: every figure is the mean over the folds, and beside it `<figure>_std` is the
+    standard deviation. The other splits' figures are of calibrated probabilities, and
+    `ece_uncalibrated` says how it was before; those of F1 at the calibration's thresholds are named
+    `f1_..._tuned`.
 
     Args:
-      labels: <float32>[movies of the corpus, genres].
-      scores: of each stage, <float32>[movies of the corpus, genres].
+      corpus: the movies.
+      folds: the fold of each movie, <int>[movies of the corpus], -1 where it is in none.
+      scores: of each stage, probabilities <float32>[movies of the corpus, genres].
       present: of each stage, which movies it can say something about, <bool>[movies].
-      splits: of `validation` and each other split to report, its indices.
       modalities: the stages without which a movie does not count as having both modalities.
-      genres: the names of the columns.
+      calibrations: of each stage.
     """
-    validation = splits["validation"]
-    tuned = {}
-    for stage, stage_scores in scores.items():
-        rows = validation[present[stage][validation]]
-        tuned[stage] = metrics.tune_thresholds(labels[rows], stage_scores[rows])
-
     both = np.all([present[stage] for stage in modalities], axis=0)
+    everything = np.ones(len(both), bool)
     results = {}
-    for split, indices in splits.items():
-        results[split] = {}
-        for suffix, where in (("", np.ones(len(labels), bool)), ("_both", both)):
+    for split, indices in corpus.split.items():
+        name = "cross_validation" if split == "train" else split
+        results[name] = {}
+        for suffix, where in (("", everything), ("_both", both)):
             for stage, stage_scores in scores.items():
                 rows = indices[(where & present[stage])[indices]]
-                figures = metrics.evaluate(labels[rows], stage_scores[rows], genres)
-                if split != "validation":
-                    f1 = metrics.f1_averages(labels[rows], stage_scores[rows], tuned[stage])
-                    figures |= {f"{name}_tuned": value for name, value in f1.items()}
-                elif not suffix:
-                    figures["thresholds"] = dict(zip(genres, tuned[stage].tolist()))
-                results[split][stage + suffix] = figures
+                if split == "train":
+                    figures = _over_folds(corpus, folds, stage_scores, rows)
+                else:
+                    figures = _calibrated(corpus, stage_scores, rows, calibrations[stage])
+                results[name][stage + suffix] = figures
     return results
+
+
+def _over_folds(corpus, folds, scores, rows) -> dict:
+    of_folds = [
+        metrics.evaluate(corpus.labels[members], scores[members], corpus.genres)
+        for members in (rows[folds[rows] == fold] for fold in range(folds.max() + 1))
+    ]
+    figures = {
+        "movies": len(rows),
+        "genres_counted": min(figures["genres_counted"] for figures in of_folds),
+        "genres_counted_most": max(figures["genres_counted"] for figures in of_folds),
+    }
+    for name, value in of_folds[0].items():
+        if isinstance(value, float):
+            values = [figures[name] for figures in of_folds]
+            figures |= {name: float(np.mean(values)), f"{name}_std": float(np.std(values, ddof=1))}
+    return figures
+
+
+def _calibrated(corpus, scores, rows, calibration) -> dict:
+    labels, raw = corpus.labels[rows], scores[rows]
+    calibrated = calibration(raw)
+    figures = metrics.evaluate(labels, calibrated, corpus.genres)
+    tuned = metrics.f1_averages(labels, calibrated, calibration.thresholds)
+    return (
+        figures
+        | {f"{name}_tuned": value for name, value in tuned.items()}
+        | {
+            "ece": metrics.expected_calibration_error(labels, calibrated),
+            "ece_uncalibrated": metrics.expected_calibration_error(labels, raw),
+            "thresholds": dict(zip(corpus.genres, calibration.thresholds.tolist())),
+        }
+    )
+
+
+# The shares of movies that lose a modality, for `missing_modalities`.
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+
+def missing_modalities(
+    labels: np.ndarray, whole: np.ndarray, without: np.ndarray, seed: int
+) -> list[float]:
+    """Macro AUC of a fusion when a share of the movies lacks a modality that it was given.
+
+    Args:
+      labels: <float32>[movies, genres], of movies with both modalities.
+      whole: probabilities <float32>[movies, genres] with both.
+      without: likewise, without one of them.
+      seed: decides which movies lose it; a movie that lost it at one share has lost it at the next.
+
+    Returns:
+      One figure for each of `SHARES`.
+    """
+    order = np.random.default_rng(seed).permutation(len(labels))
+    figures = []
+    for share in SHARES:
+        lost = np.isin(np.arange(len(labels)), order[: round(share * len(labels))])
+        scores = np.where(lost[:, None], without, whole)
+        figures.append(headline(labels, scores)["auc_macro"])
+    return figures

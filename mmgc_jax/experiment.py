@@ -6,21 +6,20 @@ finished and goes on with what is not.
 
 import contextlib
 import functools
-import json
 import logging
 import pathlib
 from collections.abc import Iterator
 
-import jax
 import ml_collections
 import numpy as np
 
-from mmgc_jax import check, encoders, evaluate, report, train
+from mmgc_jax import calibration, check, evaluate, report
 from mmgc_jax.data import builder, pipeline, splits, synthetic
 from mmgc_jax.errors import InputError
-from mmgc_jax.files import write_beside, write_text
-from mmgc_jax.models import LateFusion
-from mmgc_jax.models.fusion import drop_modalities
+from mmgc_jax.files import write_beside
+from mmgc_jax.stages import ENCODERS, fusion
+from mmgc_jax.stages.cross_fit import Experiment
+from mmgc_jax.stages.encoder import MODALITIES, MODALITY
 
 logger = logging.getLogger(__name__)
 
@@ -51,41 +50,42 @@ def _run_stages(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dic
     corpus = pipeline.load_corpus(dataset, config.data)
     logger.info("Movies: %s.", ", ".join(f"{len(v)} {k}" for k, v in corpus.split.items()))
 
-    present = {stage: encoders.present_for(corpus, stage) for stage in config.encoders}
+    present = {stage: _present(corpus, stage) for stage in config.encoders}
     for stage, there in present.items():
-        for split, least in (("train", config.fusion.folds), ("validation", 1)):
+        for split, least in (("train", config.folds), ("validation", 1)):
             if (found := int(there[corpus.split[split]].sum())) < least:
                 raise InputError(
                     f"{stage}: {found} movies of the {split} part have a "
-                    f"{encoders.MODALITY[stage]}; at least {least} are needed."
+                    f"{MODALITY[stage]}; at least {least} are needed."
                 )
     check.claim(workdir, config, dataset.builder_config.name)
-    folds = assign_folds(config, corpus)
-    stages = {}
-    for stage in config.encoders:
-        if stage == "plot":
-            cache = data_directory / "word_vectors"
-            compute = functools.partial(encoders.train_plot, config, workdir, corpus, folds, cache)
-        else:
-            cache = data_directory / "activations" / dataset.builder_config.name
-            compute = functools.partial(
-                encoders.train_poster, config, workdir, corpus, folds, stage, cache
-            )
-        stages[stage] = once(workdir, stage, compute)
-    stages["fusion"] = once(
-        workdir, "fusion", lambda: train_fusion(config, workdir, corpus, stages, present)
-    )
-    present["fusion"] = np.any([present[stage] for stage in config.fusion.encoders], axis=0)
+    cache = data_directory / "cache" / dataset.builder_config.name
+    experiment = Experiment(config, workdir, corpus, assign_folds(config, corpus), cache)
 
+    arrays = {}
+    for stage in config.encoders:
+        compute = functools.partial(ENCODERS[stage].fit, experiment, stage)
+        arrays[stage] = once(workdir, stage, compute)
+    said = {stage: arrays[stage]["probabilities"] for stage in config.encoders}
+    for stage in fusion.stages(config):
+        compute = functools.partial(fusion.fit, experiment, stage, said, present)
+        arrays[stage] = once(workdir, stage, compute)
+        present[stage] = np.any([present[name] for name in config.fusion.encoders], axis=0)
+
+    said = {stage: arrays[stage]["probabilities"] for stage in arrays}
+    calibrations = calibrate(experiment, said, present)
+    calibration.save(workdir / "calibration.json", calibrations)
     results = evaluate.evaluate_stages(
-        corpus.labels,
-        {stage: arrays["probabilities"] for stage, arrays in stages.items()},
-        present,
-        {split: indices for split, indices in corpus.split.items() if split != "train"},
-        config.fusion.encoders,
-        corpus.genres,
+        corpus, experiment.folds, said, present, config.fusion.encoders, calibrations
     )
-    return report.write(workdir, results, corpus, stages, present, best_reachable(config, corpus))
+    missing = try_without(experiment, arrays, present)
+    best = best_reachable(config, corpus)
+    return report.write(workdir, results, missing, corpus, said, present, calibrations, best)
+
+
+def _present(corpus: pipeline.Corpus, stage: str) -> np.ndarray:
+    """Which movies have what an encoder looks at, <bool>[movies of the corpus]."""
+    return corpus.has_plot if MODALITY[stage] == "plot" else corpus.has_poster
 
 
 @contextlib.contextmanager
@@ -124,70 +124,41 @@ def assign_folds(config: ml_collections.ConfigDict, corpus: pipeline.Corpus) -> 
     folds = np.full(len(corpus.ids), -1)
     rows = corpus.split["train"]
     strata = np.column_stack([corpus.labels, corpus.has_plot, corpus.has_poster])[rows]
-    folds[rows] = splits.assign_folds(strata, config.fusion.folds, config.data.split_seed)
+    folds[rows] = splits.assign_folds(strata, config.folds, config.data.split_seed)
     return folds
 
 
-def train_fusion(config, workdir, corpus, stages, present) -> dict[str, np.ndarray]:
-    """Trains the fusion on out-of-fold probabilities; applies it to those of the full encoders."""
-    settings = config.fusion
-    frequencies = encoders.genre_frequencies(corpus)
-    write_text(
-        workdir / "genre_frequencies.json",
-        json.dumps(dict(zip(corpus.genres, frequencies.tolist())), indent=2),
-    )
-    available = np.stack([present[stage] for stage in settings.encoders], axis=1)
-    some = available.any(axis=1)
+def calibrate(experiment, probabilities, present) -> dict[str, calibration.Calibration]:
+    """Fits each stage's calibration on the training movies, predicted out of fold."""
+    corpus = experiment.corpus
+    calibrations = {}
+    for stage, scores in probabilities.items():
+        rows = corpus.split["train"][present[stage][corpus.split["train"]]]
+        fit = calibration.Calibration.fit
+        calibrations[stage] = fit(corpus.labels[rows], scores[rows], corpus.genres)
+    return calibrations
 
-    def examples(kind):
-        stacked = np.stack([stages[stage][kind] for stage in settings.encoders], axis=1)
-        return pipeline.ArrayExamples(
-            {"probabilities": stacked, "present": available.astype(np.float32)}
-        )
 
-    def augment(key, batch):
-        probabilities, there = drop_modalities(
-            key, batch["probabilities"], batch["present"], frequencies, settings.modality_dropout
-        )
-        return batch | {"probabilities": probabilities, "present": there}
+def try_without(experiment, arrays, present) -> dict:
+    """What each fusion does when movies with both modalities lose one, out of fold.
 
-    model = LateFusion(num_genres=len(corpus.genres), **settings.model)
-    apply = train.make_apply(model, ("probabilities", "present"), augment)
-    run = train.Run("fusion", workdir, encoders.seed_of(config, "fusion"))
-    params = model.init(
-        jax.random.key(run.seed), *(array[:1] for array in examples("out_of_fold").arrays.values())
-    )["params"]
-    # Each encoder's logits hold the genres' log-odds, which their sum is to hold once.
-    params["genres"]["bias"] = (1 - available.shape[1]) * encoders.initial_bias(corpus)
-    rows = {split: indices[some[indices]] for split, indices in corpus.split.items()}
-    size = settings.training.batch_size
-
-    def predict(params, indices):
-        batches = pipeline.Batches(examples("probabilities"), corpus.labels, indices, size)
-        return evaluate.probabilities(apply, params, batches)
-
-    def validate(params):
-        indices = rows["validation"]
-        return evaluate.headline(corpus.labels[indices], predict(params, indices)[indices])
-
-    trained = train.fit(
-        run,
-        apply,
-        params,
-        pipeline.Batches(
-            examples("out_of_fold"),
-            corpus.labels,
-            rows["train"],
-            size,
-            shuffle_seed=run.seed,
-            epochs=settings.training.epochs,
-        ),
-        validate,
-        settings.training,
-        train.positive_weights(corpus.labels[rows["train"]], settings.training.class_weight),
-    )
-    probabilities = predict(trained, np.flatnonzero(some))
-    return {"probabilities": evaluate.fill_absent(probabilities, some, frequencies)}
+    Returns:
+      For each modality that can be lost, and each fusion, as `evaluate.missing_modalities`.
+    """
+    corpus, config = experiment.corpus, experiment.config
+    both = np.all([present[name] for name in config.fusion.encoders], axis=0)
+    rows = corpus.split["train"][both[corpus.split["train"]]]
+    missing = {}
+    for stage in fusion.stages(config):
+        for modality in MODALITIES:
+            if (without := arrays[stage].get(f"without_{modality}")) is not None:
+                missing.setdefault(modality, {})[stage] = evaluate.missing_modalities(
+                    corpus.labels[rows],
+                    arrays[stage]["probabilities"][rows],
+                    without[rows],
+                    config.data.split_seed,
+                )
+    return missing
 
 
 def best_reachable(config, corpus) -> dict[str, np.ndarray]:
@@ -199,8 +170,9 @@ def best_reachable(config, corpus) -> dict[str, np.ndarray]:
         for split in synthetic.generate(**config.data.synthetic).values()
         for movie, seen in split
     }
-    looks_at = {stage: {encoders.MODALITY[stage]} for stage in config.encoders}
-    looks_at["fusion"] = {encoders.MODALITY[stage] for stage in config.fusion.encoders}
+    looks_at = {stage: {MODALITY[stage]} for stage in config.encoders}
+    fused = {MODALITY[stage] for stage in config.fusion.encoders}
+    looks_at |= dict.fromkeys(fusion.stages(config), fused)
     return {
         stage: np.stack([synthetic.true_probabilities(cues[i], modalities) for i in corpus.ids])
         for stage, modalities in looks_at.items()

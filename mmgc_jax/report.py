@@ -8,7 +8,7 @@ import matplotlib
 import numpy as np
 from sklearn.metrics import roc_curve
 
-from mmgc_jax import embeddings, metrics
+from mmgc_jax import embeddings, evaluate, metrics
 from mmgc_jax.files import write_beside, write_text
 
 matplotlib.use("Agg")
@@ -17,9 +17,17 @@ import matplotlib.pyplot as plt
 # In the order of the tables.
 _NAMES = {
     "plot": "Plot (LSTM)",
+    "plot_bag_of_words": "Plot (bag of words)",
+    "plot_transformer": "Plot (transformer)",
     "poster": "Poster (VGG16, colour)",
     "poster_grey": "Poster (VGG16, grey)",
     "fusion": "Fusion",
+    "fusion_late": "Fusion: late",
+    "fusion_linear_sum": "Fusion: linear sum",
+    "fusion_concat": "Fusion: maxout",
+    "fusion_mixture_of_experts": "Fusion: experts",
+    "fusion_gated": "Fusion: gated",
+    "fusion_low_rank_tensor": "Fusion: low-rank tensor",
 }
 _COLUMNS = (
     ("auc_macro", "AUC macro"),
@@ -30,54 +38,71 @@ _COLUMNS = (
 )
 
 
-def write(workdir: pathlib.Path, results: dict, corpus, stages, present, best) -> dict:
-    """Writes results.json, results.txt and the figures, and prints the table.
+def write(
+    workdir: pathlib.Path, results: dict, missing: dict, corpus, scores, present, calibrations, best
+) -> dict:
+    """Writes results.json, results.txt and the figures, and prints the tables.
 
     Args:
       workdir: of the experiment.
       results: as of `evaluate.evaluate_stages`.
+      missing: as of `experiment.try_without`.
       corpus: the movies.
-      stages: of each stage, arrays with `probabilities` <float32>[movies, genres].
+      scores: of each stage, probabilities <float32>[movies, genres].
       present: of each stage, which movies it can say something about, <bool>[movies].
+      calibrations: of each stage.
       best: of stages whose best reachable probabilities are known, these; otherwise empty.
 
     Returns:
       The content of results.json.
     """
-    for split in results:
-        for stage, scores in best.items():
+    for split in results.keys() - {"cross_validation"}:
+        for stage, true_scores in best.items():
             rows = corpus.split[split][present[stage][corpus.split[split]]]
-            figures = metrics.evaluate(corpus.labels[rows], scores[rows], corpus.genres)
+            figures = metrics.evaluate(corpus.labels[rows], true_scores[rows], corpus.genres)
             results[split][stage]["best_reachable_auc_macro"] = figures["auc_macro"]
 
-    write_text(workdir / "results.json", json.dumps(_without_nan(results), indent=2))
+    split = "test" if "test" in results else "validation"
     parts = embeddings.report(workdir)
-    for split, figures in results.items():
-        if split != "validation":  # on which the thresholds are tuned
-            parts.append(f1_table(split, figures))
-        parts.append(table(split, figures))
+    if missing:
+        parts.append(missing_table(missing))
+    parts += [calibration_table(split, results[split]), f1_table(split, results[split])]
+    parts += [table(name, figures) for name, figures in results.items()]
     text = "\n\n".join(parts)
+    content = results | ({"missing_modalities": missing} if missing else {})
+    write_text(workdir / "results.json", json.dumps(_without_nan(content), indent=2))
     write_text(workdir / "results.txt", text + "\n")
 
     figures = workdir / "figures"
-    split = "test" if "test" in results else "validation"
+    rows = corpus.split[split][present["fusion"][corpus.split[split]]]
+    fused = scores["fusion"][rows]
+    reliability = draw_reliability(corpus.labels[rows], fused, calibrations["fusion"](fused))
     _save(draw_auc_per_genre(results[split], split), figures / "auc_per_genre.png")
-    _save(draw_roc(corpus, stages, present, split), figures / "roc.png")
+    _save(draw_roc(corpus, scores, present, split), figures / "roc.png")
+    _save(reliability, figures / "reliability.png")
     _save(draw_learning_curves(read_metrics(workdir)), figures / "learning_curves.png")
+    if missing:
+        _save(draw_missing_modalities(missing), figures / "missing_modalities.png")
     print(text, flush=True)
-    return results
+    return content
 
 
 def table(split: str, results: dict) -> str:
     """The comparison of one split as text; its last line says what fusion gains."""
     stages = [stage for stage in _NAMES if stage in results]
     with_best = any("best_reachable_auc_macro" in results[stage] for stage in stages)
-    header = f"{split:<28}{'movies':>7}" + "".join(f"{title:>11}" for _, title in _COLUMNS)
+    with_std = split == "cross_validation"
+    header = f"{split.replace('_', '-'):<28}{'movies':>7}"
+    for name, title in _COLUMNS:
+        header += f"{title:>11}" + (f"{'+-':>7}" if with_std and name == "auc_macro" else "")
     lines = [header + (f"{'best AUC':>11}" if with_best else "")]
 
     def add(title, figures):
         row = f"{title:<28}{figures['movies']:>7}"
-        row += "".join(f"{figures[name]:>11.3f}" for name, _ in _COLUMNS)
+        for name, _ in _COLUMNS:
+            row += f"{figures[name]:>11.3f}"
+            if with_std and name == "auc_macro":
+                row += f"{figures['auc_macro_std']:>7.3f}"
         if with_best and "best_reachable_auc_macro" in figures:
             row += f"{figures['best_reachable_auc_macro']:>11.3f}"
         lines.append(row)
@@ -89,15 +114,16 @@ def table(split: str, results: dict) -> str:
     for stage in stages:
         add("  " + _NAMES[stage], results[stage + "_both"])
 
-    genres = len(results["fusion"]["per_genre"])
-    counted, counted_both = (results[name]["genres_counted"] for name in ("fusion", "fusion_both"))
+    counted, counted_both = (_counted(results[name]) for name in ("fusion", "fusion_both"))
     lines.append(
-        f"Macro averages run over the genres with a positive and a negative: "
-        f"{counted} of {genres}; with both, {counted_both}."
+        f"Macro averages run over the genres with a positive and a negative: {counted}; "
+        f"with both, {counted_both}."
     )
+    if with_std:
+        lines.append("Each figure is the mean over the folds; +- is their standard deviation.")
     if with_best:
         lines.append("best AUC: macro AUC of the true probabilities, the most that can be reached.")
-    singles = [stage for stage in stages if stage != "fusion"]
+    singles = [stage for stage in stages if not stage.startswith("fusion")]
     strongest = max(singles, key=lambda stage: results[stage + "_both"]["auc_macro"])
     if not results["fusion_both"]["movies"]:
         lines.append("No movie has both, so what fusion gains is not known.")
@@ -111,12 +137,17 @@ def table(split: str, results: dict) -> str:
     return "\n".join(lines)
 
 
+def _counted(figures: dict) -> str:
+    least, most = figures["genres_counted"], figures.get("genres_counted_most")
+    return f"{least}" if most in (None, least) else f"{least} to {most}"
+
+
 def f1_table(split: str, results: dict) -> str:
-    """F1 of one split as text, at 0.5 and at the thresholds tuned on the validation part."""
+    """F1 of one split as text, at 0.5 and at the genres' thresholds."""
     stages = [stage for stage in _NAMES if stage in results]
     averages = ("micro", "macro", "weighted", "samples")
     lines = [
-        f"{split + ', F1':<28}{'at 0.5':>36}{'tuned on validation':>36}",
+        f"{split + ', F1':<28}{'at 0.5':>36}{'at the threshold of each genre':>36}",
         " " * 28 + "".join(f"{average:>9}" for average in 2 * averages),
     ]
     for suffix, title in (
@@ -125,13 +156,35 @@ def f1_table(split: str, results: dict) -> str:
     ):
         lines.append(title)
         for stage in stages:
-            figures = [
-                results[stage + suffix][f"f1_{average}{which}"]
-                for which in ("", "_tuned")
-                for average in averages
+            figures = results[stage + suffix]
+            values = [
+                figures[f"f1_{average}{which}"] for which in ("", "_tuned") for average in averages
             ]
-            cells = "".join(f"{figure:>9.3f}" for figure in figures)
+            cells = "".join(f"{value:>9.3f}" for value in values)
             lines.append(f"{'  ' + _NAMES[stage]:<28}{cells}")
+    return "\n".join(lines)
+
+
+def calibration_table(split: str, results: dict) -> str:
+    """Expected calibration error of one split as text, before Platt scaling and after it."""
+    lines = [f"{split + ', calibration error':<28}{'before':>9}{'after':>9}"]
+    for stage in (stage for stage in _NAMES if stage in results):
+        before, after = (results[stage][name] for name in ("ece_uncalibrated", "ece"))
+        lines.append(f"{'  ' + _NAMES[stage]:<28}{before:>9.3f}{after:>9.3f}")
+    lines.append("Platt scaling and thresholds are fitted on the training part, out of fold.")
+    return "\n".join(lines)
+
+
+def missing_table(missing: dict) -> str:
+    """Macro AUC when some movies of the training part lose a modality, as text."""
+    lines = []
+    for modality, of_stages in missing.items():
+        shares = "".join(f"{share:>9.0%}" for share in evaluate.SHARES)
+        lines.append(f"{modality + 's missing, AUC macro':<28}{shares}")
+        for stage, values in of_stages.items():
+            cells = "".join(f"{value:>9.3f}" for value in values)
+            lines.append(f"{'  ' + _NAMES[stage]:<28}{cells}")
+    lines.append("Training movies with both plot and poster, all together, predicted out of fold.")
     return "\n".join(lines)
 
 
@@ -152,26 +205,24 @@ def read_metrics(workdir: pathlib.Path) -> list[dict]:
 
 
 def draw_learning_curves(entries: list[dict]) -> plt.Figure:
-    """Training loss and validation AUC of every full training, against its epochs."""
-    runs = [run for run in _NAMES if any(entry["run"] == run for entry in entries)]
-    figure, axes = plt.subplots(2, max(1, len(runs)), figsize=(3.2 * max(1, len(runs)), 5),
+    """Training loss and validation AUC against the steps, a line for each fold."""
+    stages = [stage for stage in _NAMES if any(_stage(entry) == stage for entry in entries)]
+    figure, axes = plt.subplots(2, max(1, len(stages)), figsize=(3.2 * max(1, len(stages)), 5),
                                 squeeze=False, sharex="col", layout="constrained")  # fmt: skip
-    for column, run in enumerate(runs):
-        training = sorted((e["step"], e["loss"]) for e in entries
-                          if e["run"] == run and "loss" in e)  # fmt: skip
-        validation = sorted((e["step"], e["epoch"], e["validation"]["auc_macro"]) for e in entries
-                            if e["run"] == run and "validation" in e)  # fmt: skip
-        axes[0, column].plot(*zip(*training), linewidth=1)
-        axes[0, column].set_title(_NAMES[run], fontsize=10)
-        if validation:
-            steps, _, auc = zip(*validation)
-            axes[1, column].plot(steps, auc, marker="o", markersize=3)
-            axes[1, column].margins(x=0.12)
-            best = int(np.argmax(auc))
-            axes[1, column].annotate(f"{auc[best]:.3f}", (steps[best], auc[best]), fontsize=8,
-                                     xytext=(0, -12), textcoords="offset points",
-                                     ha="center")  # fmt: skip
-        axes[1, column].set_xlabel("step")
+    for (loss_ax, auc_ax), stage in zip(axes.T, stages):
+        runs = sorted({entry["run"] for entry in entries if _stage(entry) == stage})
+        peaks = []
+        for run in runs:
+            own = sorted((e for e in entries if e["run"] == run), key=lambda e: e["step"])
+            losses = [(e["step"], e["loss"]) for e in own if "loss" in e]
+            aucs = [(e["step"], e["validation"]["auc_macro"]) for e in own if "validation" in e]
+            loss_ax.plot(*zip(*losses), linewidth=0.8)
+            if aucs:
+                auc_ax.plot(*zip(*aucs), marker="o", markersize=2, linewidth=0.8)
+                peaks.append(max(auc for _, auc in aucs))
+        title = f"{_NAMES[stage]}\nbest {np.mean(peaks):.3f}" if peaks else _NAMES[stage]
+        loss_ax.set_title(title, fontsize=10)
+        auc_ax.set_xlabel("step")
     axes[0, 0].set_ylabel("training loss")
     axes[1, 0].set_ylabel("validation AUC (macro)")
     for ax in axes.flat:
@@ -179,16 +230,36 @@ def draw_learning_curves(entries: list[dict]) -> plt.Figure:
     return figure
 
 
-def draw_roc(corpus, stages, present, split: str) -> plt.Figure:
+def _stage(entry: dict) -> str | None:
+    """The stage of a line of metrics.jsonl; None for a training that only prepares another."""
+    stage, *rest = entry["run"].split("/")
+    return stage if len(rest) == 1 else None
+
+
+def draw_missing_modalities(missing: dict) -> plt.Figure:
+    """Macro AUC against the share of movies that lost a modality, a line for each fusion."""
+    figure, axes = plt.subplots(1, len(missing), figsize=(4.2 * len(missing), 3.6), squeeze=False,
+                                sharey=True, layout="constrained")  # fmt: skip
+    for ax, (modality, of_stages) in zip(axes[0], missing.items()):
+        for (stage, values), marker in zip(of_stages.items(), "os^Dvpx*"):
+            ax.plot(np.multiply(evaluate.SHARES, 100), values, marker=marker, label=_NAMES[stage])
+        ax.set_xlabel(f"{modality}s missing (%)")
+        ax.grid(alpha=0.3)
+    axes[0, 0].set_ylabel("AUC (macro), out of fold")
+    axes[0, 0].legend(fontsize=8)
+    return figure
+
+
+def draw_roc(corpus, scores, present, split: str) -> plt.Figure:
     """ROC curves over all genres at once (micro), on the movies with both modalities."""
     rows = corpus.split[split]
-    rows = rows[np.all([present[stage] for stage in stages], axis=0)[rows]]
+    rows = rows[np.all([present[stage] for stage in scores], axis=0)[rows]]
     figure, ax = plt.subplots(figsize=(5, 5))
-    for stage, arrays in stages.items():
-        labels, scores = corpus.labels[rows].ravel(), arrays["probabilities"][rows].ravel()
-        auc = metrics.roc_auc(labels, scores)
+    for stage, of_movies in scores.items():
+        labels, pooled = corpus.labels[rows].ravel(), of_movies[rows].ravel()
+        auc = metrics.roc_auc(labels, pooled)
         if math.isfinite(auc):
-            false_positives, true_positives, _ = roc_curve(labels, scores)
+            false_positives, true_positives, _ = roc_curve(labels, pooled)
             ax.plot(false_positives, true_positives, label=f"{_NAMES[stage]}: {auc:.3f}")
     ax.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle="--", label="chance: 0.500")
     ax.set(xlabel="false positive rate", ylabel="true positive rate", aspect="equal")
@@ -207,7 +278,7 @@ def draw_auc_per_genre(results: dict, split: str) -> plt.Figure:
         key=lambda genre: fused[genre]["auc"],
     )
     figure, ax = plt.subplots(figsize=(6.5, 7))
-    for stage, marker in zip(stages, "os^D"):
+    for stage, marker in zip(stages, "os^DvP<>phX8"):
         values = [results[stage + "_both"]["per_genre"][genre]["auc"] for genre in genres]
         size = 60 if stage == "fusion" else 28
         ax.scatter(values, range(len(genres)), marker=marker, s=size, label=_NAMES[stage],

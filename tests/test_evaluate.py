@@ -1,11 +1,14 @@
-"""Probabilities find their movies; nobody is judged by a model that has seen the answer."""
+"""Probabilities find their movies, and stages their figures."""
+
+import types
 
 import jax
 import numpy as np
 import pytest
 from scipy.special import expit
 
-from mmgc_jax import evaluate
+from mmgc_jax import evaluate, metrics
+from mmgc_jax.calibration import Calibration
 from mmgc_jax.data import pipeline
 from mmgc_jax.data.movies import GENRES
 
@@ -45,35 +48,6 @@ def test_probabilities_come_back_in_the_order_of_the_corpus(examples, shuffle_se
     assert np.isnan(scores[others]).all()
 
 
-def test_out_of_fold_probabilities_come_from_models_that_did_not_see_the_movie():
-    folds = np.array([0, 2, -1, 1, 1, 0, 2, -1, 0])
-    takes_part = folds >= 0
-    asked = []
-
-    def predict_fold(fold, train_on, predict):
-        """A model that knows what it saw: for these movies it says 1, for others 0.1 * fold."""
-        assert not set(train_on) & set(predict)
-        assert set(train_on) | set(predict) == set(np.flatnonzero(takes_part))
-        asked.append(fold)
-        scores = np.full((len(folds), 24), 0.1 * fold, np.float32)
-        scores[train_on] = 1
-        return scores
-
-    scores = evaluate.out_of_fold(folds, predict_fold, 24)
-    assert asked == [0, 1, 2]
-    np.testing.assert_allclose(scores[takes_part, 0], 0.1 * folds[takes_part], atol=1e-6)
-    assert np.isnan(scores[~takes_part]).all()
-
-
-def test_a_fold_without_movies_is_passed_over():
-    def predict_fold(fold, train_on, predict):
-        assert len(train_on) and len(predict)
-        return np.full((4, 24), fold, np.float32)
-
-    scores = evaluate.out_of_fold(np.array([0, 2, 0, 2]), predict_fold, 24)
-    assert scores[:, 0].tolist() == [0, 2, 0, 2]
-
-
 def test_absent_modalities_get_the_frequencies_of_the_genres():
     scores = np.full((3, 24), 0.9, np.float32)
     scores[1] = np.nan
@@ -98,28 +72,39 @@ def test_headline_has_the_two_figures_that_are_watched():
     assert figures["auc_micro"] == pytest.approx((93 + 93 + 90.5) / (3 * 93))
 
 
+def corpus(labels, **split):
+    """Movies of which only labels and parts matter; those of no part train."""
+    others = np.setdiff1d(np.arange(len(labels)), np.concatenate(list(split.values())))
+    return types.SimpleNamespace(labels=labels, genres=GENRES, split={"train": others} | split)
+
+
+def as_they_are(thresholds=0.5):
+    """A calibration that changes nothing."""
+    return Calibration(GENRES, np.ones(24), np.zeros(24), np.full(24, thresholds))
+
+
 def test_stages_are_compared_on_what_they_see_and_on_what_all_see():
     # Movies 0 to 5 are the test part; 6 would spoil every figure.
-    labels = np.zeros((7, 24), np.float32)
+    labels = np.zeros((8, 24), np.float32)
     labels[[0, 1, 6], DRAMA] = 1
     labels[[2], NEWS] = 1
     present = {
-        "plot": np.array([1, 1, 1, 1, 1, 0, 1], bool),
-        "poster": np.array([1, 0, 1, 1, 0, 1, 1], bool),
+        "plot": np.array([1, 1, 1, 1, 1, 0, 1, 1], bool),
+        "poster": np.array([1, 0, 1, 1, 0, 1, 1, 1], bool),
     }
     present["fusion"] = present["plot"] | present["poster"]
-    scores = {stage: np.full((7, 24), 0.1) for stage in present}
-    scores["plot"][:, DRAMA] = [0.9, 0.2, 0.3, 0.1, 0.1, np.nan, 0.0]
-    scores["poster"][:, DRAMA] = [0.4, np.nan, 0.1, 0.6, np.nan, 0.1, 0.0]
-    scores["fusion"][:, DRAMA] = [0.8, 0.7, 0.1, 0.1, 0.1, 0.1, 0.0]
+    scores = {stage: np.full((8, 24), 0.1) for stage in present}
+    scores["plot"][:, DRAMA] = [0.9, 0.2, 0.3, 0.1, 0.1, np.nan, 0.0, 0.0]
+    scores["poster"][:, DRAMA] = [0.4, np.nan, 0.1, 0.6, np.nan, 0.1, 0.0, 0.0]
+    scores["fusion"][:, DRAMA] = [0.8, 0.7, 0.1, 0.1, 0.1, 0.1, 0.0, 0.0]
 
     results = evaluate.evaluate_stages(
-        labels,
+        corpus(labels, validation=np.array([6]), test=np.arange(6)),
+        np.array([-1] * 7 + [0]),
         scores,
         present,
-        {"validation": np.array([6]), "test": np.arange(6)},
         ("plot", "poster"),
-        GENRES,
+        dict.fromkeys(present, as_they_are()),
     )["test"]
     assert results.keys() == {
         "plot", "poster", "fusion", "plot_both", "poster_both", "fusion_both",
@@ -141,53 +126,65 @@ def test_stages_are_compared_on_what_they_see_and_on_what_all_see():
     assert results["plot"]["auc_macro"] == pytest.approx((5 / 6 + 1 / 2) / 2)
 
 
-def test_every_split_is_reported_on_its_own_movies():
-    labels = np.zeros((4, 24), np.float32)
-    labels[[0, 2], DRAMA] = 1
-    scores = np.full((4, 24), 0.1)
-    scores[:, DRAMA] = [0.9, 0.1, 0.1, 0.9]
+def test_cross_validation_is_the_mean_over_the_folds():
+    # Fold 0 ranks its dramas rightly and its news wrongly; fold 1 half its dramas, and has no news.
+    labels, scores = np.zeros((9, 24), np.float32), np.full((9, 24), 0.1)
+    labels[[0, 1, 4, 5, 8], DRAMA] = 1
+    labels[2, NEWS] = 1
+    scores[:, DRAMA] = [0.9, 0.8, 0.2, 0.3, 0.4, 0.6, 0.5, 0.5, 0.0]
+    scores[:, NEWS] = [0.9, 0.8, 0.2, 0.3, 0.1, 0.1, 0.1, 0.1, 0.1]
     results = evaluate.evaluate_stages(
-        labels,
+        corpus(labels, validation=np.array([8])),
+        np.array([0, 0, 0, 0, 1, 1, 1, 1, -1]),
         {"plot": scores},
-        {"plot": np.ones(4, bool)},
-        {"validation": np.array([0, 1]), "test": np.array([2, 3])},
+        {"plot": np.ones(9, bool)},
         ("plot",),
-        GENRES,
+        {"plot": as_they_are()},
     )
-    assert results["validation"]["plot"]["auc_macro"] == 1
-    assert results["test"]["plot"]["auc_macro"] == 0
+    assert list(results) == ["cross_validation", "validation"]
+    figures = results["cross_validation"]["plot"]
+    assert figures["movies"] == 8
+    assert (figures["genres_counted"], figures["genres_counted_most"]) == (1, 2)
+    aucs = [(1 + 0) / 2, 1 / 2]
+    assert figures["auc_macro"] == pytest.approx(np.mean(aucs))
+    assert figures["auc_macro_std"] == pytest.approx(np.std(aucs, ddof=1))
+    micro = [metrics.roc_auc(labels[r].ravel(), scores[r].ravel()) for r in np.split(np.arange(8), 2)]
+    assert figures["auc_micro"] == pytest.approx(np.mean(micro))
+    assert figures["auc_micro_std"] == pytest.approx(abs(micro[0] - micro[1]) / np.sqrt(2))
 
 
-def test_thresholds_are_tuned_on_validation_and_used_on_what_is_left():
-    # On validation a threshold of 0.3 finds both dramas; what News needs is not to be known there.
-    labels, scores = np.zeros((8, 24), np.float32), np.full((8, 24), 0.1)
-    labels[[0, 1, 4, 5], DRAMA] = 1
-    labels[[6], NEWS] = 1
-    scores[:, DRAMA] = [0.4, 0.3, 0.2, 0.1, 0.4, 0.2, 0.3, 0.1]
-    present = {stage: np.ones(8, bool) for stage in ("plot", "poster")}
-    present["poster"][[1, 5]] = False
+def test_figures_are_those_of_calibrated_probabilities():
+    labels, scores = np.zeros((5, 24), np.float32), np.full((5, 24), 0.1)
+    labels[[0, 1], DRAMA] = 1
+    scores[:, DRAMA] = [0.4, 0.3, 0.2, 0.1, 0.1]
+    # Every odds is tripled: 0.4 becomes 2/3, 0.3 becomes 9/16, 0.2 becomes 3/7, 0.1 becomes 1/4.
+    tripled = Calibration(GENRES, np.ones(24), np.full(24, np.log(3)), np.full(24, 0.6))
     results = evaluate.evaluate_stages(
-        labels,
-        {"plot": scores, "poster": scores},
-        present,
-        {"validation": np.arange(4), "test": np.arange(4, 8)},
-        ("plot", "poster"),
-        GENRES,
-    )
-    thresholds = results["validation"]["plot"]["thresholds"]
-    assert list(thresholds) == list(GENRES)
-    assert (thresholds["Drama"], thresholds["News"]) == (0.3, 0.5)
-    # The second drama is not seen by the poster's model: 0.4 is enough.
-    assert results["validation"]["poster"]["thresholds"]["Drama"] == 0.4
-    assert "f1_micro_tuned" not in results["validation"]["plot"]
+        corpus(labels, validation=np.arange(4)),
+        np.array([-1, -1, -1, -1, 0]),
+        {"plot": scores},
+        {"plot": np.ones(5, bool)},
+        ("plot",),
+        {"plot": tripled},
+    )["validation"]["plot"]
+    assert results["auc_macro"] == 1
+    assert results["per_genre"]["Drama"]["f1"] == 1  # 0.5 divides them now
+    assert results["f1_micro"] == 1
+    assert results["f1_micro_tuned"] == pytest.approx(2 / 3)  # 0.6 finds one drama of two
+    assert results["thresholds"] == dict.fromkeys(GENRES, 0.6)
+    before, after = (metrics.expected_calibration_error(labels[:4], p[:4])
+                     for p in (scores, tripled(scores)))  # fmt: skip
+    assert results["ece_uncalibrated"] == pytest.approx(before)
+    assert results["ece"] == pytest.approx(after) != before
 
-    # At 0.3 one drama of two is found and one movie wrongly; News is missed.
-    test = results["test"]["plot"]
-    assert test["f1_micro"] == 0
-    assert test["f1_micro_tuned"] == pytest.approx(2 / (2 + 1 + 2))
-    assert test["f1_macro_tuned"] == pytest.approx((1 / 2 + 0) / 2)
-    assert test["f1_weighted_tuned"] == pytest.approx(2 / 3 * 1 / 2)
-    assert test["f1_samples_tuned"] == pytest.approx((1 + 0 + 0 + 0) / 4)
-    # Movie 5 has no poster; at the plot's threshold, which is that of all validation movies.
-    assert results["test"]["plot_both"]["f1_micro_tuned"] == pytest.approx(2 / (2 + 1 + 1))
-    assert results["test"]["poster_both"]["f1_micro_tuned"] == pytest.approx(2 / (2 + 0 + 1))
+
+def test_the_more_movies_lose_a_modality_the_more_is_said_without_it():
+    rng = np.random.default_rng(0)
+    labels = np.repeat([[1.0], [0.0]], 200, axis=0)
+    whole, without = labels * 0.5 + 0.25, rng.uniform(size=labels.shape)
+    figures = evaluate.missing_modalities(labels, whole, without, seed=3)
+    assert figures[0] == 1
+    assert figures[-1] == metrics.roc_auc(labels[:, 0], without[:, 0])
+    assert np.all(np.diff(figures) < 0)
+    assert figures == evaluate.missing_modalities(labels, whole, without, seed=3)
+    assert figures != evaluate.missing_modalities(labels, whole, without, seed=4)

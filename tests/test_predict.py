@@ -8,7 +8,8 @@ import sys
 import numpy as np
 import pytest
 
-from mmgc_jax import experiment, train
+from mmgc_jax import calibration, experiment, train
+from mmgc_jax.data import builder, pipeline
 from mmgc_jax.data.movies import GENRES, Movie, read_csv
 from mmgc_jax.errors import InputError
 from mmgc_jax.predict import Predictor, describe
@@ -27,30 +28,57 @@ def movies(finished):
     return list(read_csv(finished.data / "movies.csv", finished.data / "posters"))
 
 
+def said_in(workdir, config, stage):
+    """What an experiment says of movies that do not train: their indices, and probabilities."""
+    dataset = builder.build(config.data, workdir / "data")
+    rows = pipeline.load_corpus(dataset, config.data).split["validation"]
+    with np.load(workdir / "predictions" / f"{stage}.npz") as arrays:
+        probabilities = arrays["probabilities"][rows]
+    return rows, calibration.load(workdir / "calibration.json")[stage](probabilities)
+
+
+def config_of(inputs, encoders=("plot", "poster", "poster_grey")):
+    config = tiny.get_config()
+    config.data.path, config.poster.weights = map(str, inputs)
+    config.encoders = encoders
+    return config
+
+
 @pytest.mark.parametrize("stage", ["plot", "poster", "poster_grey", "fusion"])
-def test_gives_what_the_experiment_gave(finished, predictor, movies, stage):
-    with np.load(finished.workdir / "predictions" / f"{stage}.npz") as arrays:
-        expected = arrays["probabilities"]
-    np.testing.assert_allclose(predictor(movies, stage), expected, atol=1e-4)
+def test_gives_what_the_experiment_gave(finished, inputs, predictor, movies, stage):
+    rows, expected = said_in(finished.workdir, config_of(inputs), stage)
+    some = [movie.poster is not None or "poster" not in stage for movie in movies]
+    rows, expected = rows[np.array(some)[rows]], expected[np.array(some)[rows]]
+    assert len(rows) > 10
+    np.testing.assert_allclose(predictor(movies, stage)[rows], expected, atol=1e-4)
 
 
 def test_preprocessing_of_the_weights_stays_with_them_where_all_blocks_train(inputs, tmp_path):
-    config = tiny.get_config()
-    config.data.path, config.poster.weights = map(str, inputs)
-    config.encoders = config.fusion.encoders = ("poster",)
+    config = config_of(inputs, ("poster",))
+    config.fusion.encoders = ("poster",)
     config.poster.finetune_from = "block1"
     experiment.run(config, tmp_path)
     with np.load(inputs[1]) as weights:
-        trained = train.restore_best(train.Run("poster", tmp_path, seed=0))["vgg16"]
+        trained = train.restore_best(train.Run("poster/fold_1", tmp_path, seed=0))["vgg16"]
         for part, array in trained["preprocessing"].items():
             np.testing.assert_array_equal(array, weights[f"preprocessing/{part}"])
         kernel = trained["block1_conv1"]["kernel"]
         assert (kernel != weights["block1_conv1/kernel"]).any()
 
     movies = list(read_csv(inputs[0] / "movies.csv", inputs[0] / "posters"))
-    with np.load(tmp_path / "predictions" / "poster.npz") as arrays:
-        expected = arrays["probabilities"]
-    np.testing.assert_allclose(Predictor.load(tmp_path)(movies, "poster"), expected, atol=1e-4)
+    rows, expected = said_in(tmp_path, config, "poster")
+    seen = np.array([movies[row].poster is not None for row in rows])
+    said = Predictor.load(tmp_path)(movies, "poster")[rows]
+    np.testing.assert_allclose(said[seen], expected[seen], atol=1e-4)
+
+
+def test_decisions_are_those_of_the_genres_thresholds(finished, predictor, movies):
+    probabilities = predictor(movies)
+    of_fusion = json.loads((finished.workdir / "results.json").read_text())["validation"]["fusion"]
+    thresholds = np.array([of_fusion["thresholds"][genre] for genre in GENRES])
+    decided = predictor.decide(probabilities)
+    np.testing.assert_array_equal(decided, probabilities >= thresholds)
+    assert decided.any() and not decided.all()
 
 
 def test_movie_without_anything_gets_the_frequencies(finished, predictor):
@@ -115,6 +143,7 @@ def test_one_movie_is_told_to_people(finished):
     run = run_predict(f"--workdir={finished.workdir}", "--plot=the heist in the city")
     assert run.returncode == 0, run.stderr
     assert run.stdout.count("%") == 8
+    assert run.stdout.splitlines()[-1].startswith("* reaches the threshold")
 
 
 @pytest.mark.parametrize(
@@ -135,5 +164,7 @@ def test_mistakes_end_without_traceback(finished, arguments, message):
 
 
 def test_description_lists_the_likeliest_first():
-    lines = describe(np.linspace(0, 1, 24), GENRES).splitlines()
-    assert [line.split()[0] for line in lines] == list(GENRES[::-1][:8])
+    scores = np.linspace(0, 1, 24)
+    lines = describe(scores, GENRES, scores > 0.9).splitlines()
+    assert [line[2:].split()[0] for line in lines] == list(GENRES[::-1][:8])
+    assert [line.startswith("*") for line in lines] == [True] * 3 + [False] * 5

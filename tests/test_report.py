@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from mmgc_jax import evaluate, report, train
+from mmgc_jax.calibration import Calibration
 from mmgc_jax.data import pipeline
 from mmgc_jax.data.movies import GENRES
 
@@ -51,7 +52,19 @@ def test_the_table_has_a_row_for_each_model_twice():
     assert len({len(line) for line in lines if line.startswith(("test", "  "))}) == 1  # aligned
 
 
-def test_the_second_table_compares_f1_at_two_thresholds():
+def test_cross_validation_has_a_column_of_deviations():
+    of_folds = {
+        stage: row | {"auc_macro_std": 0.0123, "genres_counted_most": 24}
+        for stage, row in results(0.88, 0.75, 0.91).items()
+    }
+    lines = report.table("cross_validation", of_folds).splitlines()
+    assert lines[0].split()[:5] == ["cross-validation", "movies", "AUC", "macro", "+-"]
+    assert lines[2].split()[2:5] == ["100", "0.950", "0.012"]
+    assert len({len(line) for line in lines if line.startswith(("cross", "  "))}) == 1  # aligned
+    assert "23 to 24; with both, 23 to 24." in "\n".join(lines)
+
+
+def test_a_table_compares_f1_at_two_thresholds():
     averages = ("micro", "macro", "weighted", "samples")
     split = {
         stage + suffix: {
@@ -63,13 +76,29 @@ def test_the_second_table_compares_f1_at_two_thresholds():
         for suffix in ("", "_both")
     }
     lines = report.f1_table("test", split).splitlines()
-    assert lines[0].split() == ["test,", "F1", "at", "0.5", "tuned", "on", "validation"]
+    assert " ".join(lines[0].split()) == "test, F1 at 0.5 at the threshold of each genre"
     assert lines[1].split() == [*averages, *averages]
     rows = [line.split()[-8:] for line in lines[2:] if line.startswith("  ")]
     first = ["0.100", "0.200", "0.300", "0.400", "0.150", "0.250", "0.350", "0.450"]
     assert rows[:3] == [first] * 3
     assert rows[3:] == [[f"{float(cell) + 0.5:.3f}" for cell in first]] * 3
     assert {len(line) for line in lines if line.startswith(("test", "  "))} == {100}
+
+
+def test_a_table_says_what_calibration_gained():
+    split = {"plot": {"ece_uncalibrated": 0.0321, "ece": 0.0123}}
+    lines = report.calibration_table("test", split).splitlines()
+    assert lines[0].split()[-2:] == ["before", "after"]
+    assert lines[1].split()[-2:] == ["0.032", "0.012"]
+    assert len(lines[0]) == len(lines[1])
+
+
+def test_a_table_says_what_a_missing_modality_costs():
+    missing = {"poster": {"fusion": [0.91, 0.9, 0.89, 0.885, 0.88]}}
+    lines = report.missing_table(missing).splitlines()
+    assert lines[0].split() == ["posters", "missing,", "AUC", "macro",
+                                "0%", "25%", "50%", "75%", "100%"]  # fmt: skip
+    assert lines[1].split() == ["Fusion", "0.910", "0.900", "0.890", "0.885", "0.880"]
 
 
 def test_of_a_repeated_step_the_last_line_counts_and_a_line_cut_short_does_not(tmp_path):
@@ -98,33 +127,38 @@ def test_no_metrics_are_no_lines(tmp_path):
 
 
 def small_corpus(both=True):
-    """Ten movies, four to validate and six to test on; News never occurs."""
+    """Fourteen movies, four each to train and to validate, six to test on; News never occurs."""
     rng = np.random.default_rng(0)
-    labels = rng.integers(0, 2, (10, 24)).astype(np.float32)
+    labels = rng.integers(0, 2, (14, 24)).astype(np.float32)
     labels[:, GENRES.index("News")] = 0
-    has_plot = np.array([1, 1, 1, 1, 1, 1, 1, 1, 1, 0], bool)
+    has_plot = np.array([1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 1, 1, 1, 1], bool)
     corpus = pipeline.Corpus(
-        ids=[str(n) for n in range(10)],
+        ids=[str(n) for n in range(14)],
         genres=GENRES,
         labels=labels,
         has_plot=has_plot,
-        has_poster=np.ones(10, bool) if both else ~has_plot,
-        split={"validation": np.arange(4), "test": np.arange(4, 10)},
+        has_poster=np.ones(14, bool) if both else ~has_plot,
+        split={
+            "train": np.arange(10, 14), "validation": np.arange(4), "test": np.arange(4, 10),
+        },  # fmt: skip
         records=(),
     )
-    present = {"plot": corpus.has_plot, "poster": corpus.has_poster, "fusion": np.ones(10, bool)}
-    stages = {stage: {"probabilities": rng.uniform(size=(10, 24))} for stage in STAGES}
-    return corpus, stages, present
+    present = {"plot": corpus.has_plot, "poster": corpus.has_poster, "fusion": np.ones(14, bool)}
+    return corpus, {stage: rng.uniform(size=(14, 24)) for stage in STAGES}, present
 
 
-def write(workdir, both=True, best=None):
-    corpus, stages, present = small_corpus(both)
-    scores = {stage: arrays["probabilities"] for stage, arrays in stages.items()}
-    splits = dict(corpus.split)
+def write(workdir, both=True, best=None, missing=None):
+    corpus, scores, present = small_corpus(both)
+    folds = np.array([-1] * 10 + [0, 0, 1, 1])
+    calibrations = {
+        stage: Calibration.fit(corpus.labels[:4], scores[stage][:4], GENRES) for stage in STAGES
+    }
     computed = evaluate.evaluate_stages(
-        corpus.labels, scores, present, splits, ("plot", "poster"), corpus.genres
+        corpus, folds, scores, present, ("plot", "poster"), calibrations
     )
-    return report.write(workdir, computed, corpus, stages, present, best or {})
+    return report.write(
+        workdir, computed, missing or {}, corpus, scores, present, calibrations, best or {}
+    )
 
 
 def no_constant(name):
@@ -133,22 +167,28 @@ def no_constant(name):
 
 @pytest.mark.slow
 def test_an_experiment_ends_with_files_and_a_table(tmp_path, capsys):
-    lines = [{"run": "plot", "step": 5 * n, "loss": 1 / n} for n in (1, 2)] + [
-        {"run": "plot", "step": 10, "epoch": 1, "validation": {"auc_macro": 0.7}},
-        {"run": "plot/fold_0", "step": 5, "loss": 0.5},
+    lines = [{"run": "plot/fold_0", "step": 5 * n, "loss": 1 / n} for n in (1, 2)] + [
+        {"run": "plot/fold_0", "step": 10, "epoch": 1, "validation": {"auc_macro": 0.7}},
+        {"run": "plot/fold_1", "step": 5, "loss": 0.5},
+        {"run": "poster/fold_0/head", "step": 5, "loss": 0.5},
     ]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     best = {"plot": small_corpus()[0].labels * 0.5 + 0.25}  # in perfect order
-    write(tmp_path, best=best)
+    curve = [0.9, 0.88, 0.86, 0.84, 0.82]
+    write(tmp_path, best=best, missing={"plot": {"fusion": curve}, "poster": {"fusion": curve}})
 
     text = (tmp_path / "results.txt").read_text(encoding="utf-8")
     assert capsys.readouterr().out == text
     tables = text.split("\n\n")
-    assert [table.split()[0] for table in tables] == ["validation", "test,", "test"]
-    for table in tables[::2]:
+    assert [table.split()[0] for table in tables] == [
+        "plots", "test,", "test,", "cross-validation", "validation", "test",
+    ]  # fmt: skip
+    for table in tables[3:]:
         assert table.splitlines()[-1].startswith("Fusion ")
-    assert max(map(len, tables[1].splitlines())) <= 100
-    for name in ("auc_per_genre", "roc", "learning_curves"):
+    assert max(map(len, text.splitlines())) <= 110
+    for name in (
+        "auc_per_genre", "roc", "learning_curves", "missing_modalities", "reliability",
+    ):  # fmt: skip
         with Image.open(tmp_path / "figures" / f"{name}.png") as image:
             assert min(image.size) > 200
             assert len(image.convert("L").getcolors()) > 10  # not blank

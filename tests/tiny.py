@@ -33,7 +33,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.plot.training.epochs = 2
     config.poster.model.widths = _WIDTHS
     config.poster.head_training.epochs = 2
-    config.fusion.folds = 2
+    config.folds = 2
     # So many that a test can stop it on the way.
     config.fusion.training.epochs = config.fusion.training.patience = 15
     for training in (

@@ -21,21 +21,23 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class ActivationExamples:
-    """Batches of cached activations: `images` <dtype>[batch, height, width, channels].
+    """Batches of activations that are on the disk, under a name: <dtype>[batch, ...].
 
     Attributes:
       file: as written by `cache`.
       row_of: the row of each movie of the corpus, <int64>[movies].
       dtype: of the activations.
+      name: of the array.
     """
 
     file: pathlib.Path
     row_of: np.ndarray
     dtype: str
+    name: str = "images"
 
     def __call__(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         rows = np.load(self.file, mmap_mode="r").view(jnp.dtype(self.dtype))
-        return {"images": rows[self.row_of[indices]]}
+        return {self.name: rows[self.row_of[indices]]}
 
 
 def key_of(params, **settings) -> str:
@@ -60,20 +62,30 @@ def cache(
     frozen: Callable[[Mapping], jax.Array],
     batches: pipeline.Batches,
     workers: int = 0,
-) -> None:
+    dtype: str = "float32",
+    name: str = "images",
+) -> ActivationExamples:
     """Writes the activations of all movies of `batches`, one row each, in their fixed order.
 
     A run that was interrupted goes on where it was. The file appears under its name when whole.
 
     Args:
-      file: a `.npy` file; nothing is done if it is there.
-      frozen: the jitted frozen part, batch -> <float>[batch, height, width, channels].
+      file: a `.npy` file; nothing is computed if it is there.
+      frozen: the jitted frozen part, batch -> <dtype>[batch, ...].
       batches: one unshuffled epoch.
       workers: processes that prepare batches.
+      dtype: of the activations.
+      name: of the array in the batches of what is returned.
+
+    Returns:
+      The activations as examples.
     """
+    row_of = np.zeros(batches.num_movies_in_corpus, np.int64)
+    row_of[batches.order] = np.arange(batches.num_movies)
+    examples = ActivationExamples(file, row_of, dtype, name)
     if file.exists():
         logger.info("Frozen activations found: %s", file)
-        return
+        return examples
     file.parent.mkdir(parents=True, exist_ok=True)
     partial, progress = file.with_suffix(".partial"), file.with_suffix(".progress")
     first = frozen(batches[0])
@@ -81,7 +93,7 @@ def cache(
     done = int(progress.read_text()) if progress.exists() and partial.exists() else 0
     rows = np.lib.format.open_memmap(partial, "r+" if done else "w+", first.dtype, shape)
     rows = rows.view(first.dtype)  # bfloat16 comes back from a file as plain bytes
-    logger.info("Frozen activations of %d posters, %d of them done: %s",
+    logger.info("Frozen activations of %d movies, %d of them done: %s",
                  batches.num_movies, done, file)  # fmt: skip
 
     size = first.shape[0]
@@ -101,3 +113,4 @@ def cache(
     del rows
     os.replace(partial, file)
     progress.unlink()
+    return examples

@@ -110,10 +110,12 @@ class PlotExamples:
     Attributes:
       plots: ids of the words of each movie, <int32>[length] each.
       bucket: padded lengths are multiples of this.
+      name: of the first array, where a model calls it otherwise.
     """
 
     plots: Sequence[np.ndarray]
     bucket: int
+    name: str = "tokens"
 
     @functools.cached_property
     def lengths(self) -> np.ndarray:
@@ -121,7 +123,7 @@ class PlotExamples:
 
     def __call__(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         tokens, lengths = text.pad([self.plots[index] for index in indices], self.bucket)
-        return {"tokens": tokens, "lengths": lengths}
+        return {self.name: tokens, "lengths": lengths}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,6 +192,11 @@ class Batches:
         self._shuffle_seed = shuffle_seed
         self._epochs = epochs
         self._planned: tuple[int, list[np.ndarray]] | None = None
+
+    @property
+    def order(self) -> np.ndarray:
+        """The movies of the first epoch in their order, <int64>[movies]."""
+        return np.concatenate(self._plan(0))
 
     @property
     def num_movies(self) -> int:

@@ -1,6 +1,6 @@
 """The poster encoder: VGG16 and a head of fully connected layers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import flax.linen as nn
 import jax
@@ -152,13 +152,42 @@ def _keras_preprocessing(key: jax.Array) -> dict[str, jax.Array]:
     return {"mean": jnp.float32(KERAS_MEAN), "std": jnp.float32(KERAS_STD)}
 
 
+def pool(activations: jax.Array, pooling: str) -> jax.Array:
+    """One vector from a map of activations.
+
+    Args:
+      activations: <float>[batch, height, width, channels].
+      pooling: `flatten` the map as VGG16 does, or take the `mean`, the `max` or both (`mean_max`)
+        over its positions.
+
+    Returns:
+      <float32>[batch, features].
+
+    Raises:
+      ValueError: if there is no such pooling.
+    """
+    pooled = {
+        "flatten": lambda a: a.reshape(a.shape[0], -1),
+        "mean": lambda a: a.mean(axis=(1, 2)),
+        "max": lambda a: a.max(axis=(1, 2)),
+        "mean_max": lambda a: jnp.concatenate([a.mean(axis=(1, 2)), a.max(axis=(1, 2))], -1),
+    }
+    if pooling not in pooled:
+        raise ValueError(f"pooling is {pooling!r}, not one of {', '.join(pooled)}")
+    return pooled[pooling](activations.astype(jnp.float32))
+
+
+def pool_blocks(maps: Mapping[str, jax.Array], blocks: Sequence[int], pooling: str) -> jax.Array:
+    """What `pool` makes of the maps `block<n>_pool` of some blocks, <float32>[batch, features]."""
+    return jnp.concatenate([pool(maps[f"block{block}_pool"], pooling) for block in blocks], axis=-1)
+
+
 class GenreHead(nn.Module):
-    """Fully connected layers from a map of activations to genre logits.
+    """Fully connected layers from activations to genre logits.
 
     Attributes:
       hidden: sizes of the hidden layers.
-      pooling: `flatten` the map as VGG16 does, or take the `mean`, the `max` or both (`mean_max`)
-        over its positions.
+      pooling: of a map of activations, as of `pool`.
       dropout: rate before each layer.
       num_genres: number of logits.
     """
@@ -172,22 +201,19 @@ class GenreHead(nn.Module):
     def __call__(
         self, activations: jax.Array, *, train: bool = False
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Computes genre logits from <float>[batch, height, width, channels].
+        """Computes genre logits.
+
+        Args:
+          activations: at least 0, a map <float>[batch, height, width, channels], or what `pool`
+            made of one or several maps, <float32>[batch, features].
+          train: whether dropout is on; it then needs the random stream `dropout`.
 
         Returns:
           logits <float32>[batch, num_genres] and `embedding` <float32>[batch, hidden[-1]].
         """
-        pooled = {
-            "flatten": lambda a: a.reshape(a.shape[0], -1),
-            "mean": lambda a: a.mean(axis=(1, 2)),
-            "max": lambda a: a.max(axis=(1, 2)),
-            "mean_max": lambda a: jnp.concatenate([a.mean(axis=(1, 2)), a.max(axis=(1, 2))], -1),
-        }
-        if self.pooling not in pooled:
-            raise ValueError(f"pooling is {self.pooling!r}, not one of {', '.join(pooled)}")
+        x = activations if activations.ndim == 2 else pool(activations, self.pooling)
         # ReLU activations of ImageNet weights reach hundreds; their roots suit a small network.
-        x = jnp.sqrt(jax.nn.relu(pooled[self.pooling](activations.astype(jnp.float32))) + 1e-6)
-        x = nn.LayerNorm(name="norm")(x)
+        x = nn.LayerNorm(name="norm")(jnp.sqrt(jax.nn.relu(x) + 1e-6))
         for number, size in enumerate(self.hidden, start=1):
             x = nn.Dropout(self.dropout, deterministic=not train)(x)
             x = nn.relu(nn.Dense(size, name=f"dense{number}")(x))
@@ -203,6 +229,9 @@ class PosterVGG16(nn.Module):
 
     Attributes:
       first_block: the first block that runs here; 6 means that only the head does.
+      head_blocks: the blocks whose pooled activations the head sees, from the one before
+        first_block on. Textures and colours, which block 4 still has, tell of a poster's genre too
+        (hypercolumns, arXiv 1411.5752).
       grey: as in `VGG16`.
       widths: as in `VGG16`.
       depths: as in `VGG16`.
@@ -214,6 +243,7 @@ class PosterVGG16(nn.Module):
     """
 
     first_block: int = 1
+    head_blocks: Sequence[int] = (5,)
     grey: bool = False
     widths: Sequence[int] = (64, 128, 256, 512, 512)
     depths: Sequence[int] = (2, 2, 3, 3, 3)
@@ -230,16 +260,17 @@ class PosterVGG16(nn.Module):
         """Computes genre logits.
 
         Args:
-          images: posters <uint8>[batch, height, width, 3] if first_block is 1, otherwise the
-            activations of the block before it.
+          images: posters <uint8>[batch, height, width, 3] if first_block is 1; the activations of
+            the block before it if that is 2 to 5; `features` if it is 6.
           train: whether dropout is on; it then needs the random stream `dropout`.
 
         Returns:
-          logits <float32>[batch, num_genres]; every block's pooled activations and `embedding`.
+          logits <float32>[batch, num_genres]; every block's pooled activations, `features`
+          <float32>[batch, features], which the head takes, and `embedding`.
         """
-        pooled = {"block5_pool": images}
+        maps, features = {}, images
         if self.first_block <= BLOCKS[-1]:
-            pooled = VGG16(
+            maps = VGG16(
                 self.first_block,
                 grey=self.grey,
                 widths=self.widths,
@@ -247,6 +278,8 @@ class PosterVGG16(nn.Module):
                 dtype=self.dtype,
                 name="vgg16",
             )(images)
+            seen = {f"block{self.first_block - 1}_pool": images} | maps
+            features = pool_blocks(seen, self.head_blocks, self.pooling)
         head = GenreHead(self.hidden, self.pooling, self.dropout, self.num_genres, name="head")
-        logits, intermediates = head(pooled["block5_pool"], train=train)
-        return logits, pooled | intermediates
+        logits, intermediates = head(features, train=train)
+        return logits, maps | {"features": features} | intermediates

@@ -1,0 +1,84 @@
+"""The plot encoder of the talk: words, their vectors, an LSTM."""
+
+import functools
+import pathlib
+from collections.abc import Sequence
+
+import jax
+import ml_collections
+import numpy as np
+
+from mmgc_jax import embeddings, train
+from mmgc_jax.data import pipeline, text
+from mmgc_jax.data.movies import Movie
+from mmgc_jax.stages.cross_fit import Experiment, cross_fit, fold_names
+from mmgc_jax.stages.encoder import Encoder, load_params
+from mmgc_jax.models import PlotLSTM
+
+_INPUTS = ("tokens", "lengths")
+
+
+def fit(experiment: Experiment, stage: str) -> dict[str, np.ndarray]:
+    """Trains the encoder; see `cross_fit.cross_fit` for what is returned."""
+    config, corpus = experiment.config, experiment.corpus
+    vocabulary, table = embeddings.prepare(
+        config, experiment.workdir, corpus, experiment.cache / "word_vectors"
+    )
+    examples = _examples(config, vocabulary, map(corpus.plot, range(len(corpus.ids))))
+    vector_size = None if table is None else table.shape[1]
+    model = _model(config, len(corpus.genres), len(vocabulary), vector_size)
+    params = model.init(
+        jax.random.key(experiment.seed_of(stage)),
+        np.zeros((1, 8), np.int32),
+        np.ones(1, np.int32),
+    )["params"]
+    params["genres"]["bias"] = experiment.initial_bias
+    training = config.plot.training
+    if table is not None:
+        params["words"]["embedding"] = table
+        training = training.copy_and_resolve_references().unlock()
+        training.learning_rate_scale.words = config.plot.vectors.learning_rate_scale
+    apply = train.make_apply(model, _INPUTS)
+
+    def fit_fold(fit, name, indices):
+        return fit(name, indices, examples, apply, params, training)
+
+    return cross_fit(experiment, stage, corpus.has_plot, training.batch_size, fit_fold)
+
+
+def load(
+    config: ml_collections.ConfigDict, workdir: pathlib.Path, stage: str, num_genres: int
+) -> Encoder:
+    """Reads what `fit` left behind."""
+    vocabulary = text.Vocabulary.load(workdir / "vocabulary.json")
+    params = load_params(workdir, fold_names(config, stage))
+    words = params[0].get("words")
+    vector_size = None if words is None else words["embedding"].shape[1]
+    model = _model(config, num_genres, len(vocabulary), vector_size)
+    read = functools.partial(_read, config, vocabulary)
+    return Encoder(read, train.make_apply(model, _INPUTS), params)
+
+
+def _read(config, vocabulary, movies: Sequence[Movie]) -> tuple[pipeline.PlotExamples, np.ndarray]:
+    plots = [movie.plot or "" for movie in movies]
+    return _examples(config, vocabulary, plots), np.array([bool(plot.strip()) for plot in plots])
+
+
+def _examples(config, vocabulary, plots) -> pipeline.PlotExamples:
+    settings = config.plot
+    tokenize = text.TOKENIZERS[settings.tokens]
+    return pipeline.PlotExamples(
+        [vocabulary.encode(tokenize(plot), settings.max_length) for plot in plots],
+        settings.bucket,
+    )
+
+
+def _model(config, num_genres, vocabulary_size, vector_size) -> PlotLSTM:
+    """The model; vector_size is None where no word vectors were given."""
+    one_hot = config.plot.vectorisation == "one_hot"
+    return PlotLSTM(
+        vocabulary_size=vocabulary_size,
+        embedding_dim=None if one_hot else vector_size or config.plot.vectors.dim,
+        num_genres=num_genres,
+        **config.plot.model,
+    )
