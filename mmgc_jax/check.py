@@ -12,9 +12,10 @@ from mmgc_jax.data import movies, text
 from mmgc_jax.errors import InputError
 from mmgc_jax.files import write_text
 from mmgc_jax.models import FUSIONS, VGG16
-from mmgc_jax.pretrained import vector_file, vgg16
+from mmgc_jax.pretrained import minilm, vector_file, vgg16
 from mmgc_jax.stages import ENCODERS
 from mmgc_jax.stages.poster import FIRST_BLOCK
+from mmgc_jax.stages.transformer import HEAD
 
 _CHOICES = {
     "plot.tokens": tuple(text.TOKENIZERS),
@@ -23,15 +24,26 @@ _CHOICES = {
     "poster.model.pooling": ("flatten", "mean", "max", "mean_max"),
     "poster.finetune_from": tuple(FIRST_BLOCK),
     "poster.dtype": ("float32", "bfloat16"),
+    "bag_of_words.tokens": tuple(text.TOKENIZERS),
+    "transformer.dtype": ("float32", "bfloat16"),
     "fusion.kind": tuple(FUSIONS),
 }
 _DROPOUTS = (
     "plot.model.dropout",
     "plot.model.word_dropout",
     "poster.model.dropout",
+    "transformer.model.dropout",
+    "transformer.model.head_dropout",
     "fusion.model.dropout",
 )
-_TRAININGS = ("plot.training", "poster.head_training", "poster.training", "fusion.training")
+_TRAININGS = (
+    "plot.training",
+    "transformer.head_training",
+    "transformer.training",
+    "poster.head_training",
+    "poster.training",
+    "fusion.training",
+)
 
 
 def config_is_possible(config: ml_collections.ConfigDict) -> None:
@@ -82,13 +94,36 @@ def config_is_possible(config: ml_collections.ConfigDict) -> None:
             f"{training}.batch_size",
             f"it must be a multiple of the number of devices, {devices}",
         )
+    for name in ("longest_phrase", "min_plots", "bucket"):
+        require(lambda number: number >= 1, f"bag_of_words.{name}", "it must be at least 1")
+    require(lambda strength: strength > 0, "bag_of_words.strength", "it must be above 0")
     for name in ("dim", "window", "min_count", "negative", "epochs"):
         require(lambda number: number >= 1, f"plot.vectors.{name}", "it must be at least 1")
     require(lambda size: size >= 3, "plot.max_vocabulary", "two ids are padding and unknown")
     if any(stage.startswith("poster") for stage in config.encoders):
         _check_weights(config.poster)
+    if "plot_transformer" in config.encoders:
+        _check_transformer(config.transformer)
     if "plot" in config.encoders and config.plot.vectorisation == "word2vec":
         _check_vectors(config.plot.vectors)
+
+
+def _check_transformer(settings: ml_collections.ConfigDict) -> None:
+    try:
+        network = minilm.network(minilm.find(settings.folder))
+    except InputError as error:
+        raise InputError(f"config.transformer.folder: {error}") from error
+    layers = [*(f"layer{number}" for number in range(1, network.layers + 1)), HEAD]
+    if settings.finetune_from not in layers:
+        raise InputError(
+            f"config.transformer.finetune_from is {settings.finetune_from!r}; possible: "
+            f"{', '.join(layers)}."
+        )
+    if settings.max_length % settings.bucket or settings.max_length > network.max_length:
+        raise InputError(
+            f"config.transformer.max_length is {settings.max_length}; a multiple of bucket, "
+            f"{settings.bucket}, up to {network.max_length} is needed."
+        )
 
 
 def _check_weights(poster: ml_collections.ConfigDict) -> None:

@@ -5,6 +5,12 @@ returns its probabilities of all movies, `load(config, workdir, stage, num_genre
 for new movies.
 """
 
-from mmgc_jax.stages import plot, poster
+from mmgc_jax.stages import bag_of_words, plot, poster, transformer
 
-ENCODERS = {"plot": plot, "poster": poster, "poster_grey": poster}
+ENCODERS = {
+    "plot": plot,
+    "plot_bag_of_words": bag_of_words,
+    "plot_transformer": transformer,
+    "poster": poster,
+    "poster_grey": poster,
+}

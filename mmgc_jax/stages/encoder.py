@@ -14,7 +14,13 @@ from mmgc_jax.data.movies import Movie
 
 MODALITIES = ("plot", "poster")
 # What each encoder looks at.
-MODALITY = {"plot": "plot", "poster": "poster", "poster_grey": "poster"}
+MODALITY = {
+    "plot": "plot",
+    "plot_bag_of_words": "plot",
+    "plot_transformer": "plot",
+    "poster": "poster",
+    "poster_grey": "poster",
+}
 
 _MOVIES_IN_BATCH = 32
 

@@ -1,0 +1,67 @@
+"""A plot encoder beyond the talk: weighted words and a linear model, which is hard to beat."""
+
+import functools
+import pathlib
+from collections.abc import Sequence
+
+import ml_collections
+import numpy as np
+
+from mmgc_jax import checkpoints, train
+from mmgc_jax.data import pipeline
+from mmgc_jax.data.bag_of_words import TfIdf
+from mmgc_jax.data.movies import Movie
+from mmgc_jax.files import write_beside
+from mmgc_jax.logistic import fit_logistic
+from mmgc_jax.models import PlotBagOfWords
+from mmgc_jax.stages.cross_fit import Experiment, Fitted, cross_fit, fold_names
+from mmgc_jax.stages.encoder import Encoder, load_params
+
+_WORDS = "bag_of_words.json"
+_INPUTS = ("tokens", "weights")
+_MOVIES_IN_BATCH = 64
+
+
+def fit(experiment: Experiment, stage: str) -> dict[str, np.ndarray]:
+    """Fits the encoder; see `cross_fit.cross_fit` for what is returned."""
+    settings, corpus = experiment.config.bag_of_words, experiment.corpus
+    words = TfIdf.fit(
+        map(corpus.plot, corpus.split["train"]),
+        settings.tokens,
+        settings.longest_phrase,
+        settings.min_plots,
+    )
+    write_beside(experiment.workdir / _WORDS, words.save)
+    rows = words(map(corpus.plot, range(len(corpus.ids))))
+    examples = pipeline.BagOfWordsExamples(rows, settings.bucket)
+    apply = _apply(words, len(corpus.genres))
+
+    def fit_fold(fit, name, indices):
+        del fit  # convex: solved, not trained step by step
+        run = train.Run(name, experiment.workdir, experiment.seed_of(name))
+        if checkpoints.restore(run.checkpoints / "best") is None:
+            kernel, bias = fit_logistic(rows[indices], corpus.labels[indices], settings.strength)
+            checkpoints.save(run.checkpoints / "best", 0, {"kernel": kernel, "bias": bias}, {})
+        return Fitted(examples, apply, train.restore_best(run))
+
+    return cross_fit(experiment, stage, corpus.has_plot, _MOVIES_IN_BATCH, fit_fold)
+
+
+def load(
+    config: ml_collections.ConfigDict, workdir: pathlib.Path, stage: str, num_genres: int
+) -> Encoder:
+    """Reads what `fit` left behind."""
+    words = TfIdf.load(workdir / _WORDS)
+    params = load_params(workdir, fold_names(config, stage))
+    read = functools.partial(_read, words, config.bag_of_words.bucket)
+    return Encoder(read, _apply(words, num_genres), params)
+
+
+def _read(words: TfIdf, bucket: int, movies: Sequence[Movie]):
+    plots = [movie.plot or "" for movie in movies]
+    present = np.array([bool(plot.strip()) for plot in plots])
+    return pipeline.BagOfWordsExamples(words(plots), bucket), present
+
+
+def _apply(words: TfIdf, num_genres: int) -> train.ApplyFn:
+    return train.make_apply(PlotBagOfWords(len(words), num_genres), _INPUTS)
