@@ -13,8 +13,8 @@ def fit_logistic(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Fits the logits of each genre: rows @ kernel + bias.
 
-    The L2 penalty takes in the bias (liblinear; Fan et al. 2008): logits of rare genres come out
-    too high, which calibration puts right, and which does not change their order.
+    The L2 penalty takes in the bias too (liblinear; Fan et al. 2008). It draws probabilities
+    together, above all those of rare genres: calibrate them before they are read as such.
 
     Args:
       rows: <float>[movies, words], such as `TfIdf` gives.
