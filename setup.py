@@ -36,6 +36,7 @@ setuptools.setup(
         "pillow>=11.0",
         "safetensors>=0.8",
         "scikit-learn>=1.5",
+        "scipy>=1.12",
         "tensorflow-datasets>=4.9.9",
         "tqdm>=4.66",
     ],

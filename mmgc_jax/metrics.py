@@ -115,6 +115,74 @@ def f1_averages(
     }
 
 
+def reliability(labels: np.ndarray, probabilities: np.ndarray, bins: int = 15) -> dict:
+    """How often what is given a probability is true, in bins of equal width (arXiv 1706.04599).
+
+    Movies and genres are pooled: every probability counts once, of every column. A bin holds its
+    upper edge; the first one holds 0, too.
+
+    Args:
+      labels: <bool>[movies, genres], or 0/1 numbers, or any other shape.
+      probabilities: <float> of the same shape, in [0, 1].
+      bins: their number.
+
+    Returns:
+      `predicted` and `true` <float64>[bins], the mean probability and the share of positives of a
+      bin, NaN where it is empty, and `count` <int64>[bins].
+
+    Raises:
+      ValueError: if shapes disagree or a probability is not in [0, 1].
+    """
+    labels = np.asarray(labels).astype(bool)
+    probabilities = np.asarray(probabilities, np.float64)
+    if labels.shape != probabilities.shape:
+        raise ValueError(f"labels {labels.shape} and probabilities {probabilities.shape} differ")
+    if not ((probabilities >= 0) & (probabilities <= 1)).all():
+        raise ValueError("a probability is not in [0, 1]")
+    labels, probabilities = labels.ravel(), probabilities.ravel()
+    bin_of = np.digitize(probabilities, np.linspace(0, 1, bins + 1)[1:-1], right=True)
+    count = np.bincount(bin_of, minlength=bins)
+    divisor = np.where(count, count, np.nan)
+    return {
+        "predicted": np.bincount(bin_of, weights=probabilities, minlength=bins) / divisor,
+        "true": np.bincount(bin_of, weights=labels, minlength=bins) / divisor,
+        "count": count,
+    }
+
+
+def expected_calibration_error(
+    labels: np.ndarray, probabilities: np.ndarray, bins: int = 15
+) -> float:
+    """How far probabilities are from the shares of positives (Naeini et al. 2015).
+
+    Of each genre, |mean probability - share of positives| of its bins of equal width, weighted by
+    the movies in them (arXiv 1706.04599, section 2; of the positive class, not of the likelier
+    one). Of the genres, the mean over those with a positive and a negative: one that never occurs
+    is easily right and would hide the others.
+
+    Args:
+      labels: <bool>[movies, genres], or 0/1 numbers.
+      probabilities: <float>[movies, genres], in [0, 1].
+      bins: their number, for each genre.
+
+    Returns:
+      A value in [0, 1]; NaN if no genre has both a positive and a negative.
+
+    Raises:
+      ValueError: if shapes disagree or a probability of a counted genre is not in [0, 1].
+    """
+    labels, probabilities = np.asarray(labels).astype(bool), np.asarray(probabilities)
+    if labels.shape != probabilities.shape:
+        raise ValueError(f"labels {labels.shape} and probabilities {probabilities.shape} differ")
+    errors = np.full(labels.shape[1], np.nan)
+    counted = _counted(labels)
+    for genre in np.flatnonzero(counted):
+        found = reliability(labels[:, genre], probabilities[:, genre], bins)
+        gaps = np.abs(found["predicted"] - found["true"]) * found["count"]
+        errors[genre] = np.nansum(gaps) / len(labels)
+    return _macro(errors, counted)
+
+
 def _counted(labels):
     """The genres with a positive and a negative, <bool>[genres]."""
     return labels.any(axis=0) & ~labels.all(axis=0)

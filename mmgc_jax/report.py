@@ -292,6 +292,42 @@ def draw_auc_per_genre(results: dict, split: str) -> plt.Figure:
     return figure
 
 
+def draw_reliability(
+    labels: np.ndarray, before: np.ndarray, after: np.ndarray, title: str
+) -> plt.Figure:
+    """How often what was given a probability was true, before and after calibration.
+
+    All genres are pooled, in bins of equal width; below stands how many probabilities are in each.
+
+    Args:
+      labels: <float32>[movies, genres], 0 or 1.
+      before: probabilities as a model gave them, <float32>[movies, genres].
+      after: the same, calibrated.
+      title: says which model, and on which movies.
+    """
+    bins = 15
+    edges = np.linspace(0, 1, bins + 1)
+    figure, (ax, below) = plt.subplots(2, 1, figsize=(5, 6.5), sharex=True, layout="constrained",
+                                       height_ratios=(3, 1))  # fmt: skip
+    ax.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle="--", label="perfect: 0.000")
+    for name, probabilities, marker in (("as trained", before, "o"), ("calibrated", after, "s")):
+        found = metrics.reliability(labels, probabilities, bins)
+        error = metrics.expected_calibration_error(labels, probabilities, bins)
+        filled = found["count"] > 0
+        [line] = ax.plot(found["predicted"][filled], found["true"][filled], marker=marker,
+                         markersize=4, linewidth=1.2, clip_on=False,
+                         label=f"{name}: {error:.3f}")  # fmt: skip
+        below.stairs(found["count"], edges, color=line.get_color(), linewidth=1.5, baseline=None)
+    ax.set(ylabel="share of positives", aspect="equal", xlim=(0, 1), ylim=(0, 1))
+    ax.set_title(title, fontsize=10)
+    ax.legend(title="ECE, mean over genres", fontsize=8, title_fontsize=8,
+              loc="upper left")  # fmt: skip
+    below.set(xlabel="predicted probability, all genres pooled", ylabel="count", yscale="log")
+    for axes in (ax, below):
+        axes.grid(alpha=0.3)
+    return figure
+
+
 def _save(figure: plt.Figure, file: pathlib.Path) -> None:
     write_beside(file, lambda beside: figure.savefig(beside, dpi=150, bbox_inches="tight"))
     plt.close(figure)

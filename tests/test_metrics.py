@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import sklearn.calibration
 import sklearn.metrics
 
 from mmgc_jax import metrics
@@ -191,6 +192,74 @@ class TestTunedThresholds:
         probabilities = np.array([[0.1], [0.05]], np.float32)
         thresholds = metrics.tune_thresholds(labels, probabilities)
         assert metrics.f1_averages(labels, probabilities, thresholds)["f1_micro"] == 1
+
+
+class TestCalibrationError:
+    def test_by_hand(self):
+        # Ten bins; A: the bin (0.6, 0.7] holds 0.65 and 0.69, one of them true.
+        labels = np.array([[1, 1], [0, 1], [0, 0], [1, 0]])
+        probabilities = np.array([[0.65, 0.9], [0.69, 0.8], [0.05, 0.0], [1.0, 0.4]])
+        # A: |0.67 - 0.5| * 2/4 + 0.05 / 4 + 0 = 0.0975; B: (0.1 + 0.2 + 0 + 0.4) / 4 = 0.175.
+        error = metrics.expected_calibration_error(labels, probabilities, bins=10)
+        assert error == pytest.approx((0.0975 + 0.175) / 2)
+
+    def test_a_bin_holds_its_upper_edge(self):
+        found = metrics.reliability([0, 1, 1, 0], [0.0, 0.5, 0.75, 0.5], bins=2)
+        assert found["count"].tolist() == [3, 1]
+        np.testing.assert_allclose(found["predicted"], [1 / 3, 0.75])
+        np.testing.assert_allclose(found["true"], [1 / 3, 1])
+
+    def test_equals_scikit_learns_calibration_curve(self, random_split):
+        labels, probabilities, _ = random_split
+        # Its bins hold their lower edge.
+        probabilities = np.clip(probabilities, 1e-3, 1) - 1e-6
+        found = metrics.reliability(labels, probabilities, bins=15)
+        true, predicted = sklearn.calibration.calibration_curve(
+            labels.ravel(), probabilities.ravel(), n_bins=15
+        )
+        occupied = found["count"] > 0
+        np.testing.assert_allclose(found["true"][occupied], true)
+        np.testing.assert_allclose(found["predicted"][occupied], predicted)
+        assert found["count"].sum() == labels.size
+        assert np.isnan(found["true"][~occupied]).all()
+
+    @pytest.mark.parametrize("bins", [1, 7, 15])
+    def test_equals_a_loop_over_counted_genres(self, random_split, bins):
+        labels, probabilities, _ = random_split
+        errors = []
+        for g in (0, 1, 2, 3, 4, 7):
+            errors.append(0)
+            for b in range(bins):
+                inside = [
+                    movie
+                    for movie, p in enumerate(probabilities[:, g])
+                    if b / bins < p <= (b + 1) / bins or (b == 0 and p == 0)
+                ]
+                if inside:
+                    gap = np.mean(probabilities[inside, g]) - np.mean(labels[inside, g])
+                    errors[-1] += len(inside) / len(labels) * abs(gap)
+        error = metrics.expected_calibration_error(labels, probabilities, bins)
+        assert error == pytest.approx(np.mean(errors))
+
+    def test_genres_without_both_classes_do_not_count(self, random_split):
+        labels, probabilities, _ = random_split
+        moved = probabilities.copy()
+        moved[:, 5:7] = 1 - moved[:, 5:7]
+        error = metrics.expected_calibration_error(labels, probabilities)
+        assert metrics.expected_calibration_error(labels, moved) == error
+        assert np.isnan(metrics.expected_calibration_error(np.ones((3, 1)), np.ones((3, 1))))
+        assert np.isnan(metrics.expected_calibration_error(np.ones((0, 1)), np.ones((0, 1))))
+
+    @pytest.mark.parametrize("wrong", [np.nan, -0.1, 1.1])
+    def test_what_is_no_probability_is_refused(self, wrong):
+        with pytest.raises(ValueError, match=r"not in \[0, 1\]"):
+            metrics.expected_calibration_error([[1], [0]], [[0.5], [wrong]])
+
+    def test_shapes_must_agree(self):
+        with pytest.raises(ValueError, match="differ"):
+            metrics.reliability([1, 0], [0.5])
+        with pytest.raises(ValueError, match="differ"):
+            metrics.expected_calibration_error([[1], [0]], [[0.5]])
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmgc_jax import evaluate, report, train
+from mmgc_jax import evaluate, metrics, report, train
 from mmgc_jax.calibration import Calibration
 from mmgc_jax.data import pipeline
 from mmgc_jax.data.movies import GENRES
@@ -201,6 +201,35 @@ def test_an_experiment_ends_with_files_and_a_table(tmp_path, capsys):
     assert 0 <= test["plot"]["auc_macro"] <= 1
     assert test["plot"]["best_reachable_auc_macro"] == 1
     assert "best_reachable_auc_macro" not in test["poster"]
+
+
+def test_reliability_before_and_after_calibration(tmp_path):
+    rng = np.random.default_rng(0)
+    after = rng.random((3000, 4))
+    labels = rng.random((3000, 4)) < after
+    before = after**2
+    figure = report.draw_reliability(labels, before, after, "Plot, 3,000 test movies")
+    upper, lower = figure.axes
+    _, *lines = upper.lines
+    assert upper.get_title() == "Plot, 3,000 test movies"
+    names = [text.get_text() for text in upper.get_legend().get_texts()]
+    for line, name, shown, probabilities in zip(
+        lines, names[1:], ("as trained", "calibrated"), (before, after)
+    ):
+        error = metrics.expected_calibration_error(labels, probabilities)
+        assert name == f"{shown}: {error:.3f}"
+        predicted, true = line.get_data()
+        assert len(predicted) == 15
+        # 12,000 probabilities: of sqrt(p) are as many true.
+        expected = np.sqrt(predicted) if shown == "as trained" else predicted
+        np.testing.assert_allclose(true, expected, atol=0.08)
+    counts = [patch.get_data().values for patch in lower.patches]
+    assert [count.sum() for count in counts] == [12_000, 12_000]
+    assert counts[0][0] > 2 * counts[1][0] and lower.get_yscale() == "log"
+
+    report._save(figure, tmp_path / "reliability.png")
+    with Image.open(tmp_path / "reliability.png") as image:
+        assert len(image.convert("L").getcolors()) > 10  # not blank
 
 
 @pytest.mark.slow

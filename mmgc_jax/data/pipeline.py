@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import grain
 import ml_collections
 import numpy as np
+import scipy.sparse
 import tensorflow_datasets as tfds
 from absl import flags
 
@@ -124,6 +125,32 @@ class PlotExamples:
     def __call__(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         tokens, lengths = text.pad([self.plots[index] for index in indices], self.bucket)
         return {self.name: tokens, "lengths": lengths}
+
+
+@dataclasses.dataclass(frozen=True)
+class BagOfWordsExamples:
+    """Batches of bags of words: `tokens` <int32>[batch, words] and their `weights` <float32>.
+
+    Padding is token 0 with weight 0.
+
+    Attributes:
+      rows: the weights of each movie's words, <float32>[movies, words], as `TfIdf` gives them.
+      bucket: padded lengths are multiples of this.
+    """
+
+    rows: scipy.sparse.csr_matrix
+    bucket: int
+
+    @functools.cached_property
+    def lengths(self) -> np.ndarray:
+        return np.diff(self.rows.indptr).astype(np.int32)
+
+    def __call__(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        rows = self.rows[indices]
+        tokens, lengths = text.pad(np.split(rows.indices, rows.indptr[1:])[:-1], self.bucket)
+        weights = np.zeros(tokens.shape, np.float32)
+        weights[np.arange(tokens.shape[1]) < lengths[:, None]] = rows.data
+        return {"tokens": tokens, "weights": weights}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,15 @@ arrays on the way to them.
 """
 
 from mmgc_jax.models.fusion import LateFusion
-from mmgc_jax.models.plot import PlotLSTM
+from mmgc_jax.models.plot import PlotBagOfWords, PlotLSTM
 from mmgc_jax.models.poster import VGG16, GenreHead, PosterVGG16, pool_blocks
 
-__all__ = ["VGG16", "GenreHead", "LateFusion", "PlotLSTM", "PosterVGG16", "pool_blocks"]
+__all__ = [
+    "VGG16",
+    "GenreHead",
+    "LateFusion",
+    "PlotBagOfWords",
+    "PlotLSTM",
+    "PosterVGG16",
+    "pool_blocks",
+]

@@ -1,4 +1,4 @@
-"""The plot encoder: word vectors, an LSTM, and one logit for each genre."""
+"""Plot encoders: an LSTM over word vectors, and a weighted bag of words."""
 
 import flax.linen as nn
 import jax
@@ -135,3 +135,39 @@ class _RecurrentLSTMCell(nn.RNNCellBase):
     def num_feature_axes(self) -> int:
         """Inputs are vectors."""
         return 1
+
+
+class PlotBagOfWords(nn.Module):
+    """A linear model of the words of a plot, in any order.
+
+    The kernel is 0 at first: it is meant to be fitted elsewhere, or trained from there.
+
+    Attributes:
+      vocabulary_size: number of word ids.
+      num_genres: number of logits.
+    """
+
+    vocabulary_size: int
+    num_genres: int = 24
+
+    @nn.compact
+    def __call__(
+        self, tokens: jax.Array, weights: jax.Array, *, train: bool = False
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Computes genre logits.
+
+        Args:
+          tokens: <int32>[batch, words], the words that occur; any id where the weight is 0.
+          weights: <float32>[batch, words], 0 for padding.
+          train: changes nothing.
+
+        Returns:
+          logits <float32>[batch, num_genres], and `contributions` <float32>[batch, words,
+          num_genres], what each word adds to them.
+        """
+        del train
+        zeros = nn.initializers.zeros
+        kernel = self.param("kernel", zeros, (self.vocabulary_size, self.num_genres))
+        bias = self.param("bias", zeros, (self.num_genres,))
+        contributions = weights[..., None] * kernel[tokens]
+        return contributions.sum(axis=1) + bias, {"contributions": contributions}

@@ -2,11 +2,18 @@ import itertools
 
 import numpy as np
 import pytest
+import scipy.sparse
 from absl import flags
 
 from mmgc_jax.configs import default
 from mmgc_jax.data import builder, movies, pipeline
-from mmgc_jax.data.pipeline import ArrayExamples, Batches, PlotExamples, PosterExamples
+from mmgc_jax.data.pipeline import (
+    ArrayExamples,
+    BagOfWordsExamples,
+    Batches,
+    PlotExamples,
+    PosterExamples,
+)
 from tests.conftest import forty_movies, write_talk
 
 
@@ -78,6 +85,32 @@ class TestExamples:
         batch = PlotExamples(plots, bucket=4)(np.array([2, 1]))
         assert batch["tokens"].tolist() == [[2, 3, 4, 5, 6, 0, 0, 0], [0] * 8]
         assert batch["lengths"].tolist() == [5, 0]
+
+    def test_bags_of_words(self):
+        weights = np.zeros((4, 9), np.float32)
+        weights[1, [0, 2, 8]] = 0.5, 0.25, 1
+        weights[2, 3] = 2
+        weights[3, 4:] = 3
+        examples = BagOfWordsExamples(scipy.sparse.csr_matrix(weights), bucket=4)
+        assert examples.lengths.tolist() == [0, 3, 1, 5]
+        batch = examples(np.array([2, 0, 1, 1]))
+        words = [0, 2, 8, 0]
+        assert batch["tokens"].tolist() == [[3, 0, 0, 0], [0] * 4, words, words]
+        numbers = [0.5, 0.25, 1, 0]
+        assert batch["weights"].tolist() == [[2, 0, 0, 0], [0] * 4, numbers, numbers]
+        assert (batch["tokens"].dtype, batch["weights"].dtype) == (np.int32, np.float32)
+        assert examples(np.array([3]))["tokens"].shape == (1, 8)
+
+    def test_batches_of_bags_of_words_hold_movies_with_as_many_words(self):
+        counts = np.random.default_rng(0).permutation(50)
+        weights = scipy.sparse.csr_matrix(np.arange(50) < counts[:, None], dtype=np.float32)
+        batches = Batches(BagOfWordsExamples(weights, 8), LABELS, INDICES, 4)
+        found = all_of(batches)
+        assert sorted(seen(found)) == INDICES.tolist()
+        lengths = [counts[movie] for movie in seen(found)]
+        assert lengths == sorted(lengths)
+        for batch in found:
+            assert ((batch["weights"] > 0).sum(axis=1) == counts[batch["indices"]]).all()
 
     def test_arrays(self):
         batch = ArrayExamples({"a": np.arange(5), "b": np.eye(5)})(np.array([3, 3]))

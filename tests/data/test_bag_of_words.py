@@ -1,0 +1,123 @@
+"""TF-IDF: scikit-learn's numbers, before and after a file."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+from mmgc_jax.data import text
+from mmgc_jax.data.bag_of_words import TfIdf
+from mmgc_jax.errors import InputError
+
+PLOTS = [
+    "A spy, a spy and his cat.",
+    "The cat of the SPY's wife",
+    "the wife of a sheriff; the spy",
+    "alone",
+    "",
+]
+
+
+def dense(tfidf, plots):
+    return tfidf(plots).toarray()
+
+
+def test_weights_worked_out_by_hand():
+    found = TfIdf.fit(["spy spy cat", "spy", "spy cat dog", "nothing"], min_plots=2)
+    assert found.words == ("cat", "spy")
+    # Four plots; two have a cat, three a spy.
+    idf = np.array([1 + math.log(5 / 3), 1 + math.log(5 / 4)])
+    np.testing.assert_allclose(found.idf, idf)
+    raw = idf * [1, 1 + math.log(2)]
+    expected = [raw / np.hypot(*raw), idf / np.hypot(*idf), [0, 0]]
+    plots = ["a spy and a spy and a cat", "cat spy", "a dog"]
+    np.testing.assert_allclose(dense(found, plots), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("tokens", ["words", "mmimdb"])
+@pytest.mark.parametrize("min_plots", [1, 2])
+def test_rows_equal_scikit_learns(tokens, min_plots):
+    tfidf = TfIdf.fit(PLOTS, tokens, min_plots=min_plots)
+    reference = TfidfVectorizer(
+        analyzer=text.TOKENIZERS[tokens], sublinear_tf=True, min_df=min_plots, norm="l2"
+    ).fit(PLOTS)
+    assert tfidf.words == tuple(reference.get_feature_names_out())
+    assert len(tfidf) == len(tfidf.words) > 3
+    plots = [*PLOTS, "the cat never seen before", "cat " * 30]
+    rows, expected = tfidf(plots), reference.transform(plots)
+    assert rows.dtype == np.float32 and rows.shape == (7, len(tfidf))
+    np.testing.assert_allclose(rows.toarray(), expected.toarray(), rtol=1e-6)
+
+
+def test_phrases_equal_scikit_learns_ngrams():
+    tfidf = TfIdf.fit(PLOTS, longest_phrase=2, min_plots=2)
+    assert "the spy" not in tfidf.words and "wife of" not in tfidf.words
+    assert {"wife", "of", "the"} < set(tfidf.words)
+    tfidf = TfIdf.fit(PLOTS, longest_phrase=3, min_plots=1)
+    assert {"wife of a", "a spy", "alone"} < set(tfidf.words)
+    reference = TfidfVectorizer(
+        tokenizer=text.tokenize, token_pattern=None, ngram_range=(1, 3), sublinear_tf=True
+    ).fit(PLOTS)
+    assert tfidf.words == tuple(reference.get_feature_names_out())
+    np.testing.assert_allclose(dense(tfidf, PLOTS), reference.transform(PLOTS).toarray(), rtol=1e-6)
+
+
+def test_ids_ascend_and_an_empty_plot_has_none():
+    rows = TfIdf.fit(PLOTS, min_plots=1)(["wife spy cat a alone", "", "never seen"])
+    first = rows.indices[: rows.indptr[1]]
+    assert (np.diff(first) > 0).all() and len(first) == 5
+    assert rows.indptr.tolist() == [0, 5, 5, 5]
+
+
+@pytest.mark.parametrize("plots", [[], ["", "..."], ["each word", "only once"]])
+def test_plots_without_a_word_in_common_are_refused(plots):
+    with pytest.raises(InputError, match="no word occurs in 2 plots or more"):
+        TfIdf.fit(plots)
+
+
+@pytest.mark.parametrize("tokens", ["words", "mmimdb"])
+def test_save_and_load(tmp_path, tokens):
+    plots = [*PLOTS, "l'été 七人の侍 \u2028 é", "l'été 七人の侍 twice"]
+    saved = TfIdf.fit(plots, tokens, longest_phrase=2, min_plots=1)
+    saved.save(tmp_path / "words.json")
+    loaded = TfIdf.load(tmp_path / "words.json")
+    assert (loaded.words, loaded.tokens, loaded.longest_phrase) == (saved.words, tokens, 2)
+    np.testing.assert_array_equal(loaded.idf, saved.idf)
+    np.testing.assert_array_equal(dense(loaded, plots), dense(saved, plots))
+    assert [file.name for file in tmp_path.iterdir()] == ["words.json"]
+
+
+CONTENT = {"tokens": "words", "longest_phrase": 1, "idf": {"spy": 1.5}}
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("[", "is not JSON"),
+        ([], "tokens, longest_phrase and idf are expected"),
+        ({"tokens": "words"}, "tokens, longest_phrase and idf are expected"),
+        (CONTENT | {"tokens": "letters"}, "'letters', not one of words, mmimdb"),
+        (CONTENT | {"tokens": ["words"]}, "not one of words, mmimdb"),
+        (CONTENT | {"longest_phrase": 0}, "longest_phrase is 0"),
+        (CONTENT | {"longest_phrase": 1.5}, "longest_phrase is 1.5"),
+        (CONTENT | {"idf": {}}, "idf holds no words"),
+        (CONTENT | {"idf": ["spy"]}, "idf holds no words"),
+        (CONTENT | {"idf": {"spy": "1"}}, "the idf of 'spy' is '1'"),
+        (CONTENT | {"idf": {"spy": 0}}, "the idf of 'spy' is 0"),
+        (CONTENT | {"idf": {"spy": float("nan")}}, "the idf of 'spy' is nan"),
+        (CONTENT | {"idf": {"spy": float("inf")}}, "the idf of 'spy' is inf"),
+    ],
+)
+def test_a_file_that_holds_something_else_is_refused(tmp_path, content, reason):
+    file = tmp_path / "words.json"
+    file.write_text(content if isinstance(content, str) else json.dumps(content))
+    with pytest.raises(InputError, match=reason) as error:
+        TfIdf.load(file)
+    assert str(file) in str(error.value)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"words\.json cannot be read: No such file"):
+        TfIdf.load(tmp_path / "words.json")
