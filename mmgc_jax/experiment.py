@@ -12,6 +12,7 @@ import pathlib
 from collections.abc import Iterator
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
@@ -137,6 +138,7 @@ def train_fusion(config, workdir, corpus, stages, present) -> dict[str, np.ndarr
         json.dumps(dict(zip(corpus.genres, frequencies.tolist())), indent=2),
     )
     available = np.stack([present[stage] for stage in settings.encoders], axis=1)
+    modalities = [encoders.MODALITY[stage] for stage in settings.encoders]
     some = available.any(axis=1)
 
     def examples(kind):
@@ -146,9 +148,8 @@ def train_fusion(config, workdir, corpus, stages, present) -> dict[str, np.ndarr
         )
 
     def augment(key, batch):
-        probabilities, there = drop_modalities(
-            key, batch["probabilities"], batch["present"], frequencies, settings.modality_dropout
-        )
+        there = drop_modalities(key, batch["present"], modalities, settings.modality_dropout)
+        probabilities = jnp.where(there[..., None] > 0, batch["probabilities"], frequencies)
         return batch | {"probabilities": probabilities, "present": there}
 
     model = LateFusion(num_genres=len(corpus.genres), **settings.model)
