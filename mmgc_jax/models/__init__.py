@@ -8,8 +8,37 @@ arrays on the way to them.
     logits, intermediates = model.apply(variables, tokens, lengths)
 """
 
+from mmgc_jax.models.feature_fusion import (
+    ConcatMaxout,
+    GatedMultimodalUnit,
+    LinearSum,
+    LowRankTensorFusion,
+    MixtureOfExperts,
+)
 from mmgc_jax.models.fusion import LateFusion
 from mmgc_jax.models.plot import PlotLSTM
 from mmgc_jax.models.poster import VGG16, GenreHead, PosterVGG16
 
-__all__ = ["VGG16", "GenreHead", "LateFusion", "PlotLSTM", "PosterVGG16"]
+# By the names that a config gives them. `late` takes probabilities, the others vectors.
+FUSIONS = {
+    "late": LateFusion,
+    "linear_sum": LinearSum,
+    "concat": ConcatMaxout,
+    "mixture_of_experts": MixtureOfExperts,
+    "gated": GatedMultimodalUnit,
+    "low_rank_tensor": LowRankTensorFusion,
+}
+
+__all__ = [
+    "FUSIONS",
+    "VGG16",
+    "ConcatMaxout",
+    "GatedMultimodalUnit",
+    "GenreHead",
+    "LateFusion",
+    "LinearSum",
+    "LowRankTensorFusion",
+    "MixtureOfExperts",
+    "PlotLSTM",
+    "PosterVGG16",
+]
