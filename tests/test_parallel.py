@@ -28,8 +28,9 @@ batch = {
 
 
 def augment(key, batch):
-    values = drop_modalities(key, batch["probabilities"], batch["present"], np.full(24, 0.1), 0.5)
-    return batch | dict(zip(("probabilities", "present"), values))
+    there = drop_modalities(key, batch["present"], ("plot", "poster"), 0.5)
+    probabilities = jax.numpy.where(there[..., None] > 0, batch["probabilities"], 0.1)
+    return batch | {"probabilities": probabilities, "present": there}
 
 
 model = LateFusion(dropout=0.3)

@@ -8,16 +8,45 @@ arrays on the way to them.
     logits, intermediates = model.apply(variables, tokens, lengths)
 """
 
-from mmgc_jax.models.fusion import LateFusion
+from mmgc_jax.models.feature_fusion import (
+    ConcatMaxout,
+    GatedMultimodalUnit,
+    LinearSum,
+    LowRankTensorFusion,
+    MixtureOfExperts,
+)
+from mmgc_jax.models.fusion import FusionOfLogits, LateFusion, drop_modalities
 from mmgc_jax.models.plot import PlotBagOfWords, PlotLSTM
 from mmgc_jax.models.poster import VGG16, GenreHead, PosterVGG16, pool_blocks
+from mmgc_jax.models.transformer import BertEncoder, PlotTransformer, mean_of_tokens
+
+# By the names that a config gives them. `late` takes probabilities, the others vectors.
+FUSIONS = {
+    "late": LateFusion,
+    "linear_sum": LinearSum,
+    "concat": ConcatMaxout,
+    "mixture_of_experts": MixtureOfExperts,
+    "gated": GatedMultimodalUnit,
+    "low_rank_tensor": LowRankTensorFusion,
+}
 
 __all__ = [
+    "FUSIONS",
     "VGG16",
+    "BertEncoder",
+    "ConcatMaxout",
+    "FusionOfLogits",
+    "GatedMultimodalUnit",
     "GenreHead",
     "LateFusion",
+    "LinearSum",
+    "LowRankTensorFusion",
+    "MixtureOfExperts",
     "PlotBagOfWords",
     "PlotLSTM",
+    "PlotTransformer",
     "PosterVGG16",
+    "drop_modalities",
+    "mean_of_tokens",
     "pool_blocks",
 ]

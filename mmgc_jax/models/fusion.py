@@ -1,8 +1,11 @@
-"""Fusion: one vector of probabilities from several."""
+"""Late fusion: one vector of probabilities from several."""
+
+from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 # Probabilities are kept this far from 0 and 1 before their logits are taken.
 _MARGIN = 1e-4
@@ -56,33 +59,28 @@ class LateFusion(nn.Module):
 
 
 def drop_modalities(
-    key: jax.Array,
-    probabilities: jax.Array,
-    present: jax.Array,
-    frequencies: jax.Array,
-    rate: float,
-) -> tuple[jax.Array, jax.Array]:
+    key: jax.Array, present: jax.Array, modalities: Sequence[int | str], rate: float
+) -> jax.Array:
     """Takes one modality away from some of the movies that have several.
 
     Without this, a network trained on movies that all have a plot would never learn what to do
-    without one.
+    without one. What the encoders say of a lost modality is for the caller to replace.
 
     Args:
       key: a random key.
-      probabilities: <float32>[batch, encoders, genres].
       present: <float32>[batch, encoders].
-      frequencies: <float32>[genres], put in place of what is taken.
+      modalities: what each encoder looks at; those that look at the same lose it together.
       rate: the share of movies with several modalities that lose one.
 
     Returns:
-      probabilities and present, changed.
+      present, changed.
     """
-    movie_key, modality_key = jax.random.split(key)
-    batch, encoders = present.shape
-    loses = jax.random.bernoulli(movie_key, rate, (batch,)) & (present.sum(axis=1) > 1)
-    which = jax.random.categorical(modality_key, jnp.log(present), axis=1)
-    lost = loses[:, None] & (jnp.arange(encoders) == which[:, None])
-    return (
-        jnp.where(lost[..., None], frequencies, probabilities),
-        jnp.where(lost, 0.0, present),
+    names, modality_of_encoder = np.unique(modalities, return_inverse=True)
+    has = jnp.stack(
+        [present[:, modality_of_encoder == m].max(axis=1) for m in range(len(names))], axis=1
     )
+    movie_key, modality_key = jax.random.split(key)
+    loses = jax.random.bernoulli(movie_key, rate, (len(present),)) & (has.sum(axis=1) > 1)
+    which = jax.random.categorical(modality_key, jnp.log(has), axis=1)
+    lost = loses[:, None] & (modality_of_encoder == which[:, None])
+    return jnp.where(lost, 0.0, present)

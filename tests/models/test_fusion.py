@@ -9,7 +9,6 @@ from mmgc_jax.models.fusion import drop_modalities
 
 PROBABILITIES = np.random.default_rng(0).uniform(0.02, 0.98, (5, 2, 24)).astype(np.float32)
 PRESENT = np.ones((5, 2), np.float32)
-FREQUENCIES = np.linspace(0.01, 0.5, 24).astype(np.float32)
 
 
 def logit(p):
@@ -80,26 +79,30 @@ def test_dropout_acts_only_in_training(trained):
     np.testing.assert_allclose(without, still, atol=1e-5)
 
 
-drop = jax.jit(drop_modalities)
+drop = jax.jit(drop_modalities, static_argnums=2)
+SEPARATE = (0, 1, 2)
+# Three encoders look at the plot, one at the poster.
+SHARED = ("plot", "plot", "poster", "plot")
 
 
 def movies():
     """300 movies with three encoders, any of which may be without its modality."""
-    rng = np.random.default_rng(1)
-    probabilities = rng.uniform(0.6, 1, (300, 3, 24)).astype(np.float32)
-    return probabilities, rng.integers(0, 2, (300, 3)).astype(np.float32)
+    return np.random.default_rng(1).integers(0, 2, (300, 3)).astype(np.float32)
+
+
+def movies_with_plot_or_poster():
+    """Which of 300 movies have a plot and a poster, and so what the encoders of SHARED find."""
+    has = np.random.default_rng(2).integers(0, 2, (300, 2)).astype(np.float32)
+    return has, has[:, [0, 0, 1, 0]]
 
 
 def test_rate_0_takes_nothing():
-    probabilities, present = movies()
-    after, there = drop(jax.random.key(0), probabilities, present, FREQUENCIES, 0.0)
-    np.testing.assert_array_equal(after, probabilities)
-    np.testing.assert_array_equal(there, present)
+    np.testing.assert_array_equal(drop(jax.random.key(0), movies(), SEPARATE, 0.0), movies())
 
 
 def test_rate_1_takes_exactly_one_of_several_and_never_the_only_one():
-    probabilities, present = movies()
-    after, there = drop(jax.random.key(0), probabilities, present, FREQUENCIES, 1.0)
+    present = movies()
+    there = drop(jax.random.key(0), present, SEPARATE, 1.0)
     several = present.sum(axis=1) > 1
     lost = present > there
     np.testing.assert_array_equal(lost.sum(axis=1), several)
@@ -107,24 +110,39 @@ def test_rate_1_takes_exactly_one_of_several_and_never_the_only_one():
     assert (there <= present).all()
     assert lost.any(axis=0).all()  # each modality's turn comes
 
-    # What is lost says how frequent the genres are; all else stays.
-    np.testing.assert_array_equal(after[lost], np.tile(FREQUENCIES, (lost.sum(), 1)))
-    np.testing.assert_array_equal(after[~lost], probabilities[~lost])
+
+def test_encoders_of_one_modality_lose_it_together():
+    has, present = movies_with_plot_or_poster()
+    there = np.asarray(drop(jax.random.key(0), present, SHARED, 1.0))
+    plot, poster = there[:, 0], there[:, 2]
+    np.testing.assert_array_equal(there[:, [1, 3]], plot[:, None].repeat(2, axis=1))
+    both = has.all(axis=1)
+    np.testing.assert_array_equal(plot[both] + poster[both], 1)
+    np.testing.assert_array_equal(there[~both], present[~both])
+
+
+def test_a_modality_is_not_lost_more_often_for_having_more_encoders():
+    there = drop(jax.random.key(0), np.ones((4000, 4), np.float32), SHARED, 1.0)
+    # Three standard deviations of a share of 0.5 of 4,000 are 0.024.
+    assert np.mean(1 - there, axis=0) == pytest.approx([0.5] * 4, abs=0.025)
+
+
+def test_encoders_of_one_modality_alone_lose_nothing():
+    present = np.ones((100, 3), np.float32)
+    there = drop(jax.random.key(0), present, ("plot", "plot", "plot"), 1.0)
+    np.testing.assert_array_equal(there, present)
 
 
 def test_a_rate_between_takes_its_share_from_each_modality_alike():
-    probabilities = np.ones((4000, 2, 24), np.float32)
     present = np.ones((4000, 2), np.float32)
-    _, there = drop(jax.random.key(0), probabilities, present, FREQUENCIES, 0.2)
+    there = drop(jax.random.key(0), present, (0, 1), 0.2)
     # Three standard deviations of a share of 0.1 of 4,000 are 0.014.
     assert (present > there).mean(axis=0) == pytest.approx([0.1, 0.1], abs=0.015)
 
 
 def test_the_key_decides():
-    probabilities, present = movies()
-
     def there(key):
-        return np.asarray(drop(jax.random.key(key), probabilities, present, FREQUENCIES, 0.5)[1])
+        return np.asarray(drop(jax.random.key(key), movies(), SEPARATE, 0.5))
 
     np.testing.assert_array_equal(there(1), there(1))
     assert (there(1) != there(2)).any()
