@@ -11,5 +11,14 @@ arrays on the way to them.
 from mmgc_jax.models.fusion import LateFusion
 from mmgc_jax.models.plot import PlotLSTM
 from mmgc_jax.models.poster import VGG16, GenreHead, PosterVGG16
+from mmgc_jax.models.transformer import BertEncoder, PlotTransformer
 
-__all__ = ["VGG16", "GenreHead", "LateFusion", "PlotLSTM", "PosterVGG16"]
+__all__ = [
+    "VGG16",
+    "BertEncoder",
+    "GenreHead",
+    "LateFusion",
+    "PlotLSTM",
+    "PlotTransformer",
+    "PosterVGG16",
+]
