@@ -37,6 +37,7 @@ setuptools.setup(
         "safetensors>=0.8",
         "scikit-learn>=1.5",
         "tensorflow-datasets>=4.9.9",
+        "tokenizers>=0.20",
         "tqdm>=4.66",
     ],
     extras_require={

@@ -49,7 +49,8 @@ class BertEncoder(nn.Module):
       heads: of the attention; they share `hidden` evenly.
       intermediate: size of the first dense layer.
       max_length: number of positions.
-      dropout: rate after the embeddings, on the attention and after each of the two sublayers.
+      dropout: rate after the embeddings, on the attention (there alike for every text and head, as
+        Flax has it) and after each of the two sublayers.
       first_layer: where to begin; the input of layer n is what layer n - 1 puts out. Layer 1 begins
         with the embeddings.
       last_layer: where to end, inclusive; None is the last of all, 0 are the embeddings alone.
@@ -169,7 +170,6 @@ class _Layer(nn.Module):
             mask=mask[:, None, None, :],
             dropout_rng=self.make_rng("dropout") if train and self.dropout else None,
             dropout_rate=self.dropout,
-            broadcast_dropout=False,
             deterministic=not train,
             force_fp32_for_softmax=True,
             qk_attn_weights_einsum=einsum,
@@ -229,7 +229,7 @@ def _rows(x: jax.Array) -> jax.Array:
 
 
 class PlotTransformer(nn.Module):
-    """BERT and a linear layer on the mean of its states: the plot encoder, whole or from a layer on.
+    """BERT and a linear layer on the mean of its states, whole or from a layer on.
 
     Parameters: `bert` (a tree as of `BertEncoder`) and `head`.
 
