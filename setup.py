@@ -38,6 +38,7 @@ setuptools.setup(
         "scikit-learn>=1.5",
         "scipy>=1.12",
         "tensorflow-datasets>=4.9.9",
+        "tokenizers>=0.20",
         "tqdm>=4.66",
     ],
     extras_require={

