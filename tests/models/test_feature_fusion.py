@@ -84,7 +84,7 @@ def train_briefly(model, features, present):
 
 
 def normalised(params, movie):
-    """Encoder -> vector, of those that a movie has; as what follows, for one movie in float64."""
+    """Encoder -> vector, of those that a movie has. This and what follows is in float64."""
     vectors = {}
     for e in np.flatnonzero(PRESENT[movie]):
         x = np.float64(FEATURES[e][movie])
@@ -284,7 +284,7 @@ def test_gradients_are_finite_also_where_gates_and_logits_are_certain(fusion):
 def test_every_scale_and_level_of_a_vector_is_the_same(fusion):
     model, params = build(fusion)
     expected, _ = run(model, params, FEATURES, PRESENT)
-    moved = tuple(x * factor + 3 for x, factor in zip(FEATURES, (200, 5, 40)))
+    moved = tuple(x * factor + 5000 for x, factor in zip(FEATURES, (200, 5, 40)))
     np.testing.assert_allclose(run(model, params, moved, PRESENT)[0], expected, atol=5e-3)
 
 
