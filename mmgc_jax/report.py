@@ -76,7 +76,12 @@ def write(
     figures = workdir / "figures"
     rows = corpus.split[split][present["fusion"][corpus.split[split]]]
     fused = scores["fusion"][rows]
-    reliability = draw_reliability(corpus.labels[rows], fused, calibrations["fusion"](fused))
+    reliability = draw_reliability(
+        corpus.labels[rows],
+        fused,
+        calibrations["fusion"](fused),
+        f"Fusion, {len(rows)} {split} movies, all genres",
+    )
     _save(draw_auc_per_genre(results[split], split), figures / "auc_per_genre.png")
     _save(draw_roc(corpus, scores, present, split), figures / "roc.png")
     _save(reliability, figures / "reliability.png")

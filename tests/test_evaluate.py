@@ -148,7 +148,9 @@ def test_cross_validation_is_the_mean_over_the_folds():
     aucs = [(1 + 0) / 2, 1 / 2]
     assert figures["auc_macro"] == pytest.approx(np.mean(aucs))
     assert figures["auc_macro_std"] == pytest.approx(np.std(aucs, ddof=1))
-    micro = [metrics.roc_auc(labels[r].ravel(), scores[r].ravel()) for r in np.split(np.arange(8), 2)]
+    micro = [
+        metrics.roc_auc(labels[r].ravel(), scores[r].ravel()) for r in np.split(np.arange(8), 2)
+    ]
     assert figures["auc_micro"] == pytest.approx(np.mean(micro))
     assert figures["auc_micro_std"] == pytest.approx(abs(micro[0] - micro[1]) / np.sqrt(2))
 

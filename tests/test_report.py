@@ -139,8 +139,10 @@ def small_corpus(both=True):
         has_plot=has_plot,
         has_poster=np.ones(14, bool) if both else ~has_plot,
         split={
-            "train": np.arange(10, 14), "validation": np.arange(4), "test": np.arange(4, 10),
-        },  # fmt: skip
+            "train": np.arange(10, 14),
+            "validation": np.arange(4),
+            "test": np.arange(4, 10),
+        },
         records=(),
     )
     present = {"plot": corpus.has_plot, "poster": corpus.has_poster, "fusion": np.ones(14, bool)}

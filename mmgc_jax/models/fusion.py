@@ -46,8 +46,7 @@ class LateFusion(nn.Module):
         Returns:
           logits <float32>[batch, num_genres], and `embedding` <float32>[batch, hidden].
         """
-        clipped = jnp.clip(probabilities, _MARGIN, 1 - _MARGIN)
-        logits = jnp.log(clipped) - jnp.log1p(-clipped)
+        logits = _to_logits(probabilities)
         weights = self.param("weights", nn.initializers.ones, logits.shape[1:])
 
         x = jnp.concatenate([logits.reshape(logits.shape[0], -1), present], axis=-1)
@@ -56,6 +55,29 @@ class LateFusion(nn.Module):
         x = nn.Dropout(self.dropout, deterministic=not train)(embedding)
         correction = nn.Dense(self.num_genres, kernel_init=nn.initializers.zeros, name="genres")(x)
         return jnp.sum(logits * weights, axis=1) + correction, {"embedding": embedding}
+
+
+class FusionOfLogits(nn.Module):
+    """A fusion of vectors, given what the encoders say: their logits are its vectors.
+
+    Attributes:
+      fusion: one of `FUSIONS` but `late`.
+    """
+
+    fusion: nn.Module
+
+    @nn.compact
+    def __call__(
+        self, probabilities: jax.Array, present: jax.Array, *, train: bool = False
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Computes genre logits from what `LateFusion` takes; returns what `fusion` does."""
+        logits = _to_logits(probabilities)
+        return self.fusion([logits[:, i] for i in range(logits.shape[1])], present, train=train)
+
+
+def _to_logits(probabilities: jax.Array) -> jax.Array:
+    clipped = jnp.clip(probabilities, _MARGIN, 1 - _MARGIN)
+    return jnp.log(clipped) - jnp.log1p(-clipped)
 
 
 def drop_modalities(

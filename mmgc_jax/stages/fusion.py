@@ -52,7 +52,7 @@ def fit(
     names = settings.encoders
     stacked = np.stack([probabilities[name] for name in names], axis=1)
     available = np.stack([present[name] for name in names], axis=1)
-    modalities = [MODALITIES.index(MODALITY[name]) for name in names]
+    modalities = [MODALITY[name] for name in names]
 
     def augment(key, batch):
         there = drop_modalities(key, batch["present"], modalities, settings.modality_dropout)
@@ -66,26 +66,29 @@ def fit(
 
     model = _model(config, stage, len(corpus.genres))
     apply = train.make_apply(model, _INPUTS, augment)
-    example = jax.tree.map(lambda array: array[:1], examples(available).arrays)
-    params = model.init(jax.random.key(experiment.seed_of(stage)), *example.values())["params"]
+    one = examples(available)(np.arange(1))
+    params = model.init(
+        jax.random.key(experiment.seed_of(stage)), *(one[name] for name in _INPUTS)
+    )["params"]
     _begin_well(params, modalities, experiment.initial_bias)
 
     def fit_fold(fit, name, indices):
         return fit(name, indices, examples(available), apply, params, settings.training)
 
     without = {}
-    for number, modality in enumerate(MODALITIES):
-        left = available & (np.array(modalities) != number)
+    for modality in MODALITIES:
+        left = available & (np.array(modalities) != modality)
         if left.any() and (left != available).any():
             without[f"without_{modality}"] = examples(left)
     some = available.any(axis=1)
     return cross_fit(experiment, stage, some, settings.training.batch_size, fit_fold, without)
 
 
-def _begin_well(params, modalities: list[int], initial_bias: np.ndarray) -> None:
+def _begin_well(params, modalities: list[str], initial_bias: np.ndarray) -> None:
     """Changes fresh parameters such that logits start where little is left to learn."""
     if "weights" not in params:
-        params["fusion"]["genres"]["bias"] = initial_bias
+        bias = params["fusion"]["genres"]["bias"]
+        params["fusion"]["genres"]["bias"] = np.broadcast_to(initial_bias, bias.shape)
         return
     # Late fusion: modalities are taken for independent, so that their logits are added; those of
     # encoders of one modality are averaged. Each modality's logits hold the genres' log-odds, which

@@ -11,9 +11,9 @@ import numpy as np
 from mmgc_jax import embeddings, train
 from mmgc_jax.data import pipeline, text
 from mmgc_jax.data.movies import Movie
+from mmgc_jax.models import PlotLSTM
 from mmgc_jax.stages.cross_fit import Experiment, cross_fit, fold_names
 from mmgc_jax.stages.encoder import Encoder, load_params
-from mmgc_jax.models import PlotLSTM
 
 _INPUTS = ("tokens", "lengths")
 

@@ -12,10 +12,10 @@ import numpy as np
 from mmgc_jax import checkpoints, train
 from mmgc_jax.data import activations, pipeline, posters
 from mmgc_jax.data.movies import Movie
-from mmgc_jax.stages.cross_fit import Experiment, cross_fit, fold_names
-from mmgc_jax.stages.encoder import Encoder, load_params
 from mmgc_jax.models import VGG16, PosterVGG16, pool_blocks
 from mmgc_jax.pretrained import vgg16
+from mmgc_jax.stages.cross_fit import Experiment, cross_fit, fold_names
+from mmgc_jax.stages.encoder import Encoder, load_params
 
 logger = logging.getLogger(__name__)
 

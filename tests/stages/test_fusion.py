@@ -18,9 +18,7 @@ def truth():
     """400 made-up movies, and encoders that give their true probabilities."""
     generated = list(synthetic.generate(seed=0, train=0, validation=0, test=400)["test"])
     probabilities = {
-        stage: np.float32(
-            [synthetic.true_probabilities(cues, {stage}) for _, cues in generated]
-        )
+        stage: np.float32([synthetic.true_probabilities(cues, {stage}) for _, cues in generated])
         for stage in ("plot", "poster")
     }
     present = {
