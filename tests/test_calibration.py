@@ -117,7 +117,6 @@ def test_what_is_calibrated_stays():
 
 @pytest.mark.parametrize("movies", [1, 50, 5000, 26_000])
 def test_a_best_pair_is_found_however_wild_the_logits(movies):
-    """Where 26,000 logits spread by 10, a change of the last bit is seen in the gradient."""
     rng = np.random.default_rng(movies)
     for spread in (0.01, 1, 3, 10):
         logits = rng.normal(rng.normal(-3, 3), spread, (movies, 5))
