@@ -115,6 +115,21 @@ def test_what_is_calibrated_stays():
     np.testing.assert_allclose(found(probabilities), probabilities, atol=0.015)
 
 
+@pytest.mark.parametrize("movies", [1, 50, 5000, 26_000])
+def test_a_best_pair_is_found_however_wild_the_logits(movies):
+    rng = np.random.default_rng(movies)
+    for spread in (0.01, 1, 3, 10):
+        logits = rng.normal(rng.normal(-3, 3), spread, (movies, 5))
+        labels = rng.random(logits.shape) < expit(rng.normal(0, 2, 5) * logits - 2)
+        found = Calibration.fit(labels, expit(logits), "abcde")
+        assert np.isfinite([found.scale, found.shift]).all() and (found.scale > 0).all()
+        # At the best shift, expected and found positives differ by the penalty alone.
+        expected = expit(found.scale * logit(np.clip(expit(logits), 1e-38, 1 - 6e-8)) + found.shift)
+        np.testing.assert_allclose(
+            expected.sum(axis=0) - labels.sum(axis=0), -found.shift, atol=0.02
+        )
+
+
 def test_without_movies_nothing_changes():
     found = Calibration.fit(np.zeros((0, 3)), np.zeros((0, 3)), GENRES)
     assert (found.scale == 1).all() and (found.shift == 0).all()

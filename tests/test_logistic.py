@@ -78,8 +78,7 @@ def test_from_plots_to_probabilities():
 @pytest.mark.slow
 @pytest.mark.skipif(not TALK.exists(), reason=f"{TALK} is not there")
 def test_real_plots_out_of_fold():
-    labels = []
-    plots = []
+    plots, labels = [], []
     for movie in movies.read_csv(TALK, labelled=True):
         plots.append(movie.plot or "")
         labels.append(movies.to_labels(movie.genres))
@@ -89,5 +88,5 @@ def test_real_plots_out_of_fold():
     tfidf = TfIdf.fit([plots[n] for n in train])
     kernel, bias = fit_logistic(tfidf([plots[n] for n in train]), labels[train])
     scores = expit(tfidf([plots[n] for n in test]) @ kernel + bias)
-    # 0.888 is the mean of the five folds.
-    assert metrics.evaluate(labels[test], scores, movies.GENRES)["auc_macro"] > 0.87
+    # The mean of the five folds is 0.892, their standard deviation 0.003.
+    assert metrics.evaluate(labels[test], scores, movies.GENRES)["auc_macro"] > 0.88

@@ -39,7 +39,7 @@ def test_weights_worked_out_by_hand():
 @pytest.mark.parametrize("tokens", ["words", "mmimdb"])
 @pytest.mark.parametrize("min_plots", [1, 2])
 def test_rows_equal_scikit_learns(tokens, min_plots):
-    tfidf = TfIdf.fit(PLOTS, tokens, min_plots=min_plots)
+    tfidf = TfIdf.fit(PLOTS, tokens, stem_length=0, min_plots=min_plots)
     reference = TfidfVectorizer(
         analyzer=text.TOKENIZERS[tokens], sublinear_tf=True, min_df=min_plots, norm="l2"
     ).fit(PLOTS)
@@ -52,16 +52,35 @@ def test_rows_equal_scikit_learns(tokens, min_plots):
 
 
 def test_phrases_equal_scikit_learns_ngrams():
-    tfidf = TfIdf.fit(PLOTS, longest_phrase=2, min_plots=2)
+    tfidf = TfIdf.fit(PLOTS, stem_length=0, longest_phrase=2, min_plots=2)
     assert "the spy" not in tfidf.words and "wife of" not in tfidf.words
     assert {"wife", "of", "the"} < set(tfidf.words)
-    tfidf = TfIdf.fit(PLOTS, longest_phrase=3, min_plots=1)
+    tfidf = TfIdf.fit(PLOTS, stem_length=0, longest_phrase=3, min_plots=1)
     assert {"wife of a", "a spy", "alone"} < set(tfidf.words)
     reference = TfidfVectorizer(
         tokenizer=text.tokenize, token_pattern=None, ngram_range=(1, 3), sublinear_tf=True
     ).fit(PLOTS)
     assert tfidf.words == tuple(reference.get_feature_names_out())
     np.testing.assert_allclose(dense(tfidf, PLOTS), reference.transform(PLOTS).toarray(), rtol=1e-6)
+
+
+def test_a_long_word_counts_as_its_stem_too():
+    tfidf = TfIdf.fit(["killer kills", "a killing spree", "spree"], stem_length=5, min_plots=1)
+    assert tfidf.words == ("a", "kille*", "killer", "killi*", "killing", "kills", "spree")
+    tfidf = TfIdf.fit(["killer kills", "a killing"], stem_length=4, min_plots=2)
+    assert tfidf.words == ("kill*",)
+    # A word of just that length has no stem; one that was never seen has the others'.
+    np.testing.assert_array_equal(dense(tfidf, ["kill", "killjoys", "kin"]), [[0], [1], [0]])
+
+
+@pytest.mark.parametrize("tokens", ["words", "mmimdb"])
+def test_stems_and_phrases_are_never_taken_for_words(tokens):
+    plots = ["kill* killer kill killer new york * york*"] * 2
+    tfidf = TfIdf.fit(plots, tokens, stem_length=4, longest_phrase=2)
+    assert len(set(tfidf.words)) == len(tfidf.words)
+    words = {word for word in tfidf.words if not word.endswith("*") and " " not in word}
+    assert words == {"kill", "killer", "new", "york"}
+    assert {word for word in tfidf.words if word.endswith("*")} == {"kill*"}
 
 
 def test_ids_ascend_and_an_empty_plot_has_none():
@@ -80,26 +99,29 @@ def test_plots_without_a_word_in_common_are_refused(plots):
 @pytest.mark.parametrize("tokens", ["words", "mmimdb"])
 def test_save_and_load(tmp_path, tokens):
     plots = [*PLOTS, "l'été 七人の侍 \u2028 é", "l'été 七人の侍 twice"]
-    saved = TfIdf.fit(plots, tokens, longest_phrase=2, min_plots=1)
+    saved = TfIdf.fit(plots, tokens, stem_length=4, longest_phrase=2, min_plots=1)
     saved.save(tmp_path / "words.json")
     loaded = TfIdf.load(tmp_path / "words.json")
-    assert (loaded.words, loaded.tokens, loaded.longest_phrase) == (saved.words, tokens, 2)
+    assert (loaded.words, loaded.tokens) == (saved.words, tokens)
+    assert (loaded.stem_length, loaded.longest_phrase) == (4, 2)
     np.testing.assert_array_equal(loaded.idf, saved.idf)
     np.testing.assert_array_equal(dense(loaded, plots), dense(saved, plots))
     assert [file.name for file in tmp_path.iterdir()] == ["words.json"]
 
 
-CONTENT = {"tokens": "words", "longest_phrase": 1, "idf": {"spy": 1.5}}
+CONTENT = {"tokens": "words", "stem_length": 0, "longest_phrase": 1, "idf": {"spy": 1.5}}
 
 
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
         ("[", "is not JSON"),
-        ([], "tokens, longest_phrase and idf are expected"),
-        ({"tokens": "words"}, "tokens, longest_phrase and idf are expected"),
+        ([], "tokens, stem_length, longest_phrase, idf are expected"),
+        ({"tokens": "words"}, "tokens, stem_length, longest_phrase, idf are expected"),
         (CONTENT | {"tokens": "letters"}, "'letters', not one of words, mmimdb"),
         (CONTENT | {"tokens": ["words"]}, "not one of words, mmimdb"),
+        (CONTENT | {"stem_length": -1}, "stem_length is -1"),
+        (CONTENT | {"stem_length": True}, "stem_length is True"),
         (CONTENT | {"longest_phrase": 0}, "longest_phrase is 0"),
         (CONTENT | {"longest_phrase": 1.5}, "longest_phrase is 1.5"),
         (CONTENT | {"idf": {}}, "idf holds no words"),
