@@ -88,6 +88,8 @@ def get_config() -> ml_collections.ConfigDict:
     # Of plot_bag_of_words: TF-IDF and logistic regression.
     bag_of_words = config.bag_of_words = ml_collections.ConfigDict()
     bag_of_words.tokens = "words"
+    # The first letters of a longer word that count as a word of their own; 0: none do.
+    bag_of_words.stem_length = 5
     # Words in a row that count as one; 1 for single words only.
     bag_of_words.longest_phrase = 1
     # Words in fewer training plots are left out.

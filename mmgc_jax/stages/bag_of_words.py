@@ -28,6 +28,7 @@ def fit(experiment: Experiment, stage: str) -> dict[str, np.ndarray]:
     words = TfIdf.fit(
         map(corpus.plot, corpus.split["train"]),
         settings.tokens,
+        settings.stem_length,
         settings.longest_phrase,
         settings.min_plots,
     )

@@ -67,7 +67,7 @@ def test_fit_trains_on_what_it_is_given(tmp_path):
     settings = prepared.config.plot.training
     settings.epochs = 1
     settings.learning_rate = 0.3
-    settings.batch_size = 4 * jax.device_count()
+    settings.batch_size = jax.device_count()
     examples = pipeline.ArrayExamples({"movie": np.arange(9, dtype=np.float32)})
     validation = PRESENT | True
 

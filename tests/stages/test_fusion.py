@@ -49,8 +49,8 @@ def test_late_fusion_begins_as_the_product_of_its_experts(tmp_path, truth):
     prepared.config.fusion.training.learning_rate = 0.0
     fused = fusion.fit(prepared, "fusion", probabilities, present)
 
-    some = present["plot"] | present["poster"]
-    odds = (np.log(p[some] / (1 - p[some])) for p in (fused["probabilities"], both))
+    where = present["plot"] & present["poster"]
+    odds = (np.log(p[where] / (1 - p[where])) for p in (fused["probabilities"], both))
     # The frequencies of 300 movies are not the prevalence: the odds' factors differ by genre.
     difference = np.subtract(*odds)
     assert np.abs(difference).max() < 0.7
@@ -58,7 +58,6 @@ def test_late_fusion_begins_as_the_product_of_its_experts(tmp_path, truth):
                                atol=0.02)  # fmt: skip
 
     # Without one modality it says what the other does.
-    where = present["plot"] & present["poster"]
     for lost, left in (("plot", "poster"), ("poster", "plot")):
         np.testing.assert_allclose(
             fused[f"without_{lost}"][where], probabilities[left][where], atol=2e-3
