@@ -151,7 +151,7 @@ def get_config() -> ml_collections.ConfigDict:
     fusion = config.fusion = ml_collections.ConfigDict()
     # The encoders whose probabilities are fused.
     fusion.encoders = ("plot", "poster")
-    # How: a name in mmgc_jax.models.FUSIONS.
+    # How: a name in mmgc_jax.models.FUSIONS, or joint: late fusion and the encoders as one network.
     fusion.kind = "late"
     # More of them, trained for comparison on the same folds.
     fusion.compare = ()
@@ -162,6 +162,9 @@ def get_config() -> ml_collections.ConfigDict:
     fusion.model.hidden = 64
     fusion.model.dropout = 0.3
     fusion.training = _training(epochs=40, batch_size=64, learning_rate=1e-3)
+    # Of joint, after the encoders are trained.
+    fusion.joint_training = _training(epochs=2, batch_size=32, learning_rate=1e-4)
+    fusion.joint_training.learning_rate_scale.fusion = 10.0
 
     return config
 

@@ -14,9 +14,11 @@ from mmgc_jax.files import write_text
 from mmgc_jax.models import FUSIONS, VGG16
 from mmgc_jax.pretrained import minilm, vector_file, vgg16
 from mmgc_jax.stages import ENCODERS
+from mmgc_jax.stages.fusion import JOINT
 from mmgc_jax.stages.poster import FIRST_BLOCK
 from mmgc_jax.stages.transformer import HEAD
 
+FUSION_KINDS = (*FUSIONS, JOINT)
 _CHOICES = {
     "plot.tokens": tuple(text.TOKENIZERS),
     "plot.vectorisation": ("word2vec", "unique_map", "one_hot"),
@@ -26,7 +28,7 @@ _CHOICES = {
     "poster.dtype": ("float32", "bfloat16"),
     "bag_of_words.tokens": tuple(text.TOKENIZERS),
     "transformer.dtype": ("float32", "bfloat16"),
-    "fusion.kind": tuple(FUSIONS),
+    "fusion.kind": FUSION_KINDS,
 }
 _DROPOUTS = (
     "plot.model.dropout",
@@ -43,6 +45,7 @@ _TRAININGS = (
     "poster.head_training",
     "poster.training",
     "fusion.training",
+    "fusion.joint_training",
 )
 
 
@@ -64,8 +67,8 @@ def config_is_possible(config: ml_collections.ConfigDict) -> None:
 
     require_some_of("encoders", tuple(ENCODERS))
     require_some_of("fusion.encoders", config.encoders)
-    compared = f"possible: {', '.join(FUSIONS)}"
-    require(lambda kinds: set(kinds) <= set(FUSIONS), "fusion.compare", compared)
+    compared = f"possible: {', '.join(FUSION_KINDS)}"
+    require(lambda kinds: set(kinds) <= set(FUSION_KINDS), "fusion.compare", compared)
     for name, choices in _CHOICES.items():
         require(choices.__contains__, name, f"possible: {', '.join(choices)}")
     require(lambda share: 0 < share < 1, "data.validation_fraction", "above 0 and below 1")

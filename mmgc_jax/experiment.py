@@ -6,6 +6,7 @@ finished and goes on with what is not.
 
 import contextlib
 import functools
+import json
 import logging
 import pathlib
 from collections.abc import Iterator
@@ -13,11 +14,11 @@ from collections.abc import Iterator
 import ml_collections
 import numpy as np
 
-from mmgc_jax import calibration, check, evaluate, report
+from mmgc_jax import calibration, check, evaluate, report, stages
 from mmgc_jax.data import builder, pipeline, splits, synthetic
 from mmgc_jax.errors import InputError
-from mmgc_jax.files import write_beside
-from mmgc_jax.stages import ENCODERS, fusion
+from mmgc_jax.files import write_beside, write_text
+from mmgc_jax.stages import fusion, joint
 from mmgc_jax.stages.cross_fit import Experiment
 from mmgc_jax.stages.encoder import MODALITIES, MODALITY
 
@@ -50,7 +51,7 @@ def _run_stages(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dic
     corpus = pipeline.load_corpus(dataset, config.data)
     logger.info("Movies: %s.", ", ".join(f"{len(v)} {k}" for k, v in corpus.split.items()))
 
-    present = {stage: _present(corpus, stage) for stage in config.encoders}
+    present = {stage: stages.present(corpus, stage) for stage in config.encoders}
     for stage, there in present.items():
         for split, least in (("train", config.folds), ("validation", 1)):
             if (found := int(there[corpus.split[split]].sum())) < least:
@@ -61,14 +62,19 @@ def _run_stages(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dic
     check.claim(workdir, config, dataset.builder_config.name)
     cache = data_directory / "cache" / dataset.builder_config.name
     experiment = Experiment(config, workdir, corpus, assign_folds(config, corpus), cache)
+    frequencies = dict(zip(corpus.genres, experiment.frequencies.tolist()))
+    write_text(workdir / "genre_frequencies.json", json.dumps(frequencies, indent=2))
 
     arrays = {}
     for stage in config.encoders:
-        compute = functools.partial(ENCODERS[stage].fit, experiment, stage)
+        compute = functools.partial(stages.fit_encoder, experiment, stage)
         arrays[stage] = once(workdir, stage, compute)
     said = {stage: arrays[stage]["probabilities"] for stage in config.encoders}
     for stage in fusion.stages(config):
-        compute = functools.partial(fusion.fit, experiment, stage, said, present)
+        if fusion.kind_of(config, stage) == fusion.JOINT:
+            compute = functools.partial(joint.fit, experiment, stage, present)
+        else:
+            compute = functools.partial(fusion.fit, experiment, stage, said, present)
         arrays[stage] = once(workdir, stage, compute)
         present[stage] = np.any([present[name] for name in config.fusion.encoders], axis=0)
 
@@ -81,11 +87,6 @@ def _run_stages(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dic
     missing = try_without(experiment, arrays, present)
     best = best_reachable(config, corpus)
     return report.write(workdir, results, missing, corpus, said, present, calibrations, best)
-
-
-def _present(corpus: pipeline.Corpus, stage: str) -> np.ndarray:
-    """Which movies have what an encoder looks at, <bool>[movies of the corpus]."""
-    return corpus.has_plot if MODALITY[stage] == "plot" else corpus.has_poster
 
 
 @contextlib.contextmanager

@@ -30,7 +30,7 @@ from mmgc_jax.data import movies, posters
 from mmgc_jax.data.movies import Movie
 from mmgc_jax.errors import InputError
 from mmgc_jax.files import write_beside
-from mmgc_jax.stages import ENCODERS, fusion
+from mmgc_jax.stages import ENCODERS, fusion, joint
 from mmgc_jax.stages.encoder import Encoder
 
 logger = logging.getLogger("mmgc_jax")
@@ -93,12 +93,14 @@ class Predictor:
         possible = (*self._config.encoders, "fusion")
         if stage not in possible:
             raise InputError(f"stage is {stage!r}; this experiment has: {', '.join(possible)}.")
-        if stage == "fusion":
+        if stage != "fusion":
+            scores, present = self._encode(movies, stage)
+        elif self._config.fusion.kind == fusion.JOINT:
+            scores, present = self._joint(movies)
+        else:
             encoded = [self._encode(movies, encoder) for encoder in self._config.fusion.encoders]
             scores, present = (np.stack(arrays, axis=1) for arrays in zip(*encoded))
             scores, present = self._fuser(scores, present), present.any(axis=1)
-        else:
-            scores, present = self._encode(movies, stage)
         calibrated = self._calibrations[stage](scores)
         return evaluate.fill_absent(calibrated, present, self._frequencies)
 
@@ -126,6 +128,10 @@ class Predictor:
     @functools.cached_property
     def _fuser(self) -> fusion.Fuser:
         return fusion.Fuser(self._config, self._workdir, len(self.genres))
+
+    @functools.cached_property
+    def _joint(self) -> joint.JointFuser:
+        return joint.JointFuser(self._config, self._workdir, self._frequencies)
 
 
 def predict_table(

@@ -28,6 +28,7 @@ _NAMES = {
     "fusion_mixture_of_experts": "Fusion: experts",
     "fusion_gated": "Fusion: gated",
     "fusion_low_rank_tensor": "Fusion: low-rank tensor",
+    "fusion_joint": "Fusion: joint training",
 }
 _COLUMNS = (
     ("auc_macro", "AUC macro"),

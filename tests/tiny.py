@@ -41,6 +41,7 @@ def get_config() -> ml_collections.ConfigDict:
         config.poster.training,
         config.poster.head_training,
         config.fusion.training,
+        config.fusion.joint_training,
     ):
         training.batch_size = 16
         training.checkpoint_every = 2

@@ -1,11 +1,16 @@
 """What an experiment trains: encoders of plots, encoders of posters, and what fuses them.
 
-Each encoder has a module of its own with two functions: `fit(experiment, stage)` trains it and
-returns its probabilities of all movies, `load(config, workdir, stage, num_genres)` brings it back
-for new movies.
+Each encoder has a module of its own with three functions: `prepare(experiment, stage)` says how it
+is trained, `trainings(config, stage)` what that leaves behind, and `load(config, workdir, stage,
+num_genres)` brings it back for new movies.
 """
 
+import numpy as np
+
+from mmgc_jax.data.pipeline import Corpus
 from mmgc_jax.stages import bag_of_words, plot, poster, transformer
+from mmgc_jax.stages.cross_fit import Experiment, cross_fit
+from mmgc_jax.stages.encoder import MODALITY
 
 ENCODERS = {
     "plot": plot,
@@ -14,3 +19,14 @@ ENCODERS = {
     "poster": poster,
     "poster_grey": poster,
 }
+
+
+def present(corpus: Corpus, stage: str) -> np.ndarray:
+    """Which movies have what an encoder looks at, <bool>[movies of the corpus]."""
+    return corpus.has_plot if MODALITY[stage] == "plot" else corpus.has_poster
+
+
+def fit_encoder(experiment: Experiment, stage: str) -> dict[str, np.ndarray]:
+    """Trains an encoder; see `cross_fit.cross_fit` for what is returned."""
+    recipe = ENCODERS[stage].prepare(experiment, stage)
+    return cross_fit(experiment, stage, present(experiment.corpus, stage), recipe)

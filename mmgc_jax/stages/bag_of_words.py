@@ -14,7 +14,7 @@ from mmgc_jax.data.movies import Movie
 from mmgc_jax.files import write_beside
 from mmgc_jax.logistic import fit_logistic
 from mmgc_jax.models import PlotBagOfWords
-from mmgc_jax.stages.cross_fit import Experiment, Fitted, cross_fit, fold_names
+from mmgc_jax.stages.cross_fit import Experiment, Fitted, Recipe, fold_names
 from mmgc_jax.stages.encoder import Encoder, load_params
 
 _WORDS = "bag_of_words.json"
@@ -22,8 +22,9 @@ _INPUTS = ("tokens", "weights")
 _MOVIES_IN_BATCH = 64
 
 
-def fit(experiment: Experiment, stage: str) -> dict[str, np.ndarray]:
-    """Fits the encoder; see `cross_fit.cross_fit` for what is returned."""
+def prepare(experiment: Experiment, stage: str) -> Recipe:
+    """Finds the words and weighs them in every plot."""
+    del stage  # nothing is random
     settings, corpus = experiment.config.bag_of_words, experiment.corpus
     words = TfIdf.fit(
         map(corpus.plot, corpus.split["train"]),
@@ -45,15 +46,20 @@ def fit(experiment: Experiment, stage: str) -> dict[str, np.ndarray]:
             checkpoints.save(run.checkpoints / "best", 0, {"kernel": kernel, "bias": bias}, {})
         return Fitted(examples, apply, train.restore_best(run))
 
-    return cross_fit(experiment, stage, corpus.has_plot, _MOVIES_IN_BATCH, fit_fold)
+    return Recipe(examples, apply, fit_fold, _MOVIES_IN_BATCH)
+
+
+def trainings(config: ml_collections.ConfigDict, stage: str) -> list[str]:
+    """The trainings whose parameters predict, one for each fold."""
+    return fold_names(config, stage)
 
 
 def load(
     config: ml_collections.ConfigDict, workdir: pathlib.Path, stage: str, num_genres: int
 ) -> Encoder:
-    """Reads what `fit` left behind."""
+    """Reads what training left behind."""
     words = TfIdf.load(workdir / _WORDS)
-    params = load_params(workdir, fold_names(config, stage))
+    params = load_params(workdir, trainings(config, stage))
     read = functools.partial(_read, words, config.bag_of_words.bucket)
     return Encoder(read, _apply(words, num_genres), params)
 

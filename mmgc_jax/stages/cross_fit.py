@@ -71,6 +71,24 @@ class Fitted:
 Fit = Callable[..., Fitted]
 
 
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How a stage is trained.
+
+    Attributes:
+      examples: what its model takes, of every movie.
+      apply: the model.
+      fit_fold: (fit, name, indices) -> the model trained on these movies; it calls `fit(name,
+        indices, examples, apply, params, settings)` once or more.
+      batch_size: of predictions.
+    """
+
+    examples: Callable[[np.ndarray], dict[str, np.ndarray]]
+    apply: train.ApplyFn
+    fit_fold: Callable[[Fit, str, np.ndarray], Fitted]
+    batch_size: int
+
+
 def fold_names(config: ml_collections.ConfigDict, stage: str) -> list[str]:
     """The names of a stage's trainings, `plot/fold_0` and so on."""
     return [f"{stage}/fold_{fold}" for fold in range(config.folds)]
@@ -80,8 +98,7 @@ def cross_fit(
     experiment: Experiment,
     stage: str,
     present: np.ndarray,
-    batch_size: int,
-    fit_fold: Callable[[Fit, str, np.ndarray], Fitted],
+    recipe: Recipe,
     also: Mapping[str, Callable] | None = None,
 ) -> dict[str, np.ndarray]:
     """Trains one model for each fold and predicts every movie by those that did not see it.
@@ -90,9 +107,7 @@ def cross_fit(
       experiment: the experiment.
       stage: its name.
       present: which movies the stage can say something about, <bool>[movies of the corpus].
-      batch_size: of predictions.
-      fit_fold: (fit, name, indices) -> the model trained on these movies; it calls `fit(name,
-        indices, examples, apply, params, settings)` once or more.
+      recipe: of the stage.
       also: further examples for the same models to predict, by name.
 
     Returns:
@@ -129,11 +144,11 @@ def cross_fit(
     for fold, name in enumerate(fold_names(experiment.config, stage)):
         others = np.flatnonzero(present & (folds >= 0) & (folds != fold))
         unseen = np.flatnonzero(present & ((folds < 0) | (folds == fold)))
-        fitted = fit_fold(fit, name, others)
+        fitted = recipe.fit_fold(fit, name, others)
         for kind, total in sums.items():
             if kind != "probabilities":
                 fitted = dataclasses.replace(fitted, examples=also[kind])
-            total[unseen] += predict(fitted, unseen, batch_size, name)[unseen]
+            total[unseen] += predict(fitted, unseen, recipe.batch_size, name)[unseen]
     times = np.where(folds < 0, experiment.config.folds, 1)[:, None]
     return {
         kind: evaluate.fill_absent(total / times, present, experiment.frequencies)

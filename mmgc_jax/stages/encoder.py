@@ -49,10 +49,15 @@ class Encoder:
           Probabilities <float32>[movies, num_genres], zeros where there is nothing to look at, and
           which movies have it, <bool>[movies].
         """
+        examples, present = self.inputs(movies)
+        return average(self.apply, self.params, examples, present, num_genres), present
+
+    def inputs(self, movies: Sequence[Movie]) -> tuple[Callable, np.ndarray]:
+        """What `apply` takes, and which movies have what it looks at, <bool>[movies]."""
         examples, present = self.read(movies)
         if self.frozen is not None and present.any():
             examples = _run_frozen(self.frozen, examples, present)
-        return average(self.apply, self.params, examples, present, num_genres), present
+        return examples, present
 
 
 def average(

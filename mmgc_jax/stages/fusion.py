@@ -1,6 +1,5 @@
 """Fusion: a network over what the encoders say of a movie."""
 
-import json
 import pathlib
 from collections.abc import Mapping
 
@@ -12,16 +11,18 @@ import numpy as np
 
 from mmgc_jax import train
 from mmgc_jax.data import pipeline
-from mmgc_jax.files import write_text
 from mmgc_jax.models import FUSIONS, FusionOfLogits, LateFusion, drop_modalities
-from mmgc_jax.stages.cross_fit import Experiment, cross_fit, fold_names
+from mmgc_jax.stages.cross_fit import Experiment, Recipe, cross_fit, fold_names
 from mmgc_jax.stages.encoder import MODALITIES, MODALITY, average, load_params
+
+# The kind that is no module of its own: see `joint`.
+JOINT = "joint"
 
 _INPUTS = ("probabilities", "present")
 
 
 def stages(config: ml_collections.ConfigDict) -> list[str]:
-    """The fusions that an experiment trains: `fusion`, which predicts, and those to compare."""
+    """The fusions of an experiment: `fusion`, which predicts, and those to compare with it."""
     return ["fusion", *(f"fusion_{kind}" for kind in config.fusion.compare)]
 
 
@@ -43,45 +44,65 @@ def fit(
       As `cross_fit.cross_fit`; beside `probabilities` there are those without each modality,
       `without_plot` and `without_poster`, where the encoders fused look at both.
     """
-    config, corpus = experiment.config, experiment.corpus
-    settings, frequencies = config.fusion, experiment.frequencies
-    write_text(
-        experiment.workdir / "genre_frequencies.json",
-        json.dumps(dict(zip(corpus.genres, frequencies.tolist())), indent=2),
-    )
-    names = settings.encoders
-    stacked = np.stack([probabilities[name] for name in names], axis=1)
-    available = np.stack([present[name] for name in names], axis=1)
-    modalities = [MODALITY[name] for name in names]
-
-    def augment(key, batch):
-        there = drop_modalities(key, batch["present"], modalities, settings.modality_dropout)
-        known = jnp.where(there[..., None] > 0, batch["probabilities"], frequencies)
-        return batch | {"probabilities": known, "present": there}
+    settings, frequencies = experiment.config.fusion, experiment.frequencies
+    stacked = np.stack([probabilities[name] for name in settings.encoders], axis=1)
+    available = np.stack([present[name] for name in settings.encoders], axis=1)
 
     def examples(there):
         known = np.where(there[..., None], stacked, frequencies)
         arrays = {"probabilities": known, "present": there.astype(np.float32)}
         return pipeline.ArrayExamples(arrays)
 
-    model = _model(config, stage, len(corpus.genres))
-    apply = train.make_apply(model, _INPUTS, augment)
-    one = examples(available)(np.arange(1))
-    params = model.init(
-        jax.random.key(experiment.seed_of(stage)), *(one[name] for name in _INPUTS)
-    )["params"]
-    _begin_well(params, modalities, experiment.initial_bias)
+    apply, params = prepare(experiment, stage)
 
     def fit_fold(fit, name, indices):
         return fit(name, indices, examples(available), apply, params, settings.training)
 
-    without = {}
-    for modality in MODALITIES:
-        left = available & (np.array(modalities) != modality)
-        if left.any() and (left != available).any():
-            without[f"without_{modality}"] = examples(left)
-    some = available.any(axis=1)
-    return cross_fit(experiment, stage, some, settings.training.batch_size, fit_fold, without)
+    recipe = Recipe(examples(available), apply, fit_fold, settings.training.batch_size)
+    without = {name: examples(left) for name, left in losses(experiment.config, available).items()}
+    return cross_fit(experiment, stage, available.any(axis=1), recipe, without)
+
+
+def prepare(experiment: Experiment, stage: str) -> tuple[train.ApplyFn, dict]:
+    """The model of a fusion and fresh parameters; in training, movies lose modalities."""
+    config, frequencies = experiment.config, experiment.frequencies
+    modalities, num_genres = _modalities(config), len(frequencies)
+
+    def augment(key, batch):
+        there = drop_modalities(key, batch["present"], modalities, config.fusion.modality_dropout)
+        known = jnp.where(there[..., None] > 0, batch["probabilities"], frequencies)
+        return batch | {"probabilities": known, "present": there}
+
+    model = _model(config, stage, num_genres)
+    params = model.init(
+        jax.random.key(experiment.seed_of(stage)),
+        np.zeros((1, len(modalities), num_genres)),
+        np.ones((1, len(modalities))),
+    )["params"]
+    _begin_well(params, modalities, experiment.initial_bias)
+    return train.make_apply(model, _INPUTS, augment), params
+
+
+def losses(config: ml_collections.ConfigDict, available: np.ndarray) -> dict[str, np.ndarray]:
+    """What is left when every movie loses a modality, for each that leaves others behind.
+
+    Args:
+      config: of the experiment.
+      available: <bool>[movies, encoders fused].
+
+    Returns:
+      `without_<modality>`, <bool>[movies, encoders fused] each.
+    """
+    modalities = np.array(_modalities(config))
+    without = {f"without_{m}": available & (modalities != m) for m in MODALITIES}
+    return {
+        name: left for name, left in without.items() if left.any() and (left != available).any()
+    }
+
+
+def _modalities(config) -> list[str]:
+    """What each of the encoders that are fused looks at."""
+    return [MODALITY[name] for name in config.fusion.encoders]
 
 
 def _begin_well(params, modalities: list[str], initial_bias: np.ndarray) -> None:
@@ -103,7 +124,7 @@ class Fuser:
 
     def __init__(self, config: ml_collections.ConfigDict, workdir: pathlib.Path, num_genres: int):
         """Reads what `fit` left behind of the stage `fusion`."""
-        self._apply = train.make_apply(_model(config, "fusion", num_genres), _INPUTS)
+        self._apply = apply_of(config, "fusion", num_genres)
         self._params = load_params(workdir, fold_names(config, "fusion"))
 
     def __call__(self, probabilities: np.ndarray, present: np.ndarray) -> np.ndarray:
@@ -123,8 +144,18 @@ class Fuser:
         return average(self._apply, self._params, examples, some, num_genres)
 
 
+def apply_of(config: ml_collections.ConfigDict, stage: str, num_genres: int) -> train.ApplyFn:
+    """The model of a fusion; what it takes is complete."""
+    return train.make_apply(_model(config, stage, num_genres), _INPUTS)
+
+
+def kind_of(config: ml_collections.ConfigDict, stage: str) -> str:
+    """How a stage of `stages` fuses."""
+    return config.fusion.kind if stage == "fusion" else stage.removeprefix("fusion_")
+
+
 def _model(config: ml_collections.ConfigDict, stage: str, num_genres: int) -> nn.Module:
-    settings = config.fusion
-    kind = stage.removeprefix("fusion").removeprefix("_") or settings.kind
-    network = FUSIONS[kind](num_genres=num_genres, **settings.model)
-    return network if isinstance(network, LateFusion) else FusionOfLogits(network)
+    kind = kind_of(config, stage)
+    if kind in ("late", JOINT):
+        return LateFusion(num_genres=num_genres, **config.fusion.model)
+    return FusionOfLogits(FUSIONS[kind](num_genres=num_genres, **config.fusion.model))

@@ -12,14 +12,14 @@ from mmgc_jax import embeddings, train
 from mmgc_jax.data import pipeline, text
 from mmgc_jax.data.movies import Movie
 from mmgc_jax.models import PlotLSTM
-from mmgc_jax.stages.cross_fit import Experiment, cross_fit, fold_names
+from mmgc_jax.stages.cross_fit import Experiment, Recipe, fold_names
 from mmgc_jax.stages.encoder import Encoder, load_params
 
 _INPUTS = ("tokens", "lengths")
 
 
-def fit(experiment: Experiment, stage: str) -> dict[str, np.ndarray]:
-    """Trains the encoder; see `cross_fit.cross_fit` for what is returned."""
+def prepare(experiment: Experiment, stage: str) -> Recipe:
+    """Makes ready what the encoder's training needs."""
     config, corpus = experiment.config, experiment.corpus
     vocabulary, table = embeddings.prepare(
         config, experiment.workdir, corpus, experiment.cache / "word_vectors"
@@ -43,15 +43,20 @@ def fit(experiment: Experiment, stage: str) -> dict[str, np.ndarray]:
     def fit_fold(fit, name, indices):
         return fit(name, indices, examples, apply, params, training)
 
-    return cross_fit(experiment, stage, corpus.has_plot, training.batch_size, fit_fold)
+    return Recipe(examples, apply, fit_fold, training.batch_size)
+
+
+def trainings(config: ml_collections.ConfigDict, stage: str) -> list[str]:
+    """The trainings whose parameters predict, one for each fold."""
+    return fold_names(config, stage)
 
 
 def load(
     config: ml_collections.ConfigDict, workdir: pathlib.Path, stage: str, num_genres: int
 ) -> Encoder:
-    """Reads what `fit` left behind."""
+    """Reads what training left behind."""
     vocabulary = text.Vocabulary.load(workdir / "vocabulary.json")
-    params = load_params(workdir, fold_names(config, stage))
+    params = load_params(workdir, trainings(config, stage))
     words = params[0].get("words")
     vector_size = None if words is None else words["embedding"].shape[1]
     model = _model(config, num_genres, len(vocabulary), vector_size)

@@ -14,7 +14,7 @@ from mmgc_jax.data import activations, pipeline, posters
 from mmgc_jax.data.movies import Movie
 from mmgc_jax.models import VGG16, PosterVGG16, pool_blocks
 from mmgc_jax.pretrained import vgg16
-from mmgc_jax.stages.cross_fit import Experiment, cross_fit, fold_names
+from mmgc_jax.stages.cross_fit import Experiment, Recipe, fold_names
 from mmgc_jax.stages.encoder import Encoder, load_params
 
 logger = logging.getLogger(__name__)
@@ -23,18 +23,16 @@ FIRST_BLOCK = {"block1": 1, "block2": 2, "block3": 3, "block4": 4, "block5": 5, 
 _HEAD = FIRST_BLOCK["head"]
 
 
-def fit(experiment: Experiment, stage: str) -> dict[str, np.ndarray]:
-    """Trains the encoder: with ImageNet weights the head first, then from a block on.
+def prepare(experiment: Experiment, stage: str) -> Recipe:
+    """Makes ready what the encoder's training needs.
 
-    A head that starts at random would spoil the pretrained blocks below it before it has learned
-    anything (arXiv 2202.10054).
+    With ImageNet weights the head is trained first, then all from a block on. A head that starts at
+    random would spoil the pretrained blocks below it before it has learned anything (arXiv
+    2202.10054).
 
     Args:
       experiment: the experiment.
       stage: `poster` or `poster_grey`.
-
-    Returns:
-      As `cross_fit.cross_fit`.
     """
     config, corpus = experiment.config, experiment.corpus
     settings, grey = config.poster, stage == "poster_grey"
@@ -77,19 +75,24 @@ def fit(experiment: Experiment, stage: str) -> dict[str, np.ndarray]:
         start = params | fitted.params
         return fit(name, indices, examples, apply, start, settings.training)
 
-    return cross_fit(experiment, stage, corpus.has_poster, settings.training.batch_size, fit_fold)
+    if first_block == _HEAD:
+        examples, apply = features, apply_head
+    return Recipe(examples, apply, fit_fold, settings.training.batch_size)
+
+
+def trainings(config: ml_collections.ConfigDict, stage: str) -> list[str]:
+    """The trainings whose parameters predict, one for each fold."""
+    head = "/head" if FIRST_BLOCK[config.poster.finetune_from] == _HEAD else ""
+    return [name + head for name in fold_names(config, stage)]
 
 
 def load(
     config: ml_collections.ConfigDict, workdir: pathlib.Path, stage: str, num_genres: int
 ) -> Encoder:
-    """Reads what `fit` left behind."""
+    """Reads what training left behind."""
     grey = stage == "poster_grey"
     first_block = FIRST_BLOCK[config.poster.finetune_from]
-    names = fold_names(config, stage)
-    params = load_params(
-        workdir, [f"{name}/head" for name in names] if first_block == _HEAD else names
-    )
+    params = load_params(workdir, trainings(config, stage))
     restored = checkpoints.restore(workdir / "checkpoints" / stage / "frozen")
     frozen = None
     if restored is not None:

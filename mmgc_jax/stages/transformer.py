@@ -17,18 +17,14 @@ from mmgc_jax.data.movies import Movie
 from mmgc_jax.files import write_beside
 from mmgc_jax.models import BertEncoder, PlotTransformer, mean_of_tokens
 from mmgc_jax.pretrained import minilm
-from mmgc_jax.stages.cross_fit import Experiment, cross_fit, fold_names
+from mmgc_jax.stages.cross_fit import Experiment, Recipe, fold_names
 from mmgc_jax.stages.encoder import Encoder, load_params
 
 HEAD = "head"
 
 
-def fit(experiment: Experiment, stage: str) -> dict[str, np.ndarray]:
-    """Trains the encoder: the head first, then from a layer on; see `poster.fit`.
-
-    Returns:
-      As `cross_fit.cross_fit`.
-    """
+def prepare(experiment: Experiment, stage: str) -> Recipe:
+    """Makes ready what the training of the head, then of all from a layer on, needs."""
     config, corpus = experiment.config, experiment.corpus
     settings = config.transformer
     folder = minilm.find(settings.folder)
@@ -69,25 +65,30 @@ def fit(experiment: Experiment, stage: str) -> dict[str, np.ndarray]:
         start = {"bert": trained} | fitted.params
         return fit(name, indices, examples, apply, start, settings.training)
 
-    return cross_fit(experiment, stage, corpus.has_plot, settings.training.batch_size, fit_fold)
+    if first_layer > network.layers:
+        examples, apply = sentences, apply_head
+    return Recipe(examples, apply, fit_fold, settings.training.batch_size)
+
+
+def trainings(config: ml_collections.ConfigDict, stage: str) -> list[str]:
+    """The trainings whose parameters predict, one for each fold."""
+    head = "/head" if config.transformer.finetune_from == HEAD else ""
+    return [name + head for name in fold_names(config, stage)]
 
 
 def load(
     config: ml_collections.ConfigDict, workdir: pathlib.Path, stage: str, num_genres: int
 ) -> Encoder:
-    """Reads what `fit` left behind."""
+    """Reads what training left behind."""
     directory = workdir / "checkpoints" / stage
     [frozen, _] = checkpoints.restore(directory / "frozen")
     network = minilm.network(directory)
     first_layer = _first_layer(config, network)
-    names = fold_names(config, stage)
-    if first_layer > network.layers:
-        names = [f"{name}/head" for name in names]
     output = "sentence" if first_layer > network.layers else f"layer{first_layer - 1}"
     return Encoder(
         functools.partial(_read, config, minilm.Tokenizer(directory)),
         _apply(config, network, num_genres, first_layer),
-        load_params(workdir, names),
+        load_params(workdir, trainings(config, stage)),
         _frozen(config, network, frozen["bert"], 1, output) if first_layer > 1 else None,
     )
 

@@ -7,7 +7,7 @@ import numpy as np
 from scipy.special import expit
 
 from mmgc_jax.data import pipeline
-from mmgc_jax.stages.cross_fit import Experiment, Fitted, cross_fit, fold_names
+from mmgc_jax.stages.cross_fit import Experiment, Fitted, Recipe, cross_fit, fold_names
 from tests import tiny
 
 #                 0  1   2  3  4  5  6   7  8
@@ -43,9 +43,8 @@ def test_a_movie_is_predicted_by_the_models_that_did_not_see_it(tmp_path):
         return Fitted(examples, apply, {"seen": seen, "said": np.float32(0.1 * (fold + 1))})
 
     shifted = pipeline.ArrayExamples({"movie": np.arange(9) + 100})
-    arrays = cross_fit(
-        experiment(tmp_path), "plot", PRESENT, 2 * jax.device_count(), fit_fold, {"other": shifted}
-    )
+    recipe = Recipe(None, apply, fit_fold, 2 * jax.device_count())
+    arrays = cross_fit(experiment(tmp_path), "plot", PRESENT, recipe, {"other": shifted})
     assert asked == [
         ("plot/fold_0", {1, 3, 4, 6}), ("plot/fold_1", {0, 1, 5, 6}), ("plot/fold_2", {0, 3, 4, 5}),
     ]  # fmt: skip
@@ -80,7 +79,8 @@ def test_fit_trains_on_what_it_is_given(tmp_path):
         params = {"genres": {"bias": np.zeros(24, np.float32)}}
         return fit(name, indices, examples, apply, params, settings)
 
-    said = cross_fit(prepared, "plot", validation, 4, fit_fold)["probabilities"][:, 3]
+    recipe = Recipe(examples, apply, fit_fold, 4 * jax.device_count())
+    said = cross_fit(prepared, "plot", validation, recipe)["probabilities"][:, 3]
     assert said[FOLDS == 0].max() < min(said[FOLDS == 1].min(), said[FOLDS == 2].min())
     assert said[FOLDS == 0].max() < said[2] < said[FOLDS > 0].max()
     for name in fold_names(prepared.config, "plot"):
