@@ -20,7 +20,7 @@ from mmgc_jax.data.mmimdb import GENRES as MMIMDB_GENRES
 from mmgc_jax.data.movies import GENRES, read_csv
 from mmgc_jax.errors import InputError
 from mmgc_jax.predict import Predictor, predict_table
-from tests import tiny
+from tests import tiny, tiny_bert
 
 
 def start(inputs, workdir, *further):
@@ -186,6 +186,8 @@ def tiny_config(inputs):
         ("plot.vectors.dim", 0, "at least 1"),
         ("plot.max_vocabulary", 2, "padding and unknown"),
         ("plot.model.pooling", "median", "possible: last"),
+        ("transformer.dtype", "float16", "possible: float32, bfloat16"),
+        ("bag_of_words.strength", 0.0, "above 0"),
         ("folds", 1, "at least 2"),
         ("fusion.kind", "magic", "possible: late"),
         ("fusion.compare", ("late", "magic"), "possible: late"),
@@ -233,6 +235,21 @@ def check_predictions(workdir, config, stage, movies):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("finetune_from", ["layer1", "layer2", "head"])
+def test_plots_through_a_transformer(inputs, tmp_path, finetune_from):
+    config = tiny_config(inputs)
+    config.encoders = config.fusion.encoders = ("plot_transformer",)
+    settings = config.transformer
+    settings.folder = str(tiny_bert.write(tmp_path / "bert", positions=64))
+    settings.max_length, settings.bucket = 64, 32
+    settings.finetune_from, settings.dtype = finetune_from, "float32"
+    experiment.run(config, tmp_path / "run")
+    movies = list(read_csv(inputs[0] / "movies.csv", inputs[0] / "posters"))
+    shutil.rmtree(tmp_path / "bert")  # the working directory has what predicting needs
+    check_predictions(tmp_path / "run", config, "plot_transformer", movies)
+
+
+@pytest.mark.slow
 def test_encoders_and_fusion_as_one_network(inputs, tmp_path):
     config = tiny_config(inputs)
     config.encoders = config.fusion.encoders = ("plot", "plot_bag_of_words", "poster")
@@ -251,6 +268,13 @@ def test_encoders_and_fusion_as_one_network(inputs, tmp_path):
     )
     kernel = after["poster"]["vgg16"]["block5_conv1"]["kernel"]
     assert (kernel != before["vgg16"]["block5_conv1"]["kernel"]).any()
+
+
+def test_a_transformer_that_is_not_there(inputs, tmp_path):
+    config = tiny_config(inputs)
+    config.encoders = config.fusion.encoders = ("plot_transformer",)
+    with pytest.raises(InputError, match=r"config\.transformer\.folder: .*nowhere"):
+        experiment.run(config, tmp_path / "run")
 
 
 def test_weights_of_another_shape_are_refused_before_anything_is_computed(inputs, tmp_path):

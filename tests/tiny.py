@@ -36,8 +36,12 @@ def get_config() -> ml_collections.ConfigDict:
     config.folds = 2
     # So many that a test can stop it on the way.
     config.fusion.training.epochs = config.fusion.training.patience = 15
+    config.transformer.head_training.epochs = config.transformer.training.epochs = 2
+    config.transformer.folder = "/nowhere"
     for training in (
         config.plot.training,
+        config.transformer.head_training,
+        config.transformer.training,
         config.poster.training,
         config.poster.head_training,
         config.fusion.training,

@@ -10,75 +10,23 @@ import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.numpy
-import tokenizers
 
 from mmgc_jax.errors import InputError
 from mmgc_jax.models import BertEncoder
 from mmgc_jax.models.transformer import mean_of_tokens
 from mmgc_jax.pretrained import minilm
+from tests import tiny_bert
 
 ENCODER = BertEncoder(
     vocabulary_size=14, hidden=8, layers=2, heads=2, intermediate=16, max_length=10
 )
-CONFIG = {
-    "model_type": "bert",
-    "vocab_size": 14,
-    "hidden_size": 8,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 16,
-    "max_position_embeddings": 10,
-    "hidden_act": "gelu",
-    "layer_norm_eps": 1e-12,
-    "type_vocab_size": 2,
-}
-VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "hero", "rides", "##r", "a",
-              "hors", "##e", ".", "cafe"]  # fmt: skip
 QUERY = "encoder.layer.1.attention.self.query.weight"
-
-
-def random_arrays():
-    """A BERT's, under PyTorch's names and in its layout, [out, in]."""
-    norm = {"LayerNorm.weight": (8,), "LayerNorm.bias": (8,)}
-    shapes = {
-        f"embeddings.{name}": shape
-        for name, shape in {
-            "word_embeddings.weight": (14, 8),
-            "position_embeddings.weight": (10, 8),
-            "token_type_embeddings.weight": (2, 8),
-            **norm,
-        }.items()
-    }
-    for number in range(2):
-        for module, size in {
-            "attention.self.query": (8, 8),
-            "attention.self.key": (8, 8),
-            "attention.self.value": (8, 8),
-            "attention.output.dense": (8, 8),
-            "intermediate.dense": (16, 8),
-            "output.dense": (8, 16),
-        }.items():
-            shapes[f"encoder.layer.{number}.{module}.weight"] = size
-            shapes[f"encoder.layer.{number}.{module}.bias"] = size[:1]
-        for module in ("attention.output", "output"):
-            shapes |= {f"encoder.layer.{number}.{module}.{n}": s for n, s in norm.items()}
-    rng = np.random.default_rng(0)
-    return {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
 
 
 @pytest.fixture
 def folder(tmp_path):
     """The three files, small."""
-    folder = tmp_path / "model"
-    folder.mkdir()
-    (folder / "config.json").write_text(json.dumps(CONFIG), encoding="utf-8")
-    save(folder, random_arrays())
-    vocabulary = {token: number for number, token in enumerate(VOCABULARY)}
-    tokenizer = tokenizers.BertWordPieceTokenizer(vocabulary, lowercase=True)
-    tokenizer.enable_padding(length=10)
-    tokenizer.enable_truncation(4)
-    tokenizer.save(str(folder / "tokenizer.json"))
-    return folder
+    return tiny_bert.write(tmp_path / "model")
 
 
 def save(folder, arrays):
@@ -99,7 +47,7 @@ def test_network_has_the_sizes_of_the_config(folder):
 
 
 def test_every_array_comes_to_its_place(folder):
-    arrays = random_arrays()
+    arrays = tiny_bert.random_arrays()
     params = flax.traverse_util.flatten_dict(minilm.load(folder, ENCODER), sep="/")
     shapes = jax.eval_shape(ENCODER.init, jax.random.key(0), np.zeros((1, 1), int), np.ones(1))
     expected_shapes = flax.traverse_util.flatten_dict(shapes["params"], sep="/")
@@ -143,7 +91,10 @@ def test_prefix_pooler_and_counted_positions_change_nothing(folder):
         "pooler.dense.bias": np.ones(8, np.float32),
         "embeddings.position_ids": np.arange(10)[None],
     }
-    save(folder, {f"bert.{name}": array for name, array in (random_arrays() | beside).items()})
+    save(
+        folder,
+        {f"bert.{name}": array for name, array in (tiny_bert.random_arrays() | beside).items()},
+    )
     jax.tree.map(np.testing.assert_array_equal, minilm.load(folder, ENCODER), expected)
 
 
@@ -158,7 +109,7 @@ def test_a_part_gets_the_arrays_of_its_layers(folder):
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
 def test_weights_of_fewer_bits(folder, dtype):
-    arrays = {name: array.astype(dtype) for name, array in random_arrays().items()}
+    arrays = {name: array.astype(dtype) for name, array in tiny_bert.random_arrays().items()}
     save(folder, arrays)
     kernel = minilm.load(folder, ENCODER)["layer2"]["query"]["kernel"]
     assert kernel.dtype == np.float32
@@ -185,7 +136,7 @@ def test_weights_of_fewer_bits(folder, dtype):
     ],
 )
 def test_weights_that_do_not_fit_are_refused(folder, name, array, message):
-    arrays = random_arrays() | {name: array}
+    arrays = tiny_bert.random_arrays() | {name: array}
     save(folder, {name: array for name, array in arrays.items() if array is not None})
     answer = refusal(minilm.load, folder, ENCODER)
     assert message in answer and str(folder / "model.safetensors") in answer
@@ -217,7 +168,7 @@ def test_a_pickle_alone_is_refused(folder):
     ],
 )
 def test_other_kinds_of_networks_are_refused(folder, settings, message):
-    (folder / "config.json").write_text(json.dumps(CONFIG | settings), encoding="utf-8")
+    (folder / "config.json").write_text(json.dumps(tiny_bert.CONFIG | settings), encoding="utf-8")
     answer = refusal(minilm.network, folder)
     assert message in answer and str(folder / "config.json") in answer
 
@@ -267,7 +218,7 @@ def test_no_package_is_an_error_that_says_both_ways(monkeypatch):
 
 
 def words(ids):
-    return [" ".join(VOCABULARY[number] for number in row) for row in ids]
+    return [" ".join(tiny_bert.VOCABULARY[number] for number in row) for row in ids]
 
 
 def test_tokenizer_cuts_and_pads_as_asked_and_not_as_the_file_says(folder):
@@ -292,7 +243,9 @@ def test_tokenizer_cuts_and_pads_as_asked_and_not_as_the_file_says(folder):
 
 
 def test_a_tokenizer_with_more_ids_than_the_network_is_refused(folder):
-    (folder / "config.json").write_text(json.dumps(CONFIG | {"vocab_size": 13}), encoding="utf-8")
+    (folder / "config.json").write_text(
+        json.dumps(tiny_bert.CONFIG | {"vocab_size": 13}), encoding="utf-8"
+    )
     answer = refusal(minilm.Tokenizer, folder)
     assert "tokenizer.json has the id 13, but config.json has 13 ids" in answer
 
