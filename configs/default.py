@@ -117,7 +117,7 @@ def get_config() -> ml_collections.ConfigDict:
     # First the head alone, on sentence vectors ...
     transformer.head_training = _training(epochs=30, batch_size=32, learning_rate=3e-3)
     # ... then all from finetune_from on; left out if that is the head.
-    transformer.training = _training(epochs=4, batch_size=32, learning_rate=2e-4)
+    transformer.training = _training(epochs=2, batch_size=32, learning_rate=2e-4)
     transformer.training.learning_rate_scale.bert = 1.0
 
     poster = config.poster = ml_collections.ConfigDict()

@@ -1,0 +1,22 @@
+"""Beyond the talk: four encoders of three kinds, fused.
+
+    python -m mmgc_jax.main --config=configs/best.py --workdir=runs/best \
+        --config.data.path=FOLDER \
+        --config.poster.weights=vgg16.npz \
+        --config.plot.vectors.file=VECTORS
+
+To the talk's LSTM and VGG16 come a linear model of weighted words and MiniLM, whose upper two
+layers are fine-tuned. The README says how to get MiniLM and the other files.
+"""
+
+import ml_collections
+
+from mmgc_jax.configs import talk
+
+
+def get_config() -> ml_collections.ConfigDict:
+    config = talk.get_config()
+
+    config.encoders = ("plot", "plot_bag_of_words", "plot_transformer", "poster", "poster_grey")
+    config.fusion.encoders = config.encoders
+    return config
