@@ -153,7 +153,7 @@ def get_config() -> ml_collections.ConfigDict:
     fusion.encoders = ("plot", "poster")
     # How: a name in mmgc_jax.models.FUSIONS, or joint: late fusion and the encoders as one network.
     fusion.kind = "late"
-    # More of them, trained for comparison on the same folds.
+    # More of them, trained for comparison on the same folds; a finished run takes further ones.
     fusion.compare = ()
     # The share of movies with both modalities that lose one in training.
     fusion.modality_dropout = 0.2

@@ -30,6 +30,7 @@ _CHOICES = {
     "transformer.dtype": ("float32", "bfloat16"),
     "fusion.kind": FUSION_KINDS,
 }
+_MAY_CHANGE = ("data.workers", "fusion.compare")
 _DROPOUTS = (
     "plot.model.dropout",
     "plot.model.word_dropout",
@@ -185,7 +186,8 @@ def same_as_before(file: pathlib.Path, wanted: dict) -> None:
 
     Args:
       file: JSON; nothing is refused where there is none.
-      wanted: its content, but for the number of workers, which changes nothing but the speed.
+      wanted: its content, but for what changes nothing that is there already: the number of
+        workers, and the fusions to compare.
 
     Raises:
       InputError: if the file says something else.
@@ -200,7 +202,7 @@ def same_as_before(file: pathlib.Path, wanted: dict) -> None:
     differing = [
         f"{file.stem}.{name}: {found.get(name)!r} there, {wanted.get(name)!r} now"
         for name in sorted(found.keys() | wanted.keys())
-        if found.get(name) != wanted.get(name) and name != "data.workers"
+        if found.get(name) != wanted.get(name) and name not in _MAY_CHANGE
     ]
     if differing:
         raise InputError(

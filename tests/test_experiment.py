@@ -71,6 +71,20 @@ def test_finished_stages_are_not_run_again(finished, inputs):
 
 
 @pytest.mark.slow
+def test_a_finished_run_takes_further_fusions(finished, inputs, tmp_path):
+    workdir = shutil.copytree(finished.workdir, tmp_path / "run")
+    run = start(inputs, workdir, "--config.fusion.compare=('gated',)")
+    assert run.returncode == 0, run.stderr
+    assert run.stderr.count("finished before") == 4
+    before, after = (
+        json.loads((place / "results.json").read_text())["cross_validation"]
+        for place in (finished.workdir, workdir)
+    )
+    assert after.keys() - before.keys() == {"fusion_gated", "fusion_gated_both"}
+    assert {stage: after[stage] for stage in before} == before
+
+
+@pytest.mark.slow
 def test_killed_in_every_stage_it_ends_with_the_same_table(finished, inputs, tmp_path):
     undisturbed, first = finished.workdir, finished.run
     workdir = tmp_path / "killed"
