@@ -81,6 +81,8 @@ def get_config() -> ml_collections.ConfigDict:
     plot.model.hidden = 128
     plot.model.bidirectional = True
     plot.model.pooling = "mean_max"
+    # Not with one_hot.
+    plot.model.pool_words = False
     plot.model.dropout = 0.5
     plot.model.word_dropout = 0.1
     plot.training = _training(epochs=12, batch_size=64, learning_rate=2e-3)

@@ -101,6 +101,9 @@ def config_is_possible(config: ml_collections.ConfigDict) -> None:
     for name in ("longest_phrase", "min_plots", "bucket"):
         require(lambda number: number >= 1, f"bag_of_words.{name}", "it must be at least 1")
     require(lambda strength: strength > 0, "bag_of_words.strength", "it must be above 0")
+    pooled = "plot.model.pool_words"
+    vectors_there = config.plot.vectorisation != "one_hot"
+    require(lambda wanted: vectors_there or not wanted, pooled, "one_hot has no vectors to pool")
     for name in ("dim", "window", "min_count", "negative", "epochs"):
         require(lambda number: number >= 1, f"plot.vectors.{name}", "it must be at least 1")
     require(lambda size: size >= 3, "plot.max_vocabulary", "two ids are padding and unknown")

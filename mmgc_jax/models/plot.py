@@ -17,6 +17,9 @@ class PlotLSTM(nn.Module):
       hidden: size of the LSTM's state, in each direction.
       bidirectional: whether a second LSTM reads the plot backwards.
       pooling: `last` state, or the `mean`, the `max`, or both (`mean_max`) over all states.
+      pool_words: whether mean, maximum and minimum over the word vectors join the pooled states, so
+        that a single telling word need not pass through the LSTM (arXiv 1805.09843); not with
+        one-hot encoding.
       dropout: rate on the word vectors and on the pooled state.
       word_dropout: the share of words replaced by the unknown word in training.
       num_genres: number of logits.
@@ -27,6 +30,7 @@ class PlotLSTM(nn.Module):
     hidden: int = 128
     bidirectional: bool = True
     pooling: str = "mean_max"
+    pool_words: bool = False
     dropout: float = 0.5
     word_dropout: float = 0.0
     num_genres: int = 24
@@ -45,6 +49,9 @@ class PlotLSTM(nn.Module):
         Returns:
           logits <float32>[batch, num_genres], and `states` <float32>[batch, length, state],
           `embedding` <float32>[batch, pooled].
+
+        Raises:
+          ValueError: if there is no such pooling, or `pool_words` is asked for without vectors.
         """
         lengths = jnp.clip(lengths, 1, tokens.shape[1])
         if train and self.word_dropout:
@@ -56,9 +63,8 @@ class PlotLSTM(nn.Module):
         if self.embedding_dim is None:
             ones = dropout(jnp.ones((*tokens.shape, 1)))  # of the one-hot vectors
         else:
-            words = dropout(
-                nn.Embed(self.vocabulary_size, self.embedding_dim, name="words")(tokens)
-            )
+            vectors = nn.Embed(self.vocabulary_size, self.embedding_dim, name="words")(tokens)
+            words = dropout(vectors)
 
         def read(name: str, **order) -> jax.Array:
             if self.embedding_dim is not None:
@@ -81,19 +87,36 @@ class PlotLSTM(nn.Module):
             ends.append(reversed_states[:, 0])
             states = jnp.concatenate([states, reversed_states], axis=-1)
 
-        embedding = self._pool(states, ends, lengths)
+        is_word = (jnp.arange(tokens.shape[1]) < lengths[:, None])[..., None]
+        embedding = self._pool(states, ends, is_word)
+        if self.pool_words:
+            if self.embedding_dim is None:
+                raise ValueError("pool_words needs word vectors; with one-hot encoding are none")
+            pooled_words = jnp.concatenate(
+                [_mean(vectors, is_word), _max(vectors, is_word), -_max(-vectors, is_word)], axis=-1
+            )
+            normed_words = nn.LayerNorm(name="words_norm")(pooled_words)
+            embedding = jnp.concatenate([embedding, normed_words], axis=-1)
         embedding = dropout(embedding)
         logits = nn.Dense(self.num_genres, name="genres")(embedding)
         return logits, {"states": states, "embedding": embedding}
 
-    def _pool(self, states, ends, lengths):
-        is_word = (jnp.arange(states.shape[1]) < lengths[:, None])[..., None]
-        mean = jnp.sum(states * is_word, axis=1) / lengths[:, None]
-        highest = jnp.max(jnp.where(is_word, states, -jnp.inf), axis=1)
+    def _pool(self, states, ends, is_word):
+        mean, highest = _mean(states, is_word), _max(states, is_word)
         pooled = {"last": ends, "mean": [mean], "max": [highest], "mean_max": [mean, highest]}
         if self.pooling not in pooled:
             raise ValueError(f"pooling is {self.pooling!r}, not one of {', '.join(pooled)}")
         return jnp.concatenate(pooled[self.pooling], axis=-1)
+
+
+def _mean(x: jax.Array, is_word: jax.Array) -> jax.Array:
+    """Over the words, <float32>[batch, length, dim] to [batch, dim]."""
+    return jnp.sum(x * is_word, axis=1) / is_word.sum(axis=1)
+
+
+def _max(x: jax.Array, is_word: jax.Array) -> jax.Array:
+    """As `_mean`, the maximum."""
+    return jnp.max(jnp.where(is_word, x, -jnp.inf), axis=1)
 
 
 class _RecurrentLSTMCell(nn.RNNCellBase):

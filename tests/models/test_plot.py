@@ -102,7 +102,7 @@ def test_the_two_directions_have_names():
 @EVERY_POOLING
 @BOTH_DIRECTIONS
 def test_padding_never_changes_a_result(pooling, bidirectional):
-    model, variables = build(pooling=pooling, bidirectional=bidirectional)
+    model, variables = build(pooling=pooling, pool_words=True, bidirectional=bidirectional)
     logits, _ = run(model, variables, TOKENS, LENGTHS)
 
     longer = np.pad(TOKENS, ((0, 0), (0, 6)))
@@ -186,6 +186,25 @@ def test_word_dropout_replaces_its_share_of_the_words_and_nothing_else():
     assert kept[~is_word].all()
     # Of some 2,200 words; three standard deviations are 0.03.
     assert unknown[is_word].mean() == pytest.approx(0.3, abs=0.03)
+
+
+def test_word_vectors_are_pooled_over_the_true_words():
+    model, variables = build(pool_words=True)
+    _, plain = build()
+    params = variables["params"]
+    _, intermediates = run(model, variables, TOKENS, LENGTHS)
+    for row, length in enumerate(LENGTHS):
+        words = np.float64(params["words"]["embedding"])[TOKENS[row, :length]]
+        pooled = np.concatenate([words.mean(axis=0), words.max(axis=0), words.min(axis=0)])
+        normed = (pooled - pooled.mean()) / np.sqrt(pooled.var() + 1e-6)
+        expected = normed * params["words_norm"]["scale"] + params["words_norm"]["bias"]
+        np.testing.assert_allclose(intermediates["embedding"][row, -18:], expected, atol=1e-5)
+    without = {name: part for name, part in params.items() if name in plain["params"]}
+    without["genres"] = {"kernel": params["genres"]["kernel"][:-18], "bias": np.zeros(24)}
+    states = run(build()[0], {"params": without}, TOKENS, LENGTHS)[1]["embedding"]
+    np.testing.assert_allclose(intermediates["embedding"][:, :-18], states, atol=1e-6)
+    with pytest.raises(ValueError, match="pool_words needs word vectors"):
+        build(embedding_dim=None, pool_words=True)
 
 
 def test_unknown_pooling_is_refused():
