@@ -198,20 +198,29 @@ def same_as_before(file: pathlib.Path, wanted: dict) -> None:
     if not file.exists():
         return
     try:
-        found = _flat(json.loads(file.read_text(encoding="utf-8")))
+        found = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(f"{file} is not JSON: {error}. Choose another --workdir.") from error
-    wanted = _flat(wanted)
     differing = [
-        f"{file.stem}.{name}: {found.get(name)!r} there, {wanted.get(name)!r} now"
-        for name in sorted(found.keys() | wanted.keys())
-        if found.get(name) != wanted.get(name) and name not in _MAY_CHANGE
+        f"{file.stem}.{name}: {there!r} there, {now!r} now"
+        for name, (there, now) in differences(found, wanted).items()
+        if name not in _MAY_CHANGE
     ]
     if differing:
         raise InputError(
             f"{file.parent} was made from something else. Choose another --workdir, or undo:\n  "
             + "\n  ".join(differing)
         )
+
+
+def differences(one: dict, other: dict) -> dict[str, tuple]:
+    """Where two trees differ: the full name of each field, in order, and its two values."""
+    one, other = _flat(one), _flat(other)
+    return {
+        name: (one.get(name), other.get(name))
+        for name in sorted(one.keys() | other.keys())
+        if one.get(name) != other.get(name)
+    }
 
 
 def _flat(tree: dict, prefix: str = "") -> dict:

@@ -93,8 +93,14 @@ def write(
     return content
 
 
-def table(split: str, results: dict) -> str:
-    """The comparison of one split as text; its last line says what fusion gains."""
+def table(split: str, results: dict, parts: str = "the folds") -> str:
+    """The comparison of one split as text; its last line says what fusion gains.
+
+    Args:
+      split: its name.
+      results: its figures, as of `evaluate.evaluate_stages`.
+      parts: what cross-validation's figures are the means of.
+    """
     stages = [stage for stage in _NAMES if stage in results]
     with_best = any("best_reachable_auc_macro" in results[stage] for stage in stages)
     with_std = split == "cross_validation"
@@ -126,7 +132,7 @@ def table(split: str, results: dict) -> str:
         f"with both, {counted_both}."
     )
     if with_std:
-        lines.append("Each figure is the mean over the folds; +- is their standard deviation.")
+        lines.append(f"Each figure is the mean over {parts}; +- is its standard deviation.")
     if with_best:
         lines.append("best AUC: macro AUC of the true probabilities, the most that can be reached.")
     singles = [stage for stage in stages if not stage.startswith("fusion")]
