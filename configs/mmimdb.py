@@ -16,11 +16,11 @@ colour and once in grey.
 
 import ml_collections
 
-from mmgc_jax.configs import default
+from mmgc_jax.configs import talk
 
 
 def get_config() -> ml_collections.ConfigDict:
-    config = default.get_config()
+    config = talk.get_config()
 
     config.data.source = "mmimdb"
     config.plot.tokens = "mmimdb"

@@ -21,4 +21,12 @@ def get_config() -> ml_collections.ConfigDict:
     config = default.get_config()
 
     config.data.source = "talk"
+
+    # Strong decay of the kernels, not of the word vectors, and telling words that need not pass
+    # through the LSTM: both help the rare genres.
+    config.plot.vectors.learning_rate_scale = 1.0
+    config.plot.model.pool_words = True
+    config.plot.model.word_dropout = 0.2
+    config.plot.training.epochs = 10
+    config.plot.training.weight_decay = 1.0
     return config
