@@ -59,7 +59,7 @@ def fit(
         return fit(name, indices, examples(available), apply, params, settings.training)
 
     recipe = Recipe(examples(available), apply, fit_fold, settings.training.batch_size)
-    without = {name: examples(left) for name, left in losses(experiment.config, available).items()}
+    without = {name: examples(left) for name, left in one_missing(experiment.config, available).items()}
     return cross_fit(experiment, stage, available.any(axis=1), recipe, without)
 
 
@@ -83,7 +83,7 @@ def prepare(experiment: Experiment, stage: str) -> tuple[train.ApplyFn, dict]:
     return train.make_apply(model, _INPUTS, augment), params
 
 
-def losses(config: ml_collections.ConfigDict, available: np.ndarray) -> dict[str, np.ndarray]:
+def one_missing(config: ml_collections.ConfigDict, available: np.ndarray) -> dict[str, np.ndarray]:
     """What is left when every movie loses a modality, for each that leaves others behind.
 
     Args:

@@ -51,7 +51,7 @@ def fit(
     recipe = Recipe(examples, apply, fit_fold, settings.batch_size)
     without = {
         name: dataclasses.replace(examples, present=left)
-        for name, left in fusion.losses(config, available).items()
+        for name, left in fusion.one_missing(config, available).items()
     }
     return cross_fit(experiment, stage, available.any(axis=1), recipe, without)
 
