@@ -59,7 +59,9 @@ def fit(
         return fit(name, indices, examples(available), apply, params, settings.training)
 
     recipe = Recipe(examples(available), apply, fit_fold, settings.training.batch_size)
-    without = {name: examples(left) for name, left in one_missing(experiment.config, available).items()}
+    without = {
+        name: examples(left) for name, left in one_missing(experiment.config, available).items()
+    }
     return cross_fit(experiment, stage, available.any(axis=1), recipe, without)
 
 
