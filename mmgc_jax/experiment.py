@@ -71,10 +71,8 @@ def _run_stages(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dic
         arrays[stage] = once(workdir, stage, compute)
     said = {stage: arrays[stage]["probabilities"] for stage in config.encoders}
     for stage in fusion.stages(config):
-        if fusion.kind_of(config, stage) == fusion.JOINT:
-            compute = functools.partial(joint.fit, experiment, stage, present)
-        else:
-            compute = functools.partial(fusion.fit, experiment, stage, said, present)
+        fit = joint.fit if fusion.kind_of(config, stage) == fusion.JOINT else fusion.fit
+        compute = functools.partial(fit, experiment, stage, said, present)
         arrays[stage] = once(workdir, stage, compute)
         present[stage] = np.any([present[name] for name in config.fusion.encoders], axis=0)
 

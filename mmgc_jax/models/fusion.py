@@ -14,13 +14,14 @@ _MARGIN = 1e-4
 class LateFusion(nn.Module):
     """A fully connected network over the encoders' genre probabilities.
 
-    An encoder whose modality the movie lacks says how frequent each genre is, which is all one
-    knows without looking; a flag for each encoder tells the network so.
+    Each encoder that is present gives evidence: how far its logits, calibrated as in Platt scaling,
+    are from the genres' log-odds without looking. The network's output, a correction, is added to
+    the sum of the evidence. For independent encoders the plain sum is right (a product of experts);
+    calibration, which is trained too, and the correction put right what is not.
 
-    The probabilities enter as logits. The network's output is added to a weighted sum of them,
-    whose weights are trained too, one for each encoder and genre: for independent evidence the
-    plain sum is right, but for a constant (a product of experts), and the network learns what is to
-    be corrected.
+    Parameters besides the layers: `weights` and `shifts` <float32>[encoders, num_genres], of the
+    calibration, and `prior` <float32>[num_genres], the log-odds, which is given and not trained;
+    1, 0 and 0 at first.
 
     Attributes:
       hidden: size of the hidden layer.
@@ -39,7 +40,8 @@ class LateFusion(nn.Module):
         """Computes genre logits.
 
         Args:
-          probabilities: <float32>[batch, encoders, num_genres], in [0, 1].
+          probabilities: <float32>[batch, encoders, num_genres], in [0, 1]; those of an encoder that
+            is not present should say how frequent each genre is.
           present: <float32>[batch, encoders], 1 where the movie has the modality, otherwise 0.
           train: whether dropout is on; it then needs the random stream `dropout`.
 
@@ -47,14 +49,18 @@ class LateFusion(nn.Module):
           logits <float32>[batch, num_genres], and `embedding` <float32>[batch, hidden].
         """
         logits = _to_logits(probabilities)
-        weights = self.param("weights", nn.initializers.ones, logits.shape[1:])
+        shape = logits.shape[1:]
+        weights = self.param("weights", nn.initializers.ones, shape)
+        shifts = self.param("shifts", nn.initializers.zeros, shape)
+        prior = jax.lax.stop_gradient(self.param("prior", nn.initializers.zeros, shape[1:]))
+        evidence = present[..., None] * (logits * weights + shifts - prior)
 
         x = jnp.concatenate([logits.reshape(logits.shape[0], -1), present], axis=-1)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         embedding = nn.relu(nn.Dense(self.hidden, name="dense")(x))
         x = nn.Dropout(self.dropout, deterministic=not train)(embedding)
         correction = nn.Dense(self.num_genres, kernel_init=nn.initializers.zeros, name="genres")(x)
-        return jnp.sum(logits * weights, axis=1) + correction, {"embedding": embedding}
+        return prior + evidence.sum(axis=1) + correction, {"embedding": embedding}
 
 
 class FusionOfLogits(nn.Module):

@@ -10,6 +10,7 @@ import ml_collections
 import numpy as np
 
 from mmgc_jax import train
+from mmgc_jax.calibration import Calibration
 from mmgc_jax.data import pipeline
 from mmgc_jax.models import FUSIONS, FusionOfLogits, LateFusion, drop_modalities
 from mmgc_jax.stages.cross_fit import Experiment, Recipe, cross_fit, fold_names
@@ -53,9 +54,10 @@ def fit(
         arrays = {"probabilities": known, "present": there.astype(np.float32)}
         return pipeline.ArrayExamples(arrays)
 
-    apply, params = prepare(experiment, stage)
+    apply, fresh = prepare(experiment, stage)
 
     def fit_fold(fit, name, indices):
+        params = calibrated(fresh, experiment, probabilities, present, indices)
         return fit(name, indices, examples(available), apply, params, settings.training)
 
     recipe = Recipe(examples(available), apply, fit_fold, settings.training.batch_size)
@@ -81,7 +83,12 @@ def prepare(experiment: Experiment, stage: str) -> tuple[train.ApplyFn, dict]:
         np.zeros((1, len(modalities), num_genres)),
         np.ones((1, len(modalities))),
     )["params"]
-    _begin_well(params, modalities, experiment.initial_bias)
+    # So that logits start near the genres' log-odds.
+    if "prior" in params:
+        params["prior"] = experiment.initial_bias
+    else:
+        bias = params["fusion"]["genres"]["bias"]
+        params["fusion"]["genres"]["bias"] = np.broadcast_to(experiment.initial_bias, bias.shape)
     return train.make_apply(model, _INPUTS, augment), params
 
 
@@ -107,18 +114,34 @@ def _modalities(config) -> list[str]:
     return [MODALITY[name] for name in config.fusion.encoders]
 
 
-def _begin_well(params, modalities: list[str], initial_bias: np.ndarray) -> None:
-    """Changes fresh parameters such that logits start where little is left to learn."""
+def calibrated(
+    params: dict,
+    experiment: Experiment,
+    probabilities: Mapping[str, np.ndarray],
+    present: Mapping[str, np.ndarray],
+    indices: np.ndarray,
+) -> dict:
+    """Parameters of late fusion that begin with calibrated encoders; those of others as they are.
+
+    Args:
+      params: fresh, as of `prepare`.
+      experiment: the experiment.
+      probabilities: as of `fit`.
+      present: as of `fit`.
+      indices: of the training movies to calibrate on.
+    """
     if "weights" not in params:
-        bias = params["fusion"]["genres"]["bias"]
-        params["fusion"]["genres"]["bias"] = np.broadcast_to(initial_bias, bias.shape)
-        return
-    # Late fusion: modalities are taken for independent, so that their logits are added; those of
-    # encoders of one modality are averaged. Each modality's logits hold the genres' log-odds, which
-    # their sum is to hold once.
-    share = 1 / np.array([modalities.count(modality) for modality in modalities], np.float32)
-    params["weights"] = params["weights"] * share[:, None]
-    params["genres"]["bias"] = (1 - len(set(modalities))) * initial_bias
+        return params
+    corpus = experiment.corpus
+    found = []
+    for name in experiment.config.fusion.encoders:
+        rows = indices[present[name][indices]]
+        fit_one = Calibration.fit
+        found.append(fit_one(corpus.labels[rows], probabilities[name][rows], corpus.genres))
+    return params | {
+        "weights": np.float32([calibration.scale for calibration in found]),
+        "shifts": np.float32([calibration.shift for calibration in found]),
+    }
 
 
 class Fuser:

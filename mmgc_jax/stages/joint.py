@@ -18,14 +18,14 @@ from mmgc_jax.stages.encoder import average, load_params
 
 
 def fit(
-    experiment: Experiment, stage: str, present: Mapping[str, np.ndarray]
+    experiment: Experiment,
+    stage: str,
+    probabilities: Mapping[str, np.ndarray],
+    present: Mapping[str, np.ndarray],
 ) -> dict[str, np.ndarray]:
     """Trains on from the encoders of each fold and a late fusion that only adds them up.
 
-    Args:
-      experiment: the experiment; its encoders are trained.
-      stage: as of `fusion.stages`.
-      present: of each encoder, which movies have what it looks at, <bool>[movies].
+    The arguments are those of `fusion.fit`; the encoders are trained.
 
     Returns:
       As `fusion.fit`.
@@ -46,7 +46,8 @@ def fit(
     def fit_fold(fit, name, indices):
         fold = fold_names(config, stage).index(name)
         start = {encoder: of_folds[fold] for encoder, of_folds in params.items()}
-        return fit(name, indices, examples, apply, start | {"fusion": fresh}, settings)
+        start["fusion"] = fusion.calibrated(fresh, experiment, probabilities, present, indices)
+        return fit(name, indices, examples, apply, start, settings)
 
     recipe = Recipe(examples, apply, fit_fold, settings.batch_size)
     without = {
