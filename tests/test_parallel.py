@@ -63,6 +63,7 @@ np.testing.assert_allclose(all_losses, one_losses, rtol=1e-5)
 jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), all_, one)
 # The optimizer's first step has a learning rate of zero; by the fourth all parameters have moved.
 moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), one, params)
+assert moved.pop("prior") == 0  # it is given, not trained
 assert min(jax.tree.leaves(moved)) > 1e-5, moved
 
 # Parameters as a checkpoint brings them, on one device, predict on all.
