@@ -15,8 +15,6 @@ import multiprocessing
 import os
 import pathlib
 import platform
-import re
-import resource
 import shutil
 import tarfile
 import time
@@ -27,6 +25,7 @@ from absl import app, flags
 from absl import logging as absl_logging
 from PIL import Image
 
+from benchmarks import memory
 from mmgc_jax.configs import mmimdb as mmimdb_config
 from mmgc_jax.data import builder, mmimdb, pipeline, synthetic
 
@@ -139,17 +138,8 @@ def _run(function: Callable, arguments: tuple) -> dict[str, float]:
         "seconds": round(seconds, 2),
         "movies_per_second": round(movies / seconds, 1),
         "cpu_seconds": round(cpu_seconds, 2),
-        "peak_mb": round(_peak_kilobytes() * 1024 / 1e6),
+        "peak_mb": round(memory.peak_mb()),
     }
-
-
-def _peak_kilobytes() -> int:
-    """The largest resident memory of this process."""
-    status = pathlib.Path("/proc/self/status")
-    if not status.exists():  # not Linux
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    # Unlike ru_maxrss, it does not count what the parent process had in use at the start.
-    return int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1])
 
 
 def table(results: dict) -> str:

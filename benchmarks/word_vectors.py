@@ -8,13 +8,13 @@ end) and reads the vectors of 20,000 of its words in a process of its own.
 
 import multiprocessing
 import pathlib
-import resource
 import tempfile
 import time
 
 import numpy as np
 from absl import app, flags
 
+from benchmarks import memory
 from mmgc_jax.pretrained import vector_file
 
 _WORDS = flags.DEFINE_integer("words", 3_000_000, "Number of words in the file.", lower_bound=1)
@@ -35,16 +35,12 @@ def write_file(file: pathlib.Path, words: int, dim: int) -> None:
 def measure(file: pathlib.Path, words: int, wanted: int) -> tuple[float, float, float]:
     """Seconds, and the largest resident memory before and after, in 10^6 bytes."""
     names = [f"word{number}" for number in range(0, words, words // wanted)][:wanted]
-    before = _peak_mb()
+    before = memory.peak_mb()
     start = time.perf_counter()
     found = vector_file.read(file, names)
     seconds = time.perf_counter() - start
     assert len(found) == wanted
-    return seconds, before, _peak_mb()
-
-
-def _peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+    return seconds, before, memory.peak_mb()
 
 
 def main(argv: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""Beyond the talk: four encoders of three kinds, fused.
+"""Beyond the talk: three encoders of plots and two of posters, fused.
 
     python -m mmgc_jax.main --config=configs/best.py --workdir=runs/best \
         --config.data.path=FOLDER \

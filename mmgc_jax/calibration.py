@@ -12,7 +12,7 @@ from scipy.special import expit, logit
 
 from mmgc_jax import metrics
 from mmgc_jax.errors import InputError
-from mmgc_jax.files import write_text
+from mmgc_jax.files import read_json, write_text
 
 # How strongly scale and shift are held at 1 and 0, in nats: as if each had been measured before,
 # the logarithm of the scale to within 1/2, and the shift to within 1.
@@ -152,12 +152,7 @@ def load(file: pathlib.Path) -> dict[str, Calibration]:
     """
     file = pathlib.Path(file)
     again = "Run the experiment again to have it written anew."
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{file} cannot be read: {error.strerror}. {again}") from error
-    except ValueError as error:
-        raise InputError(f"{file} is not JSON: {error}. {again}") from error
+    content = read_json(file, again)
     try:
         return _from_json(content)
     except ValueError as error:

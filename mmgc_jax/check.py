@@ -10,7 +10,7 @@ import ml_collections
 
 from mmgc_jax.data import movies, text
 from mmgc_jax.errors import InputError
-from mmgc_jax.files import write_text
+from mmgc_jax.files import read_json, write_text
 from mmgc_jax.models import FUSIONS, VGG16
 from mmgc_jax.pretrained import minilm, vector_file, vgg16
 from mmgc_jax.stages import ENCODERS
@@ -18,7 +18,7 @@ from mmgc_jax.stages.fusion import JOINT
 from mmgc_jax.stages.poster import FIRST_BLOCK
 from mmgc_jax.stages.transformer import HEAD
 
-FUSION_KINDS = (*FUSIONS, JOINT)
+_FUSION_KINDS = (*FUSIONS, JOINT)
 _CHOICES = {
     "plot.tokens": tuple(text.TOKENIZERS),
     "plot.vectorisation": ("word2vec", "unique_map", "one_hot"),
@@ -28,9 +28,10 @@ _CHOICES = {
     "poster.dtype": ("float32", "bfloat16"),
     "bag_of_words.tokens": tuple(text.TOKENIZERS),
     "transformer.dtype": ("float32", "bfloat16"),
-    "fusion.kind": FUSION_KINDS,
+    "fusion.kind": _FUSION_KINDS,
 }
-_MAY_CHANGE = ("data.workers", "fusion.compare")
+# Fields that change nothing that is in a working directory already.
+MAY_CHANGE = {"data.workers", "fusion.compare"}
 _DROPOUTS = (
     "plot.model.dropout",
     "plot.model.word_dropout",
@@ -68,8 +69,8 @@ def config_is_possible(config: ml_collections.ConfigDict) -> None:
 
     require_some_of("encoders", tuple(ENCODERS))
     require_some_of("fusion.encoders", config.encoders)
-    compared = f"possible: {', '.join(FUSION_KINDS)}"
-    require(lambda kinds: set(kinds) <= set(FUSION_KINDS), "fusion.compare", compared)
+    compared = f"possible: {', '.join(_FUSION_KINDS)}"
+    require(lambda kinds: set(kinds) <= set(_FUSION_KINDS), "fusion.compare", compared)
     for name, choices in _CHOICES.items():
         require(choices.__contains__, name, f"possible: {', '.join(choices)}")
     require(lambda share: 0 < share < 1, "data.validation_fraction", "above 0 and below 1")
@@ -197,14 +198,11 @@ def same_as_before(file: pathlib.Path, wanted: dict) -> None:
     """
     if not file.exists():
         return
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{file} is not JSON: {error}. Choose another --workdir.") from error
+    found = read_json(file, "Choose another --workdir.")
     differing = [
         f"{file.stem}.{name}: {there!r} there, {now!r} now"
         for name, (there, now) in differences(found, wanted).items()
-        if name not in _MAY_CHANGE
+        if name not in MAY_CHANGE
     ]
     if differing:
         raise InputError(

@@ -17,7 +17,7 @@ from mmgc_jax import check, report
 from mmgc_jax.errors import InputError
 
 # What may differ between the experiments: it changes no figure, or is the seed.
-_MAY_DIFFER = {"seed", "data.directory", "data.workers", "fusion.compare"}
+_MAY_DIFFER = {"seed", "data.directory"} | check.MAY_CHANGE
 
 
 def average(workdirs: Sequence[pathlib.Path]) -> dict[str, dict]:

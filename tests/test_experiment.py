@@ -13,9 +13,9 @@ import types
 import numpy as np
 import pytest
 
-from mmgc_jax import calibration, check, experiment, metrics, train
+from mmgc_jax import check, experiment, metrics, train
 from mmgc_jax.configs import demo
-from mmgc_jax.data import builder, mmimdb, pipeline
+from mmgc_jax.data import mmimdb
 from mmgc_jax.data.mmimdb import GENRES as MMIMDB_GENRES
 from mmgc_jax.data.movies import GENRES, read_csv
 from mmgc_jax.errors import InputError
@@ -178,12 +178,6 @@ def test_another_config_is_refused_and_nothing_is_touched(finished, inputs):
     assert (workdir / "results.json").read_bytes() == before
 
 
-def tiny_config(inputs):
-    config = tiny.get_config()
-    config.data.path, config.poster.weights = map(str, inputs)
-    return config
-
-
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
@@ -217,7 +211,7 @@ def tiny_config(inputs):
     ],
 )
 def test_mistakes_in_a_config_come_to_light_at_once(inputs, tmp_path, field, value, message):
-    config = tiny_config(inputs)
+    config = tiny.config_of(inputs)
     config.update_from_flattened_dict({field: value})
     with pytest.raises(InputError, match=re.escape(message)):
         experiment.run(config, tmp_path / "run")
@@ -227,7 +221,7 @@ def test_mistakes_in_a_config_come_to_light_at_once(inputs, tmp_path, field, val
 @pytest.mark.slow
 @pytest.mark.parametrize("vectorisation", ["unique_map", "one_hot"])
 def test_plots_in_the_other_vectorisations_of_the_talk(inputs, tmp_path, vectorisation):
-    config = tiny_config(inputs)
+    config = tiny.config_of(inputs)
     config.encoders = config.fusion.encoders = ("plot",)
     config.plot.vectorisation = vectorisation
     results = experiment.run(config, tmp_path)["validation"]
@@ -238,11 +232,7 @@ def test_plots_in_the_other_vectorisations_of_the_talk(inputs, tmp_path, vectori
 
 def check_predictions(workdir, config, stage, movies):
     """New movies get what the experiment gave to those that do not train."""
-    dataset = builder.build(config.data, workdir / "data")
-    rows = pipeline.load_corpus(dataset, config.data).split["validation"]
-    with np.load(workdir / "predictions" / f"{stage}.npz") as arrays:
-        said = arrays["probabilities"][rows]
-    expected = calibration.load(workdir / "calibration.json")[stage](said)
+    rows, expected = tiny.said_in(workdir, config, stage)
     predicted = Predictor.load(workdir)([movies[row] for row in rows], stage)
     there = np.array([movies[row].plot is not None for row in rows])
     np.testing.assert_allclose(predicted[there], expected[there], rtol=1e-3, atol=1e-5)
@@ -251,7 +241,7 @@ def check_predictions(workdir, config, stage, movies):
 @pytest.mark.slow
 @pytest.mark.parametrize("finetune_from", ["layer1", "layer2", "head"])
 def test_plots_through_a_transformer(inputs, tmp_path, finetune_from):
-    config = tiny_config(inputs)
+    config = tiny.config_of(inputs)
     config.encoders = config.fusion.encoders = ("plot_transformer",)
     settings = config.transformer
     settings.folder = str(tiny_bert.write(tmp_path / "bert", positions=64))
@@ -265,7 +255,7 @@ def test_plots_through_a_transformer(inputs, tmp_path, finetune_from):
 
 @pytest.mark.slow
 def test_encoders_and_fusion_as_one_network(inputs, tmp_path):
-    config = tiny_config(inputs)
+    config = tiny.config_of(inputs)
     config.encoders = config.fusion.encoders = ("plot", "plot_bag_of_words", "poster")
     config.fusion.kind = "joint"
     config.fusion.compare = ("late", "gated")
@@ -285,14 +275,14 @@ def test_encoders_and_fusion_as_one_network(inputs, tmp_path):
 
 
 def test_a_transformer_that_is_not_there(inputs, tmp_path):
-    config = tiny_config(inputs)
+    config = tiny.config_of(inputs)
     config.encoders = config.fusion.encoders = ("plot_transformer",)
     with pytest.raises(InputError, match=r"config\.transformer\.folder: .*nowhere"):
         experiment.run(config, tmp_path / "run")
 
 
 def test_weights_of_another_shape_are_refused_before_anything_is_computed(inputs, tmp_path):
-    config = tiny_config(inputs)
+    config = tiny.config_of(inputs)
     config.poster.weights = str(tiny.write_weights(tmp_path / "w.npz", (4, 4, 8, 8, 9)))
     with pytest.raises(InputError, match=r"block5_conv1/\w+ has the shape"):
         experiment.run(config, tmp_path / "run")
@@ -300,15 +290,15 @@ def test_weights_of_another_shape_are_refused_before_anything_is_computed(inputs
 
 
 def test_a_first_try_that_fails_binds_nobody(inputs, tmp_path):
-    config = tiny_config(inputs)
+    config = tiny.config_of(inputs)
     config.data.path = "/nowhere"
     with pytest.raises(InputError, match="no such folder"):
         experiment.run(config, tmp_path / "run")
-    check.same_as_before(tmp_path / "run" / "config.json", check.as_json(tiny_config(inputs)))
+    check.same_as_before(tmp_path / "run" / "config.json", check.as_json(tiny.config_of(inputs)))
 
 
 def test_a_working_directory_is_bound_to_its_movies_and_weights(inputs, tmp_path):
-    config = tiny_config(inputs)
+    config = tiny.config_of(inputs)
     weights = config.poster.weights = str(shutil.copy(inputs[1], tmp_path / "weights.npz"))
     check.claim(tmp_path, config, "talk-one")
     check.claim(tmp_path, config, "talk-one")
@@ -324,7 +314,7 @@ def test_too_few_movies_with_a_poster(inputs, tmp_path):
     data = tiny.write_talk_folder(tmp_path / "talk", movies=40)
     for poster in (data / "posters").iterdir():
         poster.unlink()
-    config = tiny_config(inputs)
+    config = tiny.config_of(inputs)
     config.data.path = str(data)
     with pytest.raises(InputError, match="poster: 0 movies of the train part have a poster"):
         experiment.run(config, tmp_path / "run")

@@ -8,8 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from mmgc_jax import calibration, experiment, train
-from mmgc_jax.data import builder, pipeline
+from mmgc_jax import experiment, train
 from mmgc_jax.data.movies import GENRES, Movie, read_csv
 from mmgc_jax.errors import InputError
 from mmgc_jax.predict import Predictor, describe
@@ -28,25 +27,9 @@ def movies(finished):
     return list(read_csv(finished.data / "movies.csv", finished.data / "posters"))
 
 
-def said_in(workdir, config, stage):
-    """What an experiment says of movies that do not train: their indices, and probabilities."""
-    dataset = builder.build(config.data, workdir / "data")
-    rows = pipeline.load_corpus(dataset, config.data).split["validation"]
-    with np.load(workdir / "predictions" / f"{stage}.npz") as arrays:
-        probabilities = arrays["probabilities"][rows]
-    return rows, calibration.load(workdir / "calibration.json")[stage](probabilities)
-
-
-def config_of(inputs, encoders=("plot", "poster", "poster_grey")):
-    config = tiny.get_config()
-    config.data.path, config.poster.weights = map(str, inputs)
-    config.encoders = encoders
-    return config
-
-
 @pytest.mark.parametrize("stage", ["plot", "poster", "poster_grey", "fusion"])
 def test_gives_what_the_experiment_gave(finished, inputs, predictor, movies, stage):
-    rows, expected = said_in(finished.workdir, config_of(inputs), stage)
+    rows, expected = tiny.said_in(finished.workdir, tiny.config_of(inputs), stage)
     seen = {"plot": ("plot",), "fusion": ("plot", "poster")}.get(stage, ("poster",))
     some = np.array([any(getattr(movies[row], part) for part in seen) for row in rows])
     rows, expected = rows[some], expected[some]
@@ -55,8 +38,8 @@ def test_gives_what_the_experiment_gave(finished, inputs, predictor, movies, sta
 
 
 def test_preprocessing_of_the_weights_stays_with_them_where_all_blocks_train(inputs, tmp_path):
-    config = config_of(inputs, ("poster",))
-    config.fusion.encoders = ("poster",)
+    config = tiny.config_of(inputs)
+    config.encoders = config.fusion.encoders = ("poster",)
     config.poster.finetune_from = "block1"
     experiment.run(config, tmp_path)
     with np.load(inputs[1]) as weights:
@@ -67,7 +50,7 @@ def test_preprocessing_of_the_weights_stays_with_them_where_all_blocks_train(inp
         assert (kernel != weights["block1_conv1/kernel"]).any()
 
     movies = list(read_csv(inputs[0] / "movies.csv", inputs[0] / "posters"))
-    rows, expected = said_in(tmp_path, config, "poster")
+    rows, expected = tiny.said_in(tmp_path, config, "poster")
     seen = np.array([movies[row].poster is not None for row in rows])
     said = Predictor.load(tmp_path)(movies, "poster")[rows]
     np.testing.assert_allclose(said[seen], expected[seen], atol=1e-4)

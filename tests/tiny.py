@@ -11,8 +11,9 @@ import jax
 import ml_collections
 import numpy as np
 
+from mmgc_jax import calibration
 from mmgc_jax.configs import default
-from mmgc_jax.data import posters, synthetic
+from mmgc_jax.data import builder, pipeline, posters, synthetic
 from mmgc_jax.models import VGG16
 from mmgc_jax.pretrained import vgg16
 
@@ -51,6 +52,22 @@ def get_config() -> ml_collections.ConfigDict:
         training.checkpoint_every = 2
         training.log_every = 1
     return config
+
+
+def config_of(inputs) -> ml_collections.ConfigDict:
+    """This config on a folder of movies and a file of weights."""
+    config = get_config()
+    config.data.path, config.poster.weights = map(str, inputs)
+    return config
+
+
+def said_in(workdir: pathlib.Path, config, stage: str) -> tuple[np.ndarray, np.ndarray]:
+    """What an experiment says of movies that do not train: their indices, and probabilities."""
+    dataset = builder.build(config.data, workdir / "data")
+    rows = pipeline.load_corpus(dataset, config.data).split["validation"]
+    with np.load(workdir / "predictions" / f"{stage}.npz") as arrays:
+        probabilities = arrays["probabilities"][rows]
+    return rows, calibration.load(workdir / "calibration.json")[stage](probabilities)
 
 
 def write_talk_folder(folder: pathlib.Path, movies: int = 90) -> pathlib.Path:

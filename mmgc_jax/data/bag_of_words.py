@@ -13,7 +13,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from mmgc_jax.data import text
 from mmgc_jax.errors import InputError
-from mmgc_jax.files import write_text
+from mmgc_jax.files import read_json, write_text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,12 +96,7 @@ class TfIdf:
           InputError: if the file is missing, no JSON, or holds something else.
         """
         file = pathlib.Path(file)
-        try:
-            content = json.loads(file.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise InputError(f"{file} cannot be read: {error.strerror}.") from error
-        except ValueError as error:
-            raise InputError(f"{file} is not JSON: {error}.") from error
+        content = read_json(file, "Run the experiment again to have it written anew.")
         wrong = _what_is_wrong(content)
         if wrong:
             raise InputError(f"{file} does not hold the words of an experiment: {wrong}.")

@@ -16,7 +16,6 @@ Nothing is ever unpickled, and nothing of the package is run.
 
 import hashlib
 import importlib.util
-import json
 import pathlib
 from collections.abc import Iterable
 
@@ -28,6 +27,7 @@ import safetensors
 import tokenizers
 
 from mmgc_jax.errors import InputError
+from mmgc_jax.files import read_json
 from mmgc_jax.models.transformer import BertEncoder
 
 # What `network` and `Tokenizer` read.
@@ -145,10 +145,7 @@ def network(folder: pathlib.Path) -> BertEncoder:
 
 def _read_config(folder: pathlib.Path) -> dict:
     file = _existing(folder, _CONFIG)
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{file} cannot be read: {error}") from error
+    config = read_json(file, _how_to_get_it())
     if not isinstance(config, dict):
         raise InputError(f"{file} is not a JSON object.")
     for name, assumed in _ASSUMED.items():

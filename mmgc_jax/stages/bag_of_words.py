@@ -5,17 +5,15 @@ import pathlib
 from collections.abc import Sequence
 
 import ml_collections
-import numpy as np
 
 from mmgc_jax import checkpoints, train
 from mmgc_jax.data import pipeline
 from mmgc_jax.data.bag_of_words import TfIdf
 from mmgc_jax.data.movies import Movie
-from mmgc_jax.files import write_beside
 from mmgc_jax.logistic import fit_logistic
 from mmgc_jax.models import PlotBagOfWords
 from mmgc_jax.stages.cross_fit import Experiment, Fitted, Recipe, fold_names
-from mmgc_jax.stages.encoder import Encoder, load_params
+from mmgc_jax.stages.encoder import Encoder, load_params, plots_of
 
 _WORDS = "bag_of_words.json"
 _INPUTS = ("tokens", "weights")
@@ -33,7 +31,7 @@ def prepare(experiment: Experiment, stage: str) -> Recipe:
         settings.longest_phrase,
         settings.min_plots,
     )
-    write_beside(experiment.workdir / _WORDS, words.save)
+    words.save(experiment.workdir / _WORDS)
     rows = words(map(corpus.plot, range(len(corpus.ids))))
     examples = pipeline.BagOfWordsExamples(rows, settings.bucket)
     apply = _apply(words, len(corpus.genres))
@@ -65,8 +63,7 @@ def load(
 
 
 def _read(words: TfIdf, bucket: int, movies: Sequence[Movie]):
-    plots = [movie.plot or "" for movie in movies]
-    present = np.array([bool(plot.strip()) for plot in plots])
+    plots, present = plots_of(movies)
     return pipeline.BagOfWordsExamples(words(plots), bucket), present
 
 

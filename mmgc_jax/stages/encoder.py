@@ -81,6 +81,12 @@ def average(
     return scores
 
 
+def plots_of(movies: Sequence[Movie]) -> tuple[list[str], np.ndarray]:
+    """The plots of movies, empty where there is none, and which have one, <bool>[movies]."""
+    plots = [movie.plot or "" for movie in movies]
+    return plots, np.array([bool(plot.strip()) for plot in plots])
+
+
 def load_params(workdir: pathlib.Path, names: Sequence[str]) -> list[Any]:
     """The best parameters of several trainings.
 

@@ -13,7 +13,7 @@ from mmgc_jax.data import pipeline, text
 from mmgc_jax.data.movies import Movie
 from mmgc_jax.models import PlotLSTM
 from mmgc_jax.stages.cross_fit import Experiment, Recipe, fold_names
-from mmgc_jax.stages.encoder import Encoder, load_params
+from mmgc_jax.stages.encoder import Encoder, load_params, plots_of
 
 _INPUTS = ("tokens", "lengths")
 
@@ -65,8 +65,8 @@ def load(
 
 
 def _read(config, vocabulary, movies: Sequence[Movie]) -> tuple[pipeline.PlotExamples, np.ndarray]:
-    plots = [movie.plot or "" for movie in movies]
-    return _examples(config, vocabulary, plots), np.array([bool(plot.strip()) for plot in plots])
+    plots, present = plots_of(movies)
+    return _examples(config, vocabulary, plots), present
 
 
 def _examples(config, vocabulary, plots) -> pipeline.PlotExamples:

@@ -18,7 +18,7 @@ from mmgc_jax.files import write_beside
 from mmgc_jax.models import BertEncoder, PlotTransformer, mean_of_tokens
 from mmgc_jax.pretrained import minilm
 from mmgc_jax.stages.cross_fit import Experiment, Recipe, fold_names
-from mmgc_jax.stages.encoder import Encoder, load_params
+from mmgc_jax.stages.encoder import Encoder, load_params, plots_of
 
 HEAD = "head"
 
@@ -192,8 +192,8 @@ def _cached(experiment: Experiment, network: BertEncoder, params, examples, firs
 
 
 def _read(config, tokenizer, movies: Sequence[Movie]) -> tuple[pipeline.PlotExamples, np.ndarray]:
-    plots = [movie.plot or "" for movie in movies]
-    return _tokens(config, tokenizer, plots), np.array([bool(plot.strip()) for plot in plots])
+    plots, present = plots_of(movies)
+    return _tokens(config, tokenizer, plots), present
 
 
 def _tokens(config, tokenizer, plots) -> pipeline.PlotExamples:
