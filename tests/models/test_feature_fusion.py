@@ -231,11 +231,11 @@ def test_low_rank_fusion_begins_with_embeddings_of_its_stated_variance(encoders,
     expected = rank * ((1 + 1 / (rank * encoders)) ** encoders - 1)
     assert np.mean(embedding**2) == pytest.approx(expected, rel=0.1)
     # An absent vector begins as one of zeros.
-    present[:, 0] = 0
-    absent = run(model, params, features, present)[0]
-    features[0][:] = 0
-    present[:, 0] = 1
-    np.testing.assert_allclose(run(model, params, features, present)[0], absent, atol=1e-5)
+    without = present.copy()
+    without[:, 0] = 0
+    absent = run(model, params, features, without)[0]
+    zeros = [np.zeros_like(features[0]), *features[1:]]
+    np.testing.assert_allclose(run(model, params, zeros, present)[0], absent, atol=1e-5)
 
 
 @pytest.mark.parametrize("fusion", [MixtureOfExperts, GatedMultimodalUnit])
