@@ -144,7 +144,7 @@ def get_config() -> ml_collections.ConfigDict:
     poster.model.pooling = "mean_max"
     poster.model.dropout = 0.5
     # With weights, first the head alone on what the frozen network puts out ...
-    poster.head_training = _training(epochs=15, batch_size=32, learning_rate=1e-3)
+    poster.head_training = _training(epochs=15, batch_size=32, learning_rate=3e-3)
     poster.head_training.weight_decay = 0.1
     # ... then all from finetune_from on; left out if that is the head.
     poster.training = _training(epochs=1, batch_size=32, learning_rate=3e-4)
