@@ -142,21 +142,23 @@ def try_without(experiment, arrays, present) -> dict:
     """What each fusion does when movies with both modalities lose one, out of fold.
 
     Returns:
-      For each modality that can be lost, and each fusion, as `evaluate.missing_modalities`.
+      For each modality that can be lost, and each fusion, as `evaluate.missing_modalities`; and
+      likewise for the encoders that never look at it, which do not change.
     """
     corpus, config = experiment.corpus, experiment.config
     both = np.all([present[name] for name in config.fusion.encoders], axis=0)
     rows = corpus.split["train"][both[corpus.split["train"]]]
     missing = {}
-    for stage in fusion.stages(config):
-        for modality in MODALITIES:
-            if (without := arrays[stage].get(f"without_{modality}")) is not None:
-                missing.setdefault(modality, {})[stage] = evaluate.missing_modalities(
-                    corpus.labels[rows],
-                    arrays[stage]["probabilities"][rows],
-                    without[rows],
-                    config.data.split_seed,
-                )
+    for modality in MODALITIES:
+        if f"without_{modality}" not in arrays["fusion"]:
+            continue
+        spared = [name for name in config.fusion.encoders if MODALITY[name] != modality]
+        for stage in [*spared, *fusion.stages(config)]:
+            whole = arrays[stage]["probabilities"]
+            without = whole if stage in spared else arrays[stage][f"without_{modality}"]
+            missing.setdefault(modality, {})[stage] = evaluate.missing_modalities(
+                corpus.labels[rows], whole[rows], without[rows], config.data.split_seed
+            )
     return missing
 
 

@@ -249,16 +249,21 @@ def _stage(entry: dict) -> str | None:
 
 
 def draw_missing_modalities(missing: dict) -> plt.Figure:
-    """Macro AUC against the share of movies that lost a modality, a line for each fusion."""
+    """Macro AUC against the share of movies that lost a modality, a line for each fusion.
+
+    The encoders that do not look at it are broken lines.
+    """
     figure, axes = plt.subplots(1, len(missing), figsize=(4.2 * len(missing), 3.6), squeeze=False,
                                 sharey=True, layout="constrained")  # fmt: skip
     for ax, (modality, of_stages) in zip(axes[0], missing.items()):
-        for (stage, values), marker in zip(of_stages.items(), "os^Dvpx*"):
-            ax.plot(np.multiply(evaluate.SHARES, 100), values, marker=marker, label=_NAMES[stage])
+        for (stage, values), marker in zip(of_stages.items(), "os^Dv<>pP*hX8"):
+            line = "-" if stage.startswith("fusion") else "--"
+            ax.plot(np.multiply(evaluate.SHARES, 100), values, line, marker=marker,
+                    markersize=4, label=_NAMES[stage])  # fmt: skip
         ax.set_xlabel(f"{modality}s missing (%)")
         ax.grid(alpha=0.3)
+        ax.legend(fontsize=8)
     axes[0, 0].set_ylabel("AUC (macro), out of fold")
-    axes[0, 0].legend(fontsize=8)
     return figure
 
 

@@ -42,8 +42,11 @@ def test_run_leaves_what_the_readme_promises(finished):
             assert 0 <= figures["auc_macro"] <= 1
     for figures in results["validation"].values():
         assert set(figures["per_genre"]) == set(GENRES)
-    for modality in ("plot", "poster"):
-        assert len(results["missing_modalities"][modality]["fusion"]) == 5
+    for modality, spared in (("plot", "poster"), ("poster", "plot")):
+        curves = results["missing_modalities"][modality]
+        assert list(curves) == [spared, "fusion"]
+        assert len(curves["fusion"]) == 5
+        assert len(set(curves[spared])) == 1
     for name in ("auc_per_genre", "roc", "learning_curves", "reliability", "missing_modalities"):
         assert (workdir / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     assert re.match(r"Fusion (gains|loses) \d\.\d{3} macro AUC", run.stdout.splitlines()[-1])
