@@ -3,9 +3,12 @@
 import collections
 import csv
 import io
+import os
 import pathlib
 import subprocess
+import tempfile
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -13,6 +16,19 @@ from PIL import Image
 from tests import tiny
 
 TALK_HEADER = ("index", "year", "title", "plot", "genres", "rating")
+
+
+def pytest_configure(config):
+    """Lets whole runs, here and in processes of their own, share what JAX compiles."""
+    directory = tempfile.TemporaryDirectory()
+    config.add_cleanup(directory.cleanup)
+    for name, value in {
+        "jax_compilation_cache_dir": directory.name,
+        "jax_persistent_cache_min_compile_time_secs": 0.1,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }.items():
+        jax.config.update(name, value)
+        os.environ[name.upper()] = str(value)
 
 
 def image_bytes(image: Image.Image, file_format: str = "JPEG", **options) -> bytes:
