@@ -163,7 +163,12 @@ def get_config() -> ml_collections.ConfigDict:
     fusion.model = ml_collections.ConfigDict()
     fusion.model.hidden = 64
     fusion.model.dropout = 0.3
+    # Of late fusion. The decay keeps its correction small: of a genre with few movies it would only
+    # be noise, and one modality alone needs none.
     fusion.training = _training(epochs=40, batch_size=64, learning_rate=1e-3)
+    fusion.training.weight_decay = 10.0
+    # Of the kinds that fuse vectors, which know nothing before they are trained.
+    fusion.vector_training = _training(epochs=40, batch_size=64, learning_rate=1e-3)
     # Of joint, after the encoders are trained.
     fusion.joint_training = _training(epochs=2, batch_size=32, learning_rate=1e-4)
     fusion.joint_training.learning_rate_scale.fusion = 10.0

@@ -47,6 +47,7 @@ _TRAININGS = (
     "poster.head_training",
     "poster.training",
     "fusion.training",
+    "fusion.vector_training",
     "fusion.joint_training",
 )
 

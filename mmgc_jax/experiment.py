@@ -157,7 +157,11 @@ def try_without(experiment, arrays, present) -> dict:
             whole = arrays[stage]["probabilities"]
             without = whole if stage in spared else arrays[stage][f"without_{modality}"]
             missing.setdefault(modality, {})[stage] = evaluate.missing_modalities(
-                corpus.labels[rows], whole[rows], without[rows], config.data.split_seed
+                corpus.labels[rows],
+                experiment.folds[rows],
+                whole[rows],
+                without[rows],
+                config.data.split_seed,
             )
     return missing
 

@@ -196,7 +196,9 @@ def missing_table(missing: dict) -> str:
         for stage, values in of_stages.items():
             cells = "".join(f"{value:>9.3f}" for value in values)
             lines.append(f"{'  ' + _NAMES[stage]:<28}{cells}")
-    lines.append("Training movies with both plot and poster, all together, predicted out of fold.")
+    lines.append(
+        "Cross-validation on the movies with both plot and poster, the mean over the folds."
+    )
     return "\n".join(lines)
 
 

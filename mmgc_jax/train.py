@@ -59,8 +59,11 @@ class Run:
     @property
     def settings_name(self) -> str:
         """Where the config has the settings of this training, such as `poster.head_training`."""
-        stage, *_, last = self.name.replace("poster_grey", "poster").split("/") * 2
-        return f"{stage}.{'head_training' if last == 'head' else 'training'}"
+        stage, *_, last = self.name.split("/") * 2
+        if stage.startswith("fusion"):
+            return "fusion"  # each kind has its own
+        part = {"plot_transformer": "transformer", "poster_grey": "poster"}.get(stage, stage)
+        return f"{part}.{'head_training' if last == 'head' else 'training'}"
 
     @property
     def checkpoints(self) -> pathlib.Path:
@@ -309,7 +312,7 @@ def _check_finite(run: Run, step: int, params: Any) -> None:
 def _diverged(run: Run, what: str) -> InputError:
     return InputError(
         f"{run.name}: {what}. The checkpoint before it is kept. Try, in a new --workdir, a smaller "
-        f"config.{run.settings_name}.learning_rate or clip_norm."
+        f"learning_rate or clip_norm in config.{run.settings_name}."
     )
 
 

@@ -184,9 +184,13 @@ def test_the_more_movies_lose_a_modality_the_more_is_said_without_it():
     rng = np.random.default_rng(0)
     labels = np.repeat([[1.0], [0.0]], 200, axis=0)
     whole, without = labels * 0.5 + 0.25, rng.uniform(size=labels.shape)
-    figures = evaluate.missing_modalities(labels, whole, without, seed=3)
+    folds = np.arange(400) % 2
+    # Folds are judged one by one: that one's scores are all higher says nothing.
+    whole, without = (scores + folds[:, None] for scores in (whole, without))
+    figures = evaluate.missing_modalities(labels, folds, whole, without, seed=3)
     assert figures[0] == 1
-    assert figures[-1] == metrics.roc_auc(labels[:, 0], without[:, 0])
+    alone = [metrics.roc_auc(labels[folds == f, 0], without[folds == f, 0]) for f in (0, 1)]
+    assert figures[-1] == pytest.approx(np.mean(alone))
     assert np.all(np.diff(figures) < 0)
-    assert figures == evaluate.missing_modalities(labels, whole, without, seed=3)
-    assert figures != evaluate.missing_modalities(labels, whole, without, seed=4)
+    assert figures == evaluate.missing_modalities(labels, folds, whole, without, seed=3)
+    assert figures != evaluate.missing_modalities(labels, folds, whole, without, seed=4)

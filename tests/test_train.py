@@ -1,6 +1,7 @@
 """Training: the loss, the optimizer, and a loop that may be stopped at any moment."""
 
 import json
+import operator
 import re
 
 import flax.linen as nn
@@ -504,3 +505,18 @@ def test_the_advice_names_a_field_that_the_config_has(tmp_path, name):
 def test_no_parameters_where_nothing_was_trained(tmp_path):
     with pytest.raises(InputError, match="has plot finished"):
         train.restore_best(train.Run("plot", tmp_path, seed=0))
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("plot/fold_0", "plot.training"),
+        ("poster_grey/fold_1/head", "poster.head_training"),
+        ("plot_transformer/fold_0", "transformer.training"),
+        ("fusion_gated/fold_0", "fusion"),
+    ],
+)
+def test_a_training_knows_where_its_settings_are(tmp_path, name, expected):
+    found = train.Run(name, tmp_path, seed=0).settings_name
+    assert found == expected
+    assert operator.attrgetter(found)(default.get_config())

@@ -46,6 +46,7 @@ def get_config() -> ml_collections.ConfigDict:
         config.poster.training,
         config.poster.head_training,
         config.fusion.training,
+        config.fusion.vector_training,
         config.fusion.joint_training,
     ):
         training.batch_size = 16

@@ -16,6 +16,7 @@ from mmgc_jax.models import FUSIONS, FusionOfLogits, LateFusion, drop_modalities
 from mmgc_jax.stages.cross_fit import Experiment, Recipe, cross_fit, fold_names
 from mmgc_jax.stages.encoder import MODALITIES, MODALITY, average, load_params
 
+LATE = "late"
 # The kind that is no module of its own: see `joint`.
 JOINT = "joint"
 
@@ -46,6 +47,8 @@ def fit(
       `without_plot` and `without_poster`, where the encoders fused look at both.
     """
     settings, frequencies = experiment.config.fusion, experiment.frequencies
+    late = kind_of(experiment.config, stage) == LATE
+    training = settings.training if late else settings.vector_training
     stacked = np.stack([probabilities[name] for name in settings.encoders], axis=1)
     available = np.stack([present[name] for name in settings.encoders], axis=1)
 
@@ -58,9 +61,9 @@ def fit(
 
     def fit_fold(fit, name, indices):
         params = calibrated(fresh, experiment, probabilities, present, indices)
-        return fit(name, indices, examples(available), apply, params, settings.training)
+        return fit(name, indices, examples(available), apply, params, training)
 
-    recipe = Recipe(examples(available), apply, fit_fold, settings.training.batch_size)
+    recipe = Recipe(examples(available), apply, fit_fold, training.batch_size)
     without = {
         name: examples(left) for name, left in one_missing(experiment.config, available).items()
     }
@@ -181,6 +184,6 @@ def kind_of(config: ml_collections.ConfigDict, stage: str) -> str:
 
 def _model(config: ml_collections.ConfigDict, stage: str, num_genres: int) -> nn.Module:
     kind = kind_of(config, stage)
-    if kind in ("late", JOINT):
+    if kind in (LATE, JOINT):
         return LateFusion(num_genres=num_genres, **config.fusion.model)
     return FusionOfLogits(FUSIONS[kind](num_genres=num_genres, **config.fusion.model))

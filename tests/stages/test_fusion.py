@@ -39,7 +39,7 @@ def truth():
 def experiment(workdir, corpus, **settings):
     config = tiny.get_config()
     config.fusion.update(settings)
-    config.fusion.training.epochs = 1
+    config.fusion.training.epochs = config.fusion.vector_training.epochs = 1
     folds = np.where(np.arange(400) < 300, np.arange(400) % 2, -1)
     return Experiment(config, workdir, corpus, folds, workdir)
 
@@ -87,7 +87,7 @@ def test_late_fusion_begins_with_calibrated_encoders(tmp_path, truth):
 def test_every_kind_learns_and_predicts_new_movies_alike(tmp_path, truth, kind):
     corpus, probabilities, present, _ = truth
     prepared = experiment(tmp_path, corpus, kind=kind)
-    prepared.config.fusion.training.epochs = 3
+    prepared.config.fusion.training.epochs = prepared.config.fusion.vector_training.epochs = 3
     arrays = fusion.fit(prepared, "fusion", probabilities, present)
     assert set(arrays) == {"probabilities", "without_plot", "without_poster"}
     stacked = np.stack(list(probabilities.values()), axis=1)
