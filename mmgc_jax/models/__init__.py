@@ -8,6 +8,7 @@ arrays on the way to them.
     logits, intermediates = model.apply(variables, tokens, lengths)
 """
 
+from mmgc_jax.models.convolution import convolve, map_images
 from mmgc_jax.models.feature_fusion import (
     ConcatMaxout,
     GatedMultimodalUnit,
@@ -46,7 +47,9 @@ __all__ = [
     "PlotLSTM",
     "PlotTransformer",
     "PosterVGG16",
+    "convolve",
     "drop_modalities",
+    "map_images",
     "mean_of_tokens",
     "pool_blocks",
 ]

@@ -6,6 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mmgc_jax.models.convolution import convolve
+
 # What the published Caffe and Keras weights want: pixels from 0 to 255, minus ImageNet's means of
 # R, G and B.
 KERAS_MEAN = (123.68, 116.779, 103.939)
@@ -120,6 +122,7 @@ class VGG16(nn.Module):
                     dtype=self.dtype,
                     # Keeps the scale through many layers of ReLU (arXiv 1502.01852).
                     kernel_init=nn.initializers.he_normal(),
+                    conv_general_dilated=lambda images, kernel, *_, **__: convolve(images, kernel),
                     name=name,
                 )
                 x = nn.relu(conv(x))

@@ -12,7 +12,7 @@ import numpy as np
 from mmgc_jax import checkpoints, train
 from mmgc_jax.data import activations, pipeline, posters
 from mmgc_jax.data.movies import Movie
-from mmgc_jax.models import VGG16, PosterVGG16, pool_blocks
+from mmgc_jax.models import VGG16, PosterVGG16, map_images, pool_blocks
 from mmgc_jax.pretrained import vgg16
 from mmgc_jax.stages.cross_fit import Experiment, Recipe, fold_names
 from mmgc_jax.stages.encoder import Encoder, load_params
@@ -156,14 +156,14 @@ def _frozen(
     )
     layers = {n: layer for n, layer in network.items() if first_block <= block_of(n) <= last_block}
 
-    @jax.jit
-    def run(images):
+    def of_images(images):
         maps = {f"block{first_block - 1}_pool": images}
         maps |= blocks.apply({"params": layers}, images)
         if output == "features":
             return pool_blocks(maps, settings.head_blocks, settings.pooling)
         return maps[output]
 
+    run = jax.jit(functools.partial(map_images, of_images))
     return lambda batch: {"images": run(batch["images"])}
 
 

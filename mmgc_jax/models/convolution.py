@@ -1,0 +1,158 @@
+"""The 3 x 3 convolution of VGG16, done in the way that suits the processor.
+
+XLA's own convolution computes in float32 on a CPU, whatever it is given. Processors that multiply
+bfloat16 numbers faster can do so in matrix products alone; `by_products` makes these of it.
+"""
+
+import functools
+import pathlib
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+# Of a CPU, as Linux lists them: products of bfloat16 numbers.
+_BFLOAT16_FLAGS = {"amx_bf16", "avx512_bf16"}
+# Numbers in a strip of an image. Its three copies and its sums then stay in the processor's cache:
+# twice as much took up to a fifth more time, a quarter of it a third (AMD EPYC, 1 MiB each core).
+_STRIP = 655_360
+# With fewer channels the products are too small to pay.
+_FEWEST_CHANNELS = 16
+
+
+def convolve(images: jax.Array, kernel: jax.Array) -> jax.Array:
+    """A convolution with stride 1 that keeps height and width: zeros are beyond the edges.
+
+    In bfloat16 on a single CPU that multiplies such numbers it is `by_products`, otherwise XLA's.
+
+    Args:
+      images: <float>[batch, height, width, in].
+      kernel: <float>[3, 3, in, out], of the same dtype.
+
+    Returns:
+      <float>[batch, height, width, out], of the same dtype.
+    """
+    narrow = images.shape[-1] < _FEWEST_CHANNELS
+    if (
+        images.dtype == jnp.bfloat16
+        and not narrow
+        and _is_one_cpu()
+        and _BFLOAT16_FLAGS & _cpu_flags()
+    ):
+        return by_products(images, kernel)
+    return lax.conv_general_dilated(
+        images, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+def map_images(function: Callable[[jax.Array], jax.Array], images: jax.Array) -> jax.Array:
+    """Applies a function to a batch of images, one at a time on a single CPU.
+
+    What a network computes of one image stays in the processor's cache from layer to layer: VGG16
+    takes 11.1 posters a second then, and 6.9 with 32 at once (AMD EPYC, 32 MiB).
+
+    Args:
+      function: [any, ...] to [any, ...], each image by itself.
+      images: [batch, ...].
+    """
+    if not _is_one_cpu():
+        return function(images)
+    return lax.map(lambda image: function(image[None])[0], images)
+
+
+def _is_one_cpu() -> bool:
+    # What is taken one after the other cannot be shared out to several devices.
+    return jax.default_backend() == "cpu" and jax.device_count() == 1
+
+
+@functools.cache
+def _cpu_flags() -> set[str]:
+    """What the processor can do, as Linux names it; empty where it does not tell."""
+    description = pathlib.Path("/proc/cpuinfo")
+    return set(description.read_text().split()) if description.exists() else set()
+
+
+@jax.custom_vjp
+def by_products(images: jax.Array, kernel: jax.Array) -> jax.Array:
+    """The convolution as matrix products of strips of rows, whose sums are in float32.
+
+    A strip's copies, shifted by -1, 0 and 1 columns, stand side by side in a matrix with a row for
+    each pixel; three products with it, shifted by rows, sum up to the strip's result.
+
+    Args and result as of `convolve`. Both gradients are made of such products as well.
+    """
+    (batch, height, width, _), channels = images.shape, kernel.shape[-1]
+    by_row = kernel.reshape(3, -1, channels)
+    rows = _rows_of_strip(images.shape, channels)
+    padded = _pad(images)
+
+    def strip(number: jax.Array) -> jax.Array:
+        columns = _columns(padded, number, rows)
+        return sum(
+            _product(columns[row : row + rows].reshape(rows * width, -1), by_row[row])
+            for row in range(3)
+        ).astype(images.dtype)
+
+    strips = lax.map(strip, jnp.arange(batch * height // rows))
+    return strips.reshape(batch, height, width, channels)
+
+
+def _forward(images, kernel):
+    return by_products(images, kernel), (images, kernel)
+
+
+def _backward(residuals, gradients):
+    images, kernel = residuals
+    turned = kernel[::-1, ::-1].swapaxes(2, 3)
+    return by_products(gradients, turned), _kernel_gradient(images, gradients).astype(kernel.dtype)
+
+
+by_products.defvjp(_forward, _backward)
+
+
+def _kernel_gradient(images: jax.Array, gradients: jax.Array) -> jax.Array:
+    """<float32>[3, 3, in, out], from what went in and the gradients of what came out."""
+    (_, _, width, channels), out = images.shape, gradients.shape[-1]
+    rows = _rows_of_strip(images.shape, out)
+    padded = _pad(images)
+    of_strips = gradients.reshape(-1, rows * width, out)
+
+    def add(total: jax.Array, number: jax.Array):
+        columns = _columns(padded, number, rows).reshape((rows + 2) * width, -1)
+        # Turned here once: a product that turns its left side on the way takes twice as long.
+        columns = lax.optimization_barrier(columns.T)
+        of_rows = [
+            _product(columns[:, row * width : (row + rows) * width], of_strips[number])
+            for row in range(3)
+        ]
+        return total + jnp.stack(of_rows), None
+
+    total = jnp.zeros((3, 3 * channels, out))
+    total, _ = lax.scan(add, total, jnp.arange(len(of_strips)))
+    return total.reshape(3, 3, channels, out)
+
+
+def _rows_of_strip(shape: tuple[int, ...], out: int) -> int:
+    """The most rows that make equal strips of at most `_STRIP` numbers."""
+    _, height, width, channels = shape
+    most = max(1, _STRIP // (width * max(channels, out)))
+    return next(rows for rows in range(min(most, height), 0, -1) if height % rows == 0)
+
+
+def _pad(images: jax.Array) -> jax.Array:
+    return jnp.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
+
+
+def _columns(padded: jax.Array, number: jax.Array, rows: int) -> jax.Array:
+    """The three copies of a strip and of a row above and below it, [rows + 2, width, 3 * in]."""
+    height, width = padded.shape[1] - 2, padded.shape[2] - 2
+    image, place = jnp.divmod(number, height // rows)
+    sizes = (1, rows + 2, *padded.shape[2:])
+    (strip,) = lax.dynamic_slice(padded, (image, place * rows, 0, 0), sizes)
+    shifted = [strip[:, shift : shift + width] for shift in range(3)]
+    return lax.optimization_barrier(jnp.concatenate(shifted, axis=-1))
+
+
+def _product(left: jax.Array, right: jax.Array) -> jax.Array:
+    return lax.dot(left, right, preferred_element_type=jnp.float32)
