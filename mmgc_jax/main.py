@@ -16,6 +16,7 @@ from ml_collections import config_flags
 
 from mmgc_jax import configs, experiment
 from mmgc_jax.errors import InputError
+from mmgc_jax.pretrained import download
 
 logger = logging.getLogger("mmgc_jax")
 
@@ -42,6 +43,8 @@ def main(argv: list[str]) -> None:
     absl_logging.set_verbosity(absl_logging.ERROR)
     logger.setLevel(logging.INFO)
     logger.info("%d device(s): %s", jax.device_count(), jax.devices()[0].device_kind)
+    if jax.config.jax_compilation_cache_dir is None:  # what was compiled once is found again
+        jax.config.update("jax_compilation_cache_dir", str(download.cache_folder() / "compiled"))
     try:
         experiment.run(_config(), flags.FLAGS.workdir)
     except InputError as error:

@@ -7,7 +7,7 @@ import math
 import os
 import pathlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import flax.struct
@@ -246,11 +246,13 @@ def fit(
     if not progress["done"]:
         reporter = _Reporter(run, batches, start)
         losses = []
-        for step, batch in enumerate(
-            pipeline.iterate(batches, start, run.workers), start=start + 1
-        ):
+        arriving = reporter.watch(pipeline.iterate(batches, start, run.workers))
+        for step, batch in enumerate(arriving, start=start + 1):
             state, loss = train_step(state, parallel.shard_batch(batch, mesh))
             losses.append(loss)
+            if step == start + 1:
+                jax.block_until_ready(loss)
+                reporter.first_step_done()
             end_of_epoch = step % batches.steps_per_epoch == 0
             save = end_of_epoch or step % settings.checkpoint_every == 0
             if save or step % settings.log_every == 0:
@@ -326,14 +328,31 @@ class _Reporter:
             total=len(batches), initial=start, desc=run.name, unit="step", disable=None
         )
         self._clock = self._logged = time.monotonic()
+        self._waited, self._first = 0.0, {}
         self._step = start
+
+    def watch(self, arriving: Iterator) -> Iterator:
+        """Passes batches on, and takes the time that the loop waits for them."""
+        while True:
+            asked = time.monotonic()
+            try:
+                batch = next(arriving)
+            except StopIteration:
+                return
+            self._waited += time.monotonic() - asked
+            yield batch
+
+    def first_step_done(self) -> None:
+        """Takes the time that it took, compiling and the start of the input included."""
+        self._first = {"seconds_to_first_step": round(time.monotonic() - self._clock, 2)}
 
     def report(self, step: int, loss: float) -> None:
         now = time.monotonic()
         steps = step - self._step
         movies = self._batches.num_movies / self._batches.steps_per_epoch
-        rate = steps * movies / max(now - self._clock, 1e-9)
-        self._clock, self._step = now, step
+        seconds = max(now - self._clock, 1e-9)
+        rate, waiting = steps * movies / seconds, self._waited / seconds
+        self._clock, self._waited, self._step = now, 0.0, step
         self._bar.update(steps)
         self._bar.set_postfix(loss=f"{loss:.4f}", movies_per_s=f"{rate:.1f}")
         if self._bar.disable and now - self._logged > _SECONDS_BETWEEN_LINES:
@@ -341,14 +360,21 @@ class _Reporter:
             left = (len(self._batches) - step) * movies / rate
             logger.info("%s: step %d of %d, loss %.4f, %.1f movies/s, at most %.0f s left",
                          self._run.name, step, len(self._batches), loss, rate, left)  # fmt: skip
-        self._write(step=step, loss=loss, movies_per_second=round(rate, 2))
+        self._write(
+            step=step,
+            loss=loss,
+            movies_per_second=round(rate, 2),
+            waiting_for_input=round(waiting, 4),
+            **self._first,
+        )
+        self._first = {}
 
     def report_validation(self, step: int, epoch: int, figures: dict[str, float]) -> None:
         self._write(step=step, epoch=epoch, validation=figures)
         shown = ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
         epochs = len(self._batches) // self._batches.steps_per_epoch
         logger.info("%s: epoch %d of at most %d: %s", self._run.name, epoch, epochs, shown)
-        self._clock = time.monotonic()  # validation is not training time
+        self._clock, self._waited = time.monotonic(), 0.0  # validation is not training time
 
     def close(self) -> None:
         self._bar.close()

@@ -2,12 +2,14 @@
 
 import io
 import json
+import time
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks import data
+from benchmarks import __main__ as comparison
+from benchmarks import data, ours, pairs, work
 from mmgc_jax.data import mmimdb
 
 
@@ -34,3 +36,53 @@ def test_data(tmp_path):
     sizes = [len(movie.poster) for _, movie in numbered]
     assert 35_000 < np.mean(sizes) < 45_000
     assert Image.open(io.BytesIO(numbered[0][1].poster)).size == (300, 450)
+
+
+def nap(seconds):
+    """Work for `pairs`: two items in a given time."""
+    return lambda: time.sleep(seconds), 2
+
+
+@pytest.mark.slow
+def test_pairs_are_timed_in_turn():
+    def napping(seconds):
+        return "tests.test_benchmarks:nap", {"seconds": seconds}
+
+    found = pairs.measure(napping(0.05), {"slow": napping(0.2)}, 3)
+    assert 20 < found["ours"] <= 40 and 5 < found["peers"]["slow"]["rate"] <= 10
+    slow = found["peers"]["slow"]
+    assert 1 < slow["least"] <= slow["ratio"] <= slow["most"]
+
+
+def test_work_that_fails_says_so():
+    with pytest.raises(RuntimeError, match="test_benchmarks:missing"):
+        pairs.Worker("tests.test_benchmarks:missing")
+
+
+@pytest.mark.slow
+def test_the_work_of_the_rows_runs(monkeypatch):
+    monkeypatch.setattr(work, "HEIGHT", 32)
+    monkeypatch.setattr(work, "WIDTH", 32)
+    monkeypatch.setattr(work, "PLOT_BATCHES", 2)
+    for row in comparison.rows():
+        name, settings = row.ours
+        run, count = getattr(ours, name.split(":")[1])(**settings)
+        run()
+        assert count > 0
+        assert row.asked.keys() == row.peers.keys()
+
+
+def test_plots_are_padded_no_more_than_they_need():
+    for tokens, lengths in work.plots("real", bucket=64):
+        assert tokens.shape[1] % 64 == 0 and 0 <= tokens.shape[1] - lengths.max() < 64
+        np.testing.assert_array_equal((tokens > 0).sum(axis=1), lengths)
+
+
+def test_the_table_of_a_comparison():
+    peer = {"rate": 10.0, "ratio": 1.25, "least": 1.2, "most": 1.31, "asked": 1.2}
+    rows = {"VGG16 features": {"unit": "posters/s", "ours": 12.5, "peers": {"PyTorch": peer}}}
+    results = {"machine": "a CPU", "date": "2026-01-01", "versions": {"jax": "0"}, "pairs": 5}
+    lines = comparison.table(results | {"rows": rows}).splitlines()
+    assert lines[2].split() == ["VGG16", "features", "12.5", "PyTorch", "10.0", "1.25", "1.20",
+                                "1.31", "1.2"]  # fmt: skip
+    assert len(lines[1]) == len(lines[2])

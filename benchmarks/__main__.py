@@ -1,0 +1,161 @@
+"""How fast this project is beside the same work in PyTorch, on this machine.
+
+    pip install -e ".[bench]"
+    python -m benchmarks --output=benchmarks.json
+
+Ours and each peer take turns, each in a process of its own, so that a ratio is of two times that
+were taken side by side. Prints a table and writes it as JSON.
+"""
+
+import dataclasses
+import datetime
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import re
+
+from absl import app, flags
+
+from benchmarks import pairs
+from mmgc_jax.errors import InputError
+from mmgc_jax.files import write_text
+
+_OUTPUT = flags.DEFINE_string("output", "benchmarks.json", "The figures, as JSON.")
+_PAIRS = flags.DEFINE_integer("pairs", 5, "How often ours and each peer take turns.", lower_bound=1)
+_ROWS = flags.DEFINE_string("rows", "", "Only rows whose name matches this regular expression.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A piece of work that is compared.
+
+    Attributes:
+      name: of the work.
+      unit: of its rates.
+      ours: as of `pairs.measure`.
+      peers: likewise.
+      asked: the ratio that is aimed at, for each peer.
+    """
+
+    name: str
+    unit: str
+    ours: tuple[str, dict]
+    peers: dict[str, tuple[str, dict]]
+    asked: dict[str, float]
+
+
+def rows() -> list[Row]:
+    """All that is compared."""
+    return [
+        *_on_posters("VGG16 features", "vgg16_features", {}, 1.2, 0.8),
+        *_on_posters("Fine-tuning from block5", "finetune", {"first_block": 5, "batch_size": 32},
+                     1.0, 1.0),
+        *_on_posters("Fine-tuning everything", "finetune", {"first_block": 1, "batch_size": 8},
+                     1.0, None),
+        _lstm_against_torch(),
+        _lstm_against_itself(),
+    ]  # fmt: skip
+
+
+def _on_posters(name, work, sizes, float32, bfloat16) -> list[Row]:
+    asked = {"PyTorch float32": float32, "PyTorch bfloat16": bfloat16}
+    peers = {
+        peer: (f"benchmarks.torch_peer:{work}", sizes | {"dtype": peer.split()[1]})
+        for peer in asked
+    }
+    return [
+        Row(f"{name}, {dtype}", "posters/s", (f"benchmarks.ours:{work}", sizes | {"dtype": dtype}),
+            peers, asked)
+        for dtype in ("float32", "bfloat16")
+    ]  # fmt: skip
+
+
+def _lstm_against_torch() -> Row:
+    work = {"lengths": "equal", "bucket": 8}
+    peers = {
+        f"PyTorch {dtype}": ("benchmarks.torch_peer:plot_lstm", work | {"dtype": dtype})
+        for dtype in ("float32", "bfloat16")
+    }
+    ours = ("benchmarks.ours:plot_lstm", work)
+    return Row("LSTM training, length 200", "plots/s", ours, peers, dict.fromkeys(peers, 5.0))
+
+
+def _lstm_against_itself() -> Row:
+    def ours(bucket):
+        return "benchmarks.ours:plot_lstm", {"lengths": "real", "bucket": bucket}
+
+    name = "ours, all padded to 256"
+    return Row("LSTM training, real lengths", "plots/s", ours(64), {name: ours(256)}, {name: 2.0})
+
+
+def run(wanted: str, times: int) -> dict:
+    """Measures the rows whose names match; returns what is written as JSON."""
+    results = {
+        "date": datetime.date.today().isoformat(),
+        "machine": _machine(),
+        "versions": {name: _version(name) for name in ("jax", "jaxlib", "flax", "torch")},
+        "pairs": times,
+        "rows": {},
+    }
+    for row in rows():
+        if re.search(wanted, row.name):
+            measured = pairs.measure(row.ours, row.peers, times)
+            for peer, figures in measured["peers"].items():
+                figures["asked"] = row.asked[peer]
+            results["rows"][row.name] = {"unit": row.unit} | measured
+            print(f"{row.name}: done", flush=True)
+    if not results["rows"]:
+        raise InputError(f"--rows={wanted} matches none of: {', '.join(r.name for r in rows())}")
+    return results
+
+
+def table(results: dict) -> str:
+    """The figures as text."""
+    lines = [
+        f"{results['machine']}; {results['date']}; "
+        + ", ".join(f"{name} {version}" for name, version in results["versions"].items()),
+        f"{'':<34}{'ours':>8}  {'against':<25}{'theirs':>8}{'ratio':>8}{'from':>7}{'to':>7}{'asked':>7}",
+    ]
+    for name, row in results["rows"].items():
+        for number, (peer, figures) in enumerate(row["peers"].items()):
+            first = f"{name:<34}{row['ours']:>8.1f}" if number == 0 else " " * 42
+            asked = "" if figures["asked"] is None else f"{figures['asked']:.1f}"
+            lines.append(
+                f"{first}  {peer:<25}{figures['rate']:>8.1f}{figures['ratio']:>8.2f}"
+                f"{figures['least']:>7.2f}{figures['most']:>7.2f}{asked:>7}"
+            )
+    lines.append(
+        f"Posters or plots per second: medians of {results['pairs']} turns each. Ratio: ours over "
+        "theirs, the median of the pairs; from, to: the least and the most."
+    )
+    return "\n".join(lines)
+
+
+def _machine() -> str:
+    cpu = pathlib.Path("/proc/cpuinfo")
+    models = re.findall(r"model name\s*: (.*)", cpu.read_text()) if cpu.exists() else []
+    return f"{models[0] if models else platform.processor()}, {os.cpu_count()} cores"
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError as error:
+        raise InputError(f'{package} is not installed: pip install -e ".[bench]"') from error
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"Not a flag: {' '.join(argv[1:])}")
+    try:
+        results = run(_ROWS.value, _PAIRS.value)
+    except InputError as error:
+        raise SystemExit(f"error: {error}") from error
+    write_text(pathlib.Path(_OUTPUT.value), json.dumps(results, indent=2) + "\n")
+    print(table(results))
+
+
+if __name__ == "__main__":
+    app.run(main)
