@@ -76,9 +76,7 @@ class _Step:
         weights = np.ones(work.GENRES, np.float32)
         self._step = train.make_train_step(apply, optimizer, weights, jax.random.key(0))
         params = jax.tree.map(jax.numpy.asarray, params)
-        self.state = train.TrainState(
-            jax.numpy.zeros((), np.int32), params, optimizer.init(params)
-        )
+        self.state = train.TrainState(jax.numpy.zeros((), np.int32), params, optimizer.init(params))
 
     def __call__(self, batch: dict[str, np.ndarray], wait: bool = True) -> None:
         batch = batch | {"mask": np.ones(len(batch["labels"]), np.float32)}

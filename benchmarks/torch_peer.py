@@ -92,7 +92,9 @@ class _PlotLSTM(nn.Module):
 
     def forward(self, tokens, lengths):
         states, _ = self.lstm(self.dropout(self.words(tokens)))
-        is_word = (torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None])[..., None]
+        is_word = (torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None])[
+            ..., None
+        ]
         mean = (states * is_word).sum(1) / lengths[:, None]
         highest = states.masked_fill(~is_word, -torch.inf).amax(1)
         return self.genres(self.dropout(torch.cat([mean, highest], dim=1)))

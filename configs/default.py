@@ -79,6 +79,9 @@ def get_config() -> ml_collections.ConfigDict:
     # Of mmgc_jax.models.PlotLSTM.
     plot.model = ml_collections.ConfigDict()
     plot.model.hidden = 128
+    # scan, anywhere; or cudnn, NVIDIA's own for its GPUs, with the same parameters; not with
+    # one_hot.
+    plot.model.lstm = "scan"
     plot.model.bidirectional = True
     plot.model.pooling = "mean_max"
     # Not with one_hot.

@@ -22,6 +22,7 @@ _FUSION_KINDS = (*FUSIONS, JOINT)
 _CHOICES = {
     "plot.tokens": tuple(text.TOKENIZERS),
     "plot.vectorisation": ("word2vec", "unique_map", "one_hot"),
+    "plot.model.lstm": ("scan", "cudnn"),
     "plot.model.pooling": ("last", "mean", "max", "mean_max"),
     "poster.model.pooling": ("flatten", "mean", "max", "mean_max"),
     "poster.finetune_from": tuple(FIRST_BLOCK),
@@ -106,6 +107,12 @@ def config_is_possible(config: ml_collections.ConfigDict) -> None:
     pooled = "plot.model.pool_words"
     vectors_there = config.plot.vectorisation != "one_hot"
     require(lambda wanted: vectors_there or not wanted, pooled, "one_hot has no vectors to pool")
+    uses_scan, on_gpu = config.plot.model.lstm == "scan", jax.default_backend() == "gpu"
+    require(
+        lambda _: uses_scan or (vectors_there and on_gpu),
+        "plot.model.lstm",
+        "cudnn needs an NVIDIA GPU, and vectors, which one_hot has not",
+    )
     for name in ("dim", "window", "min_count", "negative", "epochs"):
         require(lambda number: number >= 1, f"plot.vectors.{name}", "it must be at least 1")
     require(lambda size: size >= 3, "plot.max_vocabulary", "two ids are padding and unknown")

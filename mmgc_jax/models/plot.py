@@ -1,8 +1,11 @@
 """Plot encoders: an LSTM over word vectors, and a weighted bag of words."""
 
+from collections.abc import Mapping, Sequence
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.experimental import rnn
 
 
 class PlotLSTM(nn.Module):
@@ -15,6 +18,8 @@ class PlotLSTM(nn.Module):
       embedding_dim: size of a word vector; None for one-hot encoding: the LSTM's input is then as
         long as the vocabulary, 1 in the word's place and 0 elsewhere.
       hidden: size of the LSTM's state, in each direction.
+      lstm: `scan`, which runs anywhere, or `cudnn`, NVIDIA's own for its GPUs, with the same
+        parameters; not with one-hot encoding.
       bidirectional: whether a second LSTM reads the plot backwards.
       pooling: `last` state, or the `mean`, the `max`, or both (`mean_max`) over all states.
       pool_words: whether mean, maximum and minimum over the word vectors join the pooled states, so
@@ -28,6 +33,7 @@ class PlotLSTM(nn.Module):
     vocabulary_size: int
     embedding_dim: int | None = 300
     hidden: int = 128
+    lstm: str = "scan"
     bidirectional: bool = True
     pooling: str = "mean_max"
     pool_words: bool = False
@@ -51,7 +57,8 @@ class PlotLSTM(nn.Module):
           `embedding` <float32>[batch, pooled].
 
         Raises:
-          ValueError: if there is no such pooling, or `pool_words` is asked for without vectors.
+          ValueError: if there is no such pooling or LSTM, or `pool_words` or `cudnn` is asked for
+            without vectors.
         """
         lengths = jnp.clip(lengths, 1, tokens.shape[1])
         if train and self.word_dropout:
@@ -80,12 +87,21 @@ class PlotLSTM(nn.Module):
             cell = _RecurrentLSTMCell(self.hidden, name=name)
             return nn.RNN(cell, **order)(ones * input_kernel(tokens), seq_lengths=lengths)
 
-        states = read("forward")
-        ends = [jnp.take_along_axis(states, (lengths - 1)[:, None, None], axis=1)[:, 0]]
+        directions = {"forward": {}}
         if self.bidirectional:
-            reversed_states = read("backward", reverse=True, keep_order=True)
-            ends.append(reversed_states[:, 0])
-            states = jnp.concatenate([states, reversed_states], axis=-1)
+            directions["backward"] = {"reverse": True, "keep_order": True}
+        # The scan makes the parameters, cuDNN uses them.
+        if self._uses_cudnn() and not self.is_initializing():
+            cells = [self.variables["params"][name] for name in directions]
+            states = _cudnn_states(words, lengths, cells)
+        else:
+            states = jnp.concatenate(
+                [read(name, **order) for name, order in directions.items()], axis=-1
+            )
+        forward, backward = jnp.split(states, [self.hidden], axis=-1)
+        ends = [jnp.take_along_axis(forward, (lengths - 1)[:, None, None], axis=1)[:, 0]]
+        if self.bidirectional:
+            ends.append(backward[:, 0])
 
         is_word = (jnp.arange(tokens.shape[1]) < lengths[:, None])[..., None]
         embedding = self._pool(states, ends, is_word)
@@ -100,6 +116,13 @@ class PlotLSTM(nn.Module):
         embedding = dropout(embedding)
         logits = nn.Dense(self.num_genres, name="genres")(embedding)
         return logits, {"states": states, "embedding": embedding}
+
+    def _uses_cudnn(self) -> bool:
+        if self.lstm not in ("scan", "cudnn"):
+            raise ValueError(f"lstm is {self.lstm!r}, not one of scan, cudnn")
+        if self.lstm == "cudnn" and self.embedding_dim is None:
+            raise ValueError("cudnn needs word vectors; with one-hot encoding are none")
+        return self.lstm == "cudnn"
 
     def _pool(self, states, ends, is_word):
         mean, highest = _mean(states, is_word), _max(states, is_word)
@@ -117,6 +140,39 @@ def _mean(x: jax.Array, is_word: jax.Array) -> jax.Array:
 def _max(x: jax.Array, is_word: jax.Array) -> jax.Array:
     """As `_mean`, the maximum."""
     return jnp.max(jnp.where(is_word, x, -jnp.inf), axis=1)
+
+
+def _cudnn_states(
+    words: jax.Array, lengths: jax.Array, cells: Sequence[Mapping[str, Mapping]]
+) -> jax.Array:
+    """Every state, <float32>[batch, length, hidden * directions], by cuDNN; 0 in the padding.
+
+    Args:
+      words: <float32>[batch, length, dim].
+      lengths: <int32>[batch].
+      cells: parameters of an `OptimizedLSTMCell` for each direction.
+    """
+    hidden = cells[0]["hi"]["bias"].shape[0]
+    zeros = jnp.zeros((len(cells), words.shape[0], hidden))
+    sizes = (words.shape[2], hidden, 1, 0.0, len(cells) == 2)
+    return rnn.lstm(words, zeros, zeros, cudnn_weights(cells), lengths, *sizes)[0]
+
+
+def cudnn_weights(cells: Sequence[Mapping[str, Mapping]]) -> jax.Array:
+    """Parameters of `OptimizedLSTMCell`s, one for each direction, as cuDNN packs them.
+
+    Kernels come first, each direction's input kernel before its recurrent one, then biases, in the
+    gates' order i, f, g, o (jax.experimental.rnn). cuDNN has a second bias, of the input: 0.
+
+    Returns:
+      <float32>[weights].
+    """
+    kernels, biases = [], []
+    for cell in cells:
+        kernels += [cell[side + gate]["kernel"].T.ravel() for side in "ih" for gate in "ifgo"]
+        bias = jnp.concatenate([cell[f"h{gate}"]["bias"] for gate in "ifgo"])
+        biases += [jnp.zeros_like(bias), bias]
+    return jnp.concatenate(kernels + biases)
 
 
 class _RecurrentLSTMCell(nn.RNNCellBase):

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.sparse
+from jax.experimental import rnn
 
 from mmgc_jax.models import PlotBagOfWords, PlotLSTM
 
@@ -44,6 +45,38 @@ def run_training(model, variables, tokens, lengths, seed):
         capture_intermediates=lambda module, _: module.name == "words",
         mutable=["intermediates"],
     )
+
+
+def reference_of_cudnn(words, h, c, weights, lengths, inputs, hidden, layers, dropout, both):
+    """JAX's own account of what cuDNN computes from its packed weights."""
+    parts = rnn.unpack_lstm_weights(weights, inputs, hidden, layers, both)
+    return rnn.lstm_ref(words, h, c, *parts, lengths, inputs, hidden, layers, dropout, both)
+
+
+@BOTH_DIRECTIONS
+@EVERY_POOLING
+def test_cudnn_takes_the_same_parameters(monkeypatch, bidirectional, pooling):
+    if jax.default_backend() != "gpu":
+        monkeypatch.setattr(rnn, "lstm", reference_of_cudnn)
+    model, variables = build(bidirectional=bidirectional, pooling=pooling)
+    cudnn = model.clone(lstm="cudnn")
+    expected, expected_parts = model.apply(variables, TOKENS, LENGTHS)
+    logits, parts = cudnn.apply(variables, TOKENS, LENGTHS)
+    np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5)
+    is_word = (np.arange(TOKENS.shape[1]) < LENGTHS[:, None])[..., None]
+    np.testing.assert_allclose(
+        parts["states"], expected_parts["states"] * is_word, rtol=1e-5, atol=1e-5
+    )
+
+    made = [m.init(jax.random.key(0), TOKENS, LENGTHS) for m in (model, cudnn)]
+    jax.tree.map(np.testing.assert_array_equal, *made)
+
+
+def test_cudnn_needs_vectors():
+    with pytest.raises(ValueError, match="cudnn needs word vectors"):
+        build(lstm="cudnn", embedding_dim=None)
+    with pytest.raises(ValueError, match="'fast', not one of scan, cudnn"):
+        build(lstm="fast")
 
 
 def cells(params):
