@@ -116,7 +116,8 @@ def table(results: dict) -> str:
     lines = [
         f"{results['machine']}; {results['date']}; "
         + ", ".join(f"{name} {version}" for name, version in results["versions"].items()),
-        f"{'':<34}{'ours':>8}  {'against':<25}{'theirs':>8}{'ratio':>8}{'from':>7}{'to':>7}{'asked':>7}",
+        f"{'':<34}{'ours':>8}  {'against':<25}{'theirs':>8}{'ratio':>8}"
+        f"{'from':>7}{'to':>7}{'asked':>7}",
     ]
     for name, row in results["rows"].items():
         for number, (peer, figures) in enumerate(row["peers"].items()):

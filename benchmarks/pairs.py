@@ -1,4 +1,4 @@
-"""Timings of programs in turn, so that whatever else the machine does falls on all of them alike."""
+"""Timings of programs in turn, so that what else the machine does falls on all of them alike."""
 
 import contextlib
 import importlib

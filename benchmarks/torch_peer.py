@@ -5,6 +5,7 @@ On a GPU: channels_last, autocast and torch.compile. On a CPU in bfloat16, autoc
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -46,6 +47,19 @@ class _Poster(nn.Module):
         return self.genres(self.dropout(self.norm(torch.sqrt(torch.relu(x) + 1e-6))))
 
 
+def vgg16(weights: str) -> nn.Sequential:
+    """The network with weights from a file that `mmgc_jax.pretrained.vgg16` wrote."""
+    network = _VGG16()
+    convolutions = [layer for layer in network if isinstance(layer, nn.Conv2d)]
+    names = [f"block{b}_conv{n}" for b, depth in enumerate(_DEPTHS, 1) for n in range(1, depth + 1)]
+    with np.load(weights) as arrays, torch.no_grad():
+        for name, layer in zip(names, convolutions, strict=True):
+            kernel = torch.from_numpy(arrays[f"{name}/kernel"])
+            layer.weight.copy_(kernel.permute(3, 2, 0, 1))
+            layer.bias.copy_(torch.from_numpy(arrays[f"{name}/bias"]))
+    return nn.Sequential(*network).to(memory_format=torch.channels_last)
+
+
 def vgg16_features(dtype: str) -> Ready:
     """As `ours.vgg16_features`."""
     network = _ready(_VGG16().eval())
@@ -54,7 +68,7 @@ def vgg16_features(dtype: str) -> Ready:
     @torch.inference_mode()
     def run():
         with _autocast(dtype):
-            x = network(_preprocess(posters))
+            x = network(preprocess(posters))
         features = torch.cat([x.mean((2, 3)), x.amax((2, 3))], dim=1).float()
         _wait(features)
 
@@ -74,7 +88,7 @@ def finetune(first_block: int, batch_size: int, dtype: str) -> Ready:
 
     def run():
         with _autocast(dtype):
-            logits = model(_preprocess(posters) if first_block == 1 else images)
+            logits = model(preprocess(posters) if first_block == 1 else images)
         _step(model, optimizer, logits.float(), labels)
 
     return run, batch_size
@@ -123,7 +137,7 @@ def _ready(model: nn.Module) -> nn.Module:
     return torch.compile(model) if _DEVICE == "cuda" else model
 
 
-def _preprocess(posters: torch.Tensor) -> torch.Tensor:
+def preprocess(posters: torch.Tensor) -> torch.Tensor:
     """<uint8>[batch, height, width, 3] to the network's input, channels last in memory."""
     mean = torch.tensor((123.68, 116.779, 103.939), device=_DEVICE).view(1, 3, 1, 1)
     return posters.to(_DEVICE).permute(0, 3, 1, 2).float() - mean

@@ -197,6 +197,7 @@ def test_another_config_is_refused_and_nothing_is_touched(finished, inputs):
         ("plot.vectors.dim", 0, "at least 1"),
         ("plot.max_vocabulary", 2, "padding and unknown"),
         ("plot.model.pooling", "median", "possible: last"),
+        ("plot.model.lstm", "fast", "possible: scan"),
         ("transformer.dtype", "float16", "possible: float32, bfloat16"),
         ("bag_of_words.strength", 0.0, "above 0"),
         ("folds", 1, "at least 2"),

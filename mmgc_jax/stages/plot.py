@@ -59,7 +59,8 @@ def load(
     params = load_params(workdir, trainings(config, stage))
     words = params[0].get("words")
     vector_size = None if words is None else words["embedding"].shape[1]
-    model = _model(config, num_genres, len(vocabulary), vector_size)
+    # Movies are predicted anywhere, whatever they were trained on.
+    model = _model(config, num_genres, len(vocabulary), vector_size).clone(lstm="scan")
     read = functools.partial(_read, config, vocabulary)
     return Encoder(read, train.make_apply(model, _INPUTS), params)
 
