@@ -3,6 +3,7 @@
 Each function makes everything ready and returns (run, count), as `pairs.Worker` wants it.
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -12,7 +13,7 @@ import numpy as np
 from benchmarks import work
 from mmgc_jax import train
 from mmgc_jax.configs import default
-from mmgc_jax.models import VGG16, PlotLSTM, PosterVGG16, pool_blocks
+from mmgc_jax.models import VGG16, PlotLSTM, PosterVGG16, map_images, pool_blocks
 
 Ready = tuple[Callable[[], None], int]
 
@@ -23,11 +24,11 @@ def vgg16_features(dtype: str) -> Ready:
     posters = work.posters(work.FROZEN_BATCH)
     params = network.init(jax.random.key(0), posters[:1])["params"]
 
-    @jax.jit
     def features(images):
         return pool_blocks(network.apply({"params": params}, images), (4, 5), "mean_max")
 
-    return lambda: jax.block_until_ready(features(posters)), len(posters)
+    run = jax.jit(functools.partial(map_images, features))
+    return lambda: jax.block_until_ready(run(posters)), len(posters)
 
 
 def finetune(first_block: int, batch_size: int, dtype: str) -> Ready:

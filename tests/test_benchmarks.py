@@ -82,6 +82,7 @@ def test_the_table_of_a_comparison():
     peer = {"rate": 10.0, "ratio": 1.25, "least": 1.2, "most": 1.31, "asked": 1.2}
     rows = {"VGG16 features": {"unit": "posters/s", "ours": 12.5, "peers": {"PyTorch": peer}}}
     results = {"machine": "a CPU", "date": "2026-01-01", "versions": {"jax": "0"}, "pairs": 5}
+    results |= {"gpu": False}
     lines = comparison.table(results | {"rows": rows}).splitlines()
     assert lines[2].split() == ["VGG16", "features", "12.5", "PyTorch", "10.0", "1.25", "1.20",
                                 "1.31", "1.2"]  # fmt: skip
