@@ -43,12 +43,17 @@ def main(argv: list[str]) -> None:
     absl_logging.set_verbosity(absl_logging.ERROR)
     logger.setLevel(logging.INFO)
     logger.info("%d device(s): %s", jax.device_count(), jax.devices()[0].device_kind)
-    if jax.config.jax_compilation_cache_dir is None:  # what was compiled once is found again
-        jax.config.update("jax_compilation_cache_dir", str(download.cache_folder() / "compiled"))
+    keep_compiled()
     try:
         experiment.run(_config(), flags.FLAGS.workdir)
     except InputError as error:
         _exit(error)
+
+
+def keep_compiled() -> None:
+    """Lets a later run find what was compiled, unless the person has said where that is kept."""
+    if jax.config.jax_compilation_cache_dir is None:
+        jax.config.update("jax_compilation_cache_dir", str(download.cache_folder() / "compiled"))
 
 
 def _config() -> ml_collections.ConfigDict:

@@ -317,6 +317,9 @@ def test_metrics_have_a_line_for_each_report_and_each_validation(undisturbed):
     training = [line for line in lines if "loss" in line]
     assert [line["step"] for line in training] == [2, 3, 4, 5, 6, 8, 9, 10, 12, 14, 15]
     assert all(line["loss"] > 0 and line["movies_per_second"] > 0 for line in training)
+    assert all(0 <= line["waiting_for_input"] < 1 for line in training)
+    assert [line["step"] for line in lines if "seconds_to_first_step" in line] == [2]
+    assert 0 < training[0]["seconds_to_first_step"] < 60
     validation = [line for line in lines if "validation" in line]
     assert [(line["step"], line["epoch"]) for line in validation] == [(5, 1), (10, 2), (15, 3)]
     assert all(line["validation"].keys() == {"auc_macro", "auc_micro"} for line in validation)
