@@ -14,9 +14,7 @@ import datetime
 import importlib.metadata
 import itertools
 import json
-import os
 import pathlib
-import platform
 import re
 import shutil
 import subprocess
@@ -26,7 +24,7 @@ import time
 
 from absl import app, flags
 
-from benchmarks import pairs
+from benchmarks import machine, pairs
 from mmgc_jax import configs
 from mmgc_jax.errors import InputError
 from mmgc_jax.files import write_text
@@ -112,9 +110,9 @@ def talk(folder: str, movies: int, weights: str, vectors: str) -> dict:
         part.mkdir()
         (part / "posters").symlink_to(pathlib.Path(folder, "posters").resolve())
         with open(f"{folder}/movies.csv", newline="", encoding="utf-8") as source:
-            rows = list(itertools.islice(csv.reader(source), movies + 1))
+            lines = list(itertools.islice(csv.reader(source), movies + 1))
         with open(part / "movies.csv", "w", newline="", encoding="utf-8") as target:
-            csv.writer(target).writerows(rows)
+            csv.writer(target).writerows(lines)
         ours = _seconds("mmgc_jax.main", f"--config={config}", f"--workdir={workdir}",
                         f"--config.data.path={part}", f"--config.poster.weights={weights}",
                         f"--config.plot.vectors.file={vectors}",
@@ -135,7 +133,7 @@ def run(wanted: str, times: int) -> dict:
     """Measures the rows whose names match; returns what is written as JSON."""
     results = {
         "date": datetime.date.today().isoformat(),
-        "machine": _machine(),
+        "machine": machine.describe(),
         "versions": {name: _version(name) for name in ("jax", "jaxlib", "flax", "torch")},
         "gpu": shutil.which("nvidia-smi") is not None,
         "pairs": times,
@@ -179,12 +177,6 @@ def table(results: dict) -> str:
         + ("" if results["gpu"] else " No GPU is at hand: these are figures of the CPU alone.")
     )
     return "\n".join(lines)
-
-
-def _machine() -> str:
-    cpu = pathlib.Path("/proc/cpuinfo")
-    models = re.findall(r"model name\s*: (.*)", cpu.read_text()) if cpu.exists() else []
-    return f"{models[0] if models else platform.processor()}, {os.cpu_count()} cores"
 
 
 def _version(package: str) -> str:

@@ -12,9 +12,7 @@ import datetime
 import io
 import json
 import multiprocessing
-import os
 import pathlib
-import platform
 import shutil
 import tarfile
 import time
@@ -25,7 +23,7 @@ from absl import app, flags
 from absl import logging as absl_logging
 from PIL import Image
 
-from benchmarks import memory
+from benchmarks import machine, memory
 from mmgc_jax.configs import mmimdb as mmimdb_config
 from mmgc_jax.data import builder, mmimdb, pipeline, synthetic
 
@@ -159,18 +157,6 @@ def table(results: dict) -> str:
     return "\n".join(lines)
 
 
-def _machine() -> str:
-    """The processor's name, where Linux tells it, and the number of cores."""
-    name = platform.machine()
-    cpuinfo = pathlib.Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                name = line.split(":", 1)[1].strip()
-                break
-    return f"{name}, {os.cpu_count()} cores"
-
-
 def run(workdir: pathlib.Path, movies: int, workers: int) -> dict:
     """Measures all steps; what an earlier run left in the working directory is replaced."""
     workdir.mkdir(parents=True, exist_ok=True)
@@ -186,7 +172,7 @@ def run(workdir: pathlib.Path, movies: int, workers: int) -> dict:
         "movies": movies,
         "archive_mb": round(archive.stat().st_size / 1e6),
         "workers": workers,
-        "machine": _machine(),
+        "machine": machine.describe(),
         "date": datetime.date.today().isoformat(),
         "steps": steps,
     }
