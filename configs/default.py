@@ -76,6 +76,9 @@ def get_config() -> ml_collections.ConfigDict:
     vectors.skip_gram = True
     vectors.negative = 5
     vectors.epochs = 10
+    # Of the factors in the LSTM's matrix products: float32, or bfloat16, which is faster on GPU and
+    # TPU; not with cudnn.
+    plot.dtype = "float32"
     # Of mmgc_jax.models.PlotLSTM.
     plot.model = ml_collections.ConfigDict()
     plot.model.hidden = 128

@@ -22,6 +22,7 @@ _FUSION_KINDS = (*FUSIONS, JOINT)
 _CHOICES = {
     "plot.tokens": tuple(text.TOKENIZERS),
     "plot.vectorisation": ("word2vec", "unique_map", "one_hot"),
+    "plot.dtype": ("float32", "bfloat16"),
     "plot.model.lstm": ("scan", "cudnn"),
     "plot.model.pooling": ("last", "mean", "max", "mean_max"),
     "poster.model.pooling": ("flatten", "mean", "max", "mean_max"),
@@ -113,6 +114,7 @@ def config_is_possible(config: ml_collections.ConfigDict) -> None:
         "plot.model.lstm",
         "cudnn needs an NVIDIA GPU, and vectors, which one_hot has not",
     )
+    require(lambda dtype: uses_scan or dtype == "float32", "plot.dtype", "cudnn has float32 alone")
     for name in ("dim", "window", "min_count", "negative", "epochs"):
         require(lambda number: number >= 1, f"plot.vectors.{name}", "it must be at least 1")
     require(lambda size: size >= 3, "plot.max_vocabulary", "two ids are padding and unknown")

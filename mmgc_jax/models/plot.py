@@ -1,11 +1,11 @@
 """Plot encoders: an LSTM over word vectors, and a weighted bag of words."""
 
-from collections.abc import Mapping, Sequence
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.experimental import rnn
+
+from mmgc_jax.models import lstm
+from mmgc_jax.models.dropout import Dropout
 
 
 class PlotLSTM(nn.Module):
@@ -20,6 +20,8 @@ class PlotLSTM(nn.Module):
       hidden: size of the LSTM's state, in each direction.
       lstm: `scan`, which runs anywhere, or `cudnn`, NVIDIA's own for its GPUs, with the same
         parameters; not with one-hot encoding.
+      dtype: `float32` or `bfloat16`, of the factors in the scan's matrix products. Their sums and
+        everything else are float32.
       bidirectional: whether a second LSTM reads the plot backwards.
       pooling: `last` state, or the `mean`, the `max`, or both (`mean_max`) over all states.
       pool_words: whether mean, maximum and minimum over the word vectors join the pooled states, so
@@ -34,6 +36,7 @@ class PlotLSTM(nn.Module):
     embedding_dim: int | None = 300
     hidden: int = 128
     lstm: str = "scan"
+    dtype: str = "float32"
     bidirectional: bool = True
     pooling: str = "mean_max"
     pool_words: bool = False
@@ -66,38 +69,13 @@ class PlotLSTM(nn.Module):
                 self.make_rng("dropout"), self.word_dropout, tokens.shape
             )
             tokens = jnp.where(dropped & (tokens > 0), 1, tokens)
-        dropout = nn.Dropout(self.dropout, deterministic=not train)
+        dropout = Dropout(self.dropout, deterministic=not train)
+        directions = ("forward", "backward") if self.bidirectional else ("forward",)
         if self.embedding_dim is None:
-            ones = dropout(jnp.ones((*tokens.shape, 1)))  # of the one-hot vectors
+            states = self._read_one_hot(tokens, lengths, directions, dropout)
         else:
             vectors = nn.Embed(self.vocabulary_size, self.embedding_dim, name="words")(tokens)
-            words = dropout(vectors)
-
-        def read(name: str, **order) -> jax.Array:
-            if self.embedding_dim is not None:
-                cell = nn.OptimizedLSTMCell(self.hidden, name=name)
-                return nn.RNN(cell, **order)(words, seq_lengths=lengths)
-            # A one-hot vector times a matrix is a row of the matrix.
-            input_kernel = nn.Embed(
-                self.vocabulary_size,
-                4 * self.hidden,
-                embedding_init=nn.initializers.lecun_normal(),
-                name=f"{name}_input",
-            )
-            cell = _RecurrentLSTMCell(self.hidden, name=name)
-            return nn.RNN(cell, **order)(ones * input_kernel(tokens), seq_lengths=lengths)
-
-        directions = {"forward": {}}
-        if self.bidirectional:
-            directions["backward"] = {"reverse": True, "keep_order": True}
-        # The scan makes the parameters, cuDNN uses them.
-        if self._uses_cudnn() and not self.is_initializing():
-            cells = [self.variables["params"][name] for name in directions]
-            states = _cudnn_states(words, lengths, cells)
-        else:
-            states = jnp.concatenate(
-                [read(name, **order) for name, order in directions.items()], axis=-1
-            )
+            states = self._read(dropout(vectors), lengths, directions)
         forward, backward = jnp.split(states, [self.hidden], axis=-1)
         ends = [jnp.take_along_axis(forward, (lengths - 1)[:, None, None], axis=1)[:, 0]]
         if self.bidirectional:
@@ -116,6 +94,34 @@ class PlotLSTM(nn.Module):
         embedding = dropout(embedding)
         logits = nn.Dense(self.num_genres, name="genres")(embedding)
         return logits, {"states": states, "embedding": embedding}
+
+    def _read(self, words, lengths, directions) -> jax.Array:
+        """Every state, <float32>[batch, length, state]."""
+        words = jnp.swapaxes(words, 0, 1)
+        cells = [
+            _parameters(nn.OptimizedLSTMCell(self.hidden, name=name), words[0])
+            for name in directions
+        ]
+        if self._uses_cudnn():
+            return lstm.cudnn_states(words, lengths, cells)
+        return lstm.scan_states(words, lengths, cells, self.dtype)
+
+    def _read_one_hot(self, tokens, lengths, directions, dropout) -> jax.Array:
+        """As `_read`: a one-hot vector times a matrix is a row of the matrix."""
+        self._uses_cudnn()
+        ones = dropout(jnp.ones((*tokens.T.shape, 1)))  # of the one-hot vectors
+        inputs, kernels = [], []
+        for name in directions:
+            input_kernel = nn.Embed(
+                self.vocabulary_size,
+                4 * self.hidden,
+                embedding_init=nn.initializers.lecun_normal(),
+                name=f"{name}_input",
+            )
+            kernel, bias = _Recurrence(self.hidden, name=name)()
+            inputs.append(ones * input_kernel(tokens.T) + bias)
+            kernels.append(kernel)
+        return lstm.recurrent_states(inputs, lengths, kernels, self.dtype)
 
     def _uses_cudnn(self) -> bool:
         if self.lstm not in ("scan", "cudnn"):
@@ -142,41 +148,15 @@ def _max(x: jax.Array, is_word: jax.Array) -> jax.Array:
     return jnp.max(jnp.where(is_word, x, -jnp.inf), axis=1)
 
 
-def _cudnn_states(
-    words: jax.Array, lengths: jax.Array, cells: Sequence[Mapping[str, Mapping]]
-) -> jax.Array:
-    """Every state, <float32>[batch, length, hidden * directions], by cuDNN; 0 in the padding.
-
-    Args:
-      words: <float32>[batch, length, dim].
-      lengths: <int32>[batch].
-      cells: parameters of an `OptimizedLSTMCell` for each direction.
-    """
-    hidden = cells[0]["hi"]["bias"].shape[0]
-    zeros = jnp.zeros((len(cells), words.shape[0], hidden))
-    sizes = (words.shape[2], hidden, 1, 0.0, len(cells) == 2)
-    return rnn.lstm(words, zeros, zeros, cudnn_weights(cells), lengths, *sizes)[0]
+def _parameters(cell: nn.RNNCellBase, words: jax.Array) -> lstm.Cell:
+    """A cell's parameters, made by its first step."""
+    if cell.is_initializing():
+        cell(cell.initialize_carry(jax.random.key(0), words.shape), words)
+    return cell.variables["params"]
 
 
-def cudnn_weights(cells: Sequence[Mapping[str, Mapping]]) -> jax.Array:
-    """Parameters of `OptimizedLSTMCell`s, one for each direction, as cuDNN packs them.
-
-    Kernels come first, each direction's input kernel before its recurrent one, then biases, in the
-    gates' order i, f, g, o (jax.experimental.rnn). cuDNN has a second bias, of the input: 0.
-
-    Returns:
-      <float32>[weights].
-    """
-    kernels, biases = [], []
-    for cell in cells:
-        kernels += [cell[side + gate]["kernel"].T.ravel() for side in "ih" for gate in "ifgo"]
-        bias = jnp.concatenate([cell[f"h{gate}"]["bias"] for gate in "ifgo"])
-        biases += [jnp.zeros_like(bias), bias]
-    return jnp.concatenate(kernels + biases)
-
-
-class _RecurrentLSTMCell(nn.RNNCellBase):
-    """An LSTM's step for inputs that were multiplied by its input kernel before.
+class _Recurrence(nn.Module):
+    """The parameters of an LSTM but for its input kernel.
 
     Attributes:
       features: size of the state.
@@ -185,35 +165,16 @@ class _RecurrentLSTMCell(nn.RNNCellBase):
     features: int
 
     @nn.compact
-    def __call__(
-        self, carry: tuple[jax.Array, jax.Array], inputs: jax.Array
-    ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
-        """One step: carry (c, h) and inputs <float32>[batch, 4 * features], gates i, f, g, o."""
-        c, h = carry
-        kernel_init = nn.initializers.orthogonal()
+    def __call__(self) -> tuple[jax.Array, jax.Array]:
+        """The kernel, <float32>[features, 4 * features], and the bias; gates i, f, g, o."""
+        orthogonal = nn.initializers.orthogonal()
 
-        def orthogonal_gates(key, shape, dtype):
+        def orthogonal_gates(key, shape):
             keys = jax.random.split(key, 4)
-            return jnp.concatenate([kernel_init(k, (shape[0],) * 2, dtype) for k in keys], axis=1)
+            return jnp.concatenate([orthogonal(k, (shape[0],) * 2) for k in keys], axis=1)
 
-        gates = inputs + nn.Dense(4 * self.features, kernel_init=orthogonal_gates, name="gates")(h)
-        i, f, g, o = jnp.split(gates, 4, axis=-1)
-        c = nn.sigmoid(f) * c + nn.sigmoid(i) * nn.tanh(g)
-        h = nn.sigmoid(o) * nn.tanh(c)
-        return (c, h), h
-
-    @nn.nowrap
-    def initialize_carry(
-        self, rng: jax.Array, input_shape: tuple[int, ...]
-    ) -> tuple[jax.Array, jax.Array]:
-        """Zeros."""
-        zeros = jnp.zeros((*input_shape[:-1], self.features))
-        return zeros, zeros
-
-    @property
-    def num_feature_axes(self) -> int:
-        """Inputs are vectors."""
-        return 1
+        kernel = self.param("kernel", orthogonal_gates, (self.features, 4 * self.features))
+        return kernel, self.param("bias", nn.initializers.zeros, (4 * self.features,))
 
 
 class PlotBagOfWords(nn.Module):

@@ -6,6 +6,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mmgc_jax.models.dropout import Dropout
+from mmgc_jax.models.product import product_bfloat16
+
 # As BERT's authors have it; a variance is never as small.
 _NORM_EPSILON = 1e-12
 # Standard deviation of BERT's random weights.
@@ -137,7 +140,7 @@ class _Embeddings(nn.Module):
         # BERT tells the first of two texts from the second; here there is but one.
         segment = self.param("segment", _initial, (self.hidden,))
         x = _norm("norm")(words + positions + segment)
-        return nn.Dropout(self.dropout, deterministic=not train)(x)
+        return Dropout(self.dropout, deterministic=not train)(x)
 
 
 class _Layer(nn.Module):
@@ -155,7 +158,7 @@ class _Layer(nn.Module):
     def __call__(self, x: jax.Array, mask: jax.Array, train: bool) -> jax.Array:
         dot_general = _dense_bfloat16 if self.dtype == "bfloat16" else None
         dense = functools.partial(nn.Dense, kernel_init=_initial, dot_general=dot_general)
-        dropout = nn.Dropout(self.dropout, deterministic=not train)
+        dropout = Dropout(self.dropout, deterministic=not train)
         hidden = x.shape[-1]
 
         def heads(name: str) -> jax.Array:
@@ -190,42 +193,7 @@ def _norm(name: str) -> nn.LayerNorm:
 
 def _dense_bfloat16(x: jax.Array, kernel: jax.Array, *_, **__) -> jax.Array:
     """`lax.dot_general` as `nn.Dense` uses it, with factors rounded to bfloat16."""
-    return _product(x, kernel)
-
-
-@jax.custom_vjp
-def _product(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """<float32>[..., in] times <float32>[in, out].
-
-    Its gradient is written out, since the one that JAX derives multiplies bfloat16 by float32,
-    which on a CPU is no faster than float32 alone.
-    """
-    return _einsum_bfloat16("...i,io->...o", x, kernel)
-
-
-def _product_forward(x, kernel):
-    return _product(x, kernel), (x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16))
-
-
-def _product_backward(factors, gradient):
-    x, kernel = factors
-    gradient = gradient.astype(jnp.bfloat16)
-    return (
-        _einsum_bfloat16("...o,io->...i", gradient, kernel),
-        _einsum_bfloat16("ni,no->io", _rows(x), _rows(gradient)),
-    )
-
-
-_product.defvjp(_product_forward, _product_backward)
-
-
-def _einsum_bfloat16(subscripts: str, left: jax.Array, right: jax.Array) -> jax.Array:
-    left, right = left.astype(jnp.bfloat16), right.astype(jnp.bfloat16)
-    return jnp.einsum(subscripts, left, right, preferred_element_type=jnp.float32)
-
-
-def _rows(x: jax.Array) -> jax.Array:
-    return x.reshape(-1, x.shape[-1])
+    return product_bfloat16(x, kernel)
 
 
 class PlotTransformer(nn.Module):
@@ -280,5 +248,5 @@ class _Head(nn.Module):
         # sentence-transformers compares directions; the factor makes entries of order one.
         squares = jnp.sum(sentence**2, axis=-1, keepdims=True)
         embedding = sentence * jax.lax.rsqrt(squares + 1e-12) * jnp.sqrt(sentence.shape[-1])
-        x = nn.Dropout(self.dropout, deterministic=not train)(embedding)
+        x = Dropout(self.dropout, deterministic=not train)(embedding)
         return nn.Dense(self.num_genres, name="genres")(x), {"embedding": embedding}

@@ -86,5 +86,6 @@ def _model(config, num_genres, vocabulary_size, vector_size) -> PlotLSTM:
         vocabulary_size=vocabulary_size,
         embedding_dim=None if one_hot else vector_size or config.plot.vectors.dim,
         num_genres=num_genres,
+        dtype=config.plot.dtype,
         **config.plot.model,
     )

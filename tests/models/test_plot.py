@@ -254,7 +254,7 @@ class TestOneHot:
         dense = {"genres": params["genres"], "words": {"embedding": np.eye(12, dtype=np.float32)}}
         for direction in ("forward", "backward"):
             input_kernel = params[f"{direction}_input"]["embedding"]
-            recurrent = params[direction]["gates"]
+            recurrent = params[direction]
             dense[direction] = {}
             for gate, kernel, recurrent_kernel, bias in zip(
                 "ifgo",
@@ -318,7 +318,7 @@ class TestOneHot:
     def test_recurrent_kernels_begin_orthogonal_gate_by_gate(self):
         model = PlotLSTM(vocabulary_size=12, embedding_dim=None, hidden=4)
         params = model.init(jax.random.key(0), TOKENS, LENGTHS)["params"]
-        gates = np.split(params["forward"]["gates"]["kernel"], 4, axis=1)
+        gates = np.split(params["forward"]["kernel"], 4, axis=1)
         for gate in gates:
             np.testing.assert_allclose(gate @ gate.T, np.eye(4), atol=1e-5)
         assert np.abs(gates[0] - gates[1]).max() > 1e-2

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from mmgc_jax.models import BertEncoder, PlotTransformer
+from mmgc_jax.models.dropout import Dropout
 from mmgc_jax.models.transformer import mean_of_tokens
 
 BERT = BertEncoder(
@@ -273,7 +274,7 @@ def test_attention_drops_out():
     params = build(bert)
 
     def without_the_others(call, arguments, keywords, context):
-        if isinstance(context.module, nn.Dropout):
+        if isinstance(context.module, Dropout):
             return arguments[0]
         return call(*arguments, **keywords)
 
