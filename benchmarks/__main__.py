@@ -5,7 +5,8 @@
 
 Ours and each peer take turns, each in a process of its own, so that a ratio is of two times that
 were taken side by side. Prints a table and writes it as JSON. With --talk, --weights and --vectors
-(see the README for what these files are) a whole experiment is run too, once on each side.
+(see the README for what these files are) a whole experiment is run too, once on each side. On an
+NVIDIA GPU everything is fine-tuned in batches of 128, and cuDNN's LSTM has a row.
 """
 
 import csv
@@ -16,7 +17,6 @@ import itertools
 import json
 import pathlib
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -24,8 +24,9 @@ import time
 
 from absl import app, flags
 
-from benchmarks import machine, pairs
+from benchmarks import machine, pairs, work
 from mmgc_jax import configs
+from mmgc_jax.configs import default
 from mmgc_jax.errors import InputError
 from mmgc_jax.files import write_text
 
@@ -57,49 +58,60 @@ class Row:
     asked: dict[str, float | None]
 
 
-def rows() -> list[Row]:
+def rows(on_gpu: bool) -> list[Row]:
     """All that is compared."""
+    # On a GPU the aim is set for bfloat16, on a CPU for PyTorch's float32.
+    batch_size, asked = (128, (None, 1.0)) if on_gpu else (8, (1.0, None))
     return [
-        *_on_posters("VGG16 features", "vgg16_features", {}, 1.2, 0.8),
-        *_on_posters("Fine-tuning from block5", "finetune", {"first_block": 5, "batch_size": 32},
-                     1.0, 1.0),
-        *_on_posters("Fine-tuning everything", "finetune", {"first_block": 1, "batch_size": 8},
-                     1.0, None),
-        _lstm_against_torch(),
-        _lstm_against_itself(),
+        *_in_both("VGG16 features", "posters/s", "vgg16_features", {}, (1.2, 0.8)),
+        *_in_both("Fine-tuning from block5", "posters/s", "finetune",
+                  {"first_block": 5, "batch_size": 32}, (1.0, 1.0)),
+        *_in_both("Fine-tuning everything", "posters/s", "finetune",
+                  {"first_block": 1, "batch_size": batch_size}, asked),
+        *_in_both("LSTM, length 200", "plots/s", "plot_lstm", {"lengths": "equal", "bucket": 8},
+                  (None, None) if on_gpu else (5.0, 5.0)),
+        *([_cudnn()] if on_gpu else []),
+        _buckets(),
     ]  # fmt: skip
 
 
-def _on_posters(name, work, sizes, float32, bfloat16) -> list[Row]:
-    asked = {"PyTorch float32": float32, "PyTorch bfloat16": bfloat16}
+def _in_both(name, unit, function, sizes, asked) -> list[Row]:
+    """Ours in float32 and in bfloat16, each against PyTorch's in both."""
+    dtypes = ("float32", "bfloat16")
     peers = {
-        peer: (f"benchmarks.torch_peer:{work}", sizes | {"dtype": peer.split()[1]})
-        for peer in asked
+        f"PyTorch {dtype}": (f"benchmarks.torch_peer:{function}", sizes | {"dtype": dtype})
+        for dtype in dtypes
     }
+    # The aim is set for the faster of our two.
+    aims = {"float32": dict.fromkeys(peers), "bfloat16": dict(zip(peers, asked))}
     return [
-        # The aim is set for the faster of our two.
-        Row(f"{name}, {dtype}", "posters/s", (f"benchmarks.ours:{work}", sizes | {"dtype": dtype}),
-            peers, asked if dtype == "bfloat16" else dict.fromkeys(asked))
-        for dtype in ("float32", "bfloat16")
-    ]  # fmt: skip
+        Row(
+            f"{name}, {dtype}",
+            unit,
+            (f"benchmarks.ours:{function}", sizes | {"dtype": dtype}),
+            peers,
+            aims[dtype],
+        )
+        for dtype in dtypes
+    ]
 
 
-def _lstm_against_torch() -> Row:
-    work = {"lengths": "equal", "bucket": 8}
+def _cudnn() -> Row:
+    sizes = {"lengths": "equal", "bucket": 8}
+    ours = ("benchmarks.ours:plot_lstm", sizes | {"lstm": "cudnn"})
     peers = {
-        f"PyTorch {dtype}": ("benchmarks.torch_peer:plot_lstm", work | {"dtype": dtype})
+        f"PyTorch {dtype}": ("benchmarks.torch_peer:plot_lstm", sizes | {"dtype": dtype})
         for dtype in ("float32", "bfloat16")
     }
-    ours = ("benchmarks.ours:plot_lstm", work)
-    return Row("LSTM training, length 200", "plots/s", ours, peers, dict.fromkeys(peers, 5.0))
+    return Row("LSTM by cuDNN, length 200", "plots/s", ours, peers, dict.fromkeys(peers, 1.0))
 
 
-def _lstm_against_itself() -> Row:
+def _buckets() -> Row:
     def ours(bucket):
         return "benchmarks.ours:plot_lstm", {"lengths": "real", "bucket": bucket}
 
-    name = "ours, all padded to 256"
-    return Row("LSTM training, real lengths", "plots/s", ours(64), {name: ours(256)}, {name: 2.0})
+    name, bucket = "ours, all padded to 256", default.get_config().plot.bucket
+    return Row("LSTM, real lengths", "plots/s", ours(bucket), {name: ours(256)}, {name: 2.0})
 
 
 def talk(folder: str, movies: int, weights: str, vectors: str) -> dict:
@@ -131,15 +143,17 @@ def _seconds(module: str, *arguments: str) -> float:
 
 def run(wanted: str, times: int) -> dict:
     """Measures the rows whose names match; returns what is written as JSON."""
+    gpu = machine.gpu()
     results = {
         "date": datetime.date.today().isoformat(),
         "machine": machine.describe(),
         "versions": {name: _version(name) for name in ("jax", "jaxlib", "flax", "torch")},
-        "gpu": shutil.which("nvidia-smi") is not None,
+        "gpu": gpu,
         "pairs": times,
         "rows": {},
     }
-    for row in rows():
+    possible = rows(on_gpu=gpu is not None)
+    for row in possible:
         if re.search(wanted, row.name):
             measured = pairs.measure(row.ours, row.peers, times)
             for peer, figures in measured["peers"].items():
@@ -150,14 +164,28 @@ def run(wanted: str, times: int) -> dict:
         found = talk(_TALK.value, _MOVIES.value, _WEIGHTS.value, _VECTORS.value)
         results["rows"][f"The talk's experiment, {_MOVIES.value} movies"] = found
     if not results["rows"]:
-        raise InputError(f"--rows={wanted} matches none of: {', '.join(r.name for r in rows())}")
+        raise InputError(f"--rows={wanted} matches none of: {', '.join(r.name for r in possible)}")
     return results
+
+
+def share_of_peak(results: dict) -> float | None:
+    """Of what the GPU can do in bfloat16, how much full fine-tuning does; None where unknown.
+
+    Training takes three times the forward pass's sums and products: those of the gradients of
+    activations and of kernels are as many.
+    """
+    row = results["rows"].get("Fine-tuning everything, bfloat16")
+    peak = results["gpu"] and machine.peak(results["gpu"])
+    if row is None or not peak:
+        return None
+    return row["ours"] * 3 * work.FLOP_OF_A_POSTER / (peak * 1e12)
 
 
 def table(results: dict) -> str:
     """The figures as text."""
+    gpu = "" if results["gpu"] is None else f", {results['gpu']}"
     lines = [
-        f"{results['machine']}; {results['date']}; "
+        f"{results['machine']}{gpu}; {results['date']}; "
         + ", ".join(f"{name} {version}" for name, version in results["versions"].items()),
         f"{'':<34}{'ours':>8}  {'against':<25}{'theirs':>8}{'ratio':>8}"
         f"{'from':>7}{'to':>7}{'asked':>7}",
@@ -174,8 +202,14 @@ def table(results: dict) -> str:
         f"Posters or plots per second, medians of {results['pairs']} turns; of the talk's "
         "experiment, movies per minute, once. Ratio: ours over theirs, the median of the pairs; "
         "from, to: the least and the most."
-        + ("" if results["gpu"] else " No GPU is at hand: these are figures of the CPU alone.")
     )
+    if results["gpu"] is None:
+        lines.append("No GPU is at hand: these are figures of the CPU alone.")
+    if (share := share_of_peak(results)) is not None:
+        lines.append(
+            f"Ours fine-tunes everything at {100 * share:.0f} % of the bfloat16 peak of "
+            f"{results['gpu']}."
+        )
     return "\n".join(lines)
 
 
@@ -189,6 +223,9 @@ def _version(package: str) -> str:
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"Not a flag: {' '.join(argv[1:])}")
+    given = [bool(flag.value) for flag in (_TALK, _WEIGHTS, _VECTORS)]
+    if any(given) and not all(given):
+        raise app.UsageError("--talk, --weights and --vectors go together.")
     try:
         results = run(_ROWS.value, _PAIRS.value)
     except InputError as error:

@@ -43,14 +43,16 @@ def finetune(first_block: int, batch_size: int, dtype: str) -> Ready:
     return lambda: step(batch), batch_size
 
 
-def plot_lstm(lengths: str, bucket: int, dtype: str = "float32") -> Ready:
+def plot_lstm(lengths: str, bucket: int, dtype: str = "float32", lstm: str = "scan") -> Ready:
     """An epoch of training of the talk's LSTM over batches of plots.
 
     Args:
       lengths: `equal` or `real`, see `work.plots`.
       bucket: padded lengths are multiples of this.
     """
-    model = PlotLSTM(work.VOCABULARY, work.WORD_DIM, work.HIDDEN, bidirectional=False, dtype=dtype)
+    model = PlotLSTM(
+        work.VOCABULARY, work.WORD_DIM, work.HIDDEN, bidirectional=False, dtype=dtype, lstm=lstm
+    )
     batches = [
         {"tokens": tokens, "lengths": sizes, "labels": work.labels(len(sizes))}
         for tokens, sizes in work.plots(lengths, bucket)

@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import multiprocessing
+import os
 import statistics
 import time
 from collections.abc import Mapping
@@ -52,6 +53,8 @@ class Worker:
 
 
 def _serve(connection, work: str, settings: dict) -> None:
+    # Several processes share a GPU here; JAX would take most of its memory at once.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     module, function = work.split(":")
     run, count = getattr(importlib.import_module(module), function)(**settings)
     run()  # compiles, and fills caches

@@ -13,7 +13,6 @@ from benchmarks import work
 
 Ready = tuple[Callable[[], None], int]
 
-_DEPTHS = (2, 2, 3, 3, 3)
 _DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -24,7 +23,7 @@ class _VGG16(nn.Sequential):
         layers = []
         for block in range(first_block, 6):
             channels = work.CHANNELS[block - 1]
-            for _ in range(_DEPTHS[block - 1]):
+            for _ in range(work.DEPTHS[block - 1]):
                 layers += [nn.Conv2d(channels, work.CHANNELS[block], 3, padding=1), nn.ReLU(True)]
                 channels = work.CHANNELS[block]
             layers.append(nn.MaxPool2d(2))
@@ -51,7 +50,9 @@ def vgg16(weights: str) -> nn.Sequential:
     """The network with weights from a file that `mmgc_jax.pretrained.vgg16` wrote."""
     network = _VGG16()
     convolutions = [layer for layer in network if isinstance(layer, nn.Conv2d)]
-    names = [f"block{b}_conv{n}" for b, depth in enumerate(_DEPTHS, 1) for n in range(1, depth + 1)]
+    names = [
+        f"block{b}_conv{n}" for b, depth in enumerate(work.DEPTHS, 1) for n in range(1, depth + 1)
+    ]
     with np.load(weights) as arrays, torch.no_grad():
         for name, layer in zip(names, convolutions, strict=True):
             kernel = torch.from_numpy(arrays[f"{name}/kernel"])

@@ -7,6 +7,14 @@ HEIGHT, WIDTH = 256, 160
 CHANNELS = (3, 64, 128, 256, 512, 512)
 FROZEN_BATCH = 16
 
+# Of VGG16's forward pass: products and sums of its 3 x 3 convolutions.
+DEPTHS = (2, 2, 3, 3, 3)
+FLOP_OF_A_POSTER = sum(
+    2 * 9 * (CHANNELS[block] + (depth - 1) * CHANNELS[block + 1]) * CHANNELS[block + 1]
+    * (HEIGHT >> block) * (WIDTH >> block)
+    for block, depth in enumerate(DEPTHS)
+)  # fmt: skip
+
 VOCABULARY = 20_000
 WORD_DIM, HIDDEN = 300, 128
 PLOTS_IN_BATCH, PLOT_BATCHES = 64, 8

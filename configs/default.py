@@ -48,7 +48,7 @@ def get_config() -> ml_collections.ConfigDict:
     # Longer plots are cut, in words.
     plot.max_length = 256
     # Padded lengths are multiples of this, in words.
-    plot.bucket = 64
+    plot.bucket = 32
     # Rarer words of the training plots count as unknown.
     plot.min_count = 2
     # Number of word ids, at most.

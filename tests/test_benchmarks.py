@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from benchmarks import __main__ as comparison
-from benchmarks import data, ours, pairs, work
+from benchmarks import data, growth, ours, pairs, work
 from mmgc_jax.data import mmimdb
 
 
@@ -64,7 +64,7 @@ def test_the_work_of_the_rows_runs(monkeypatch):
     monkeypatch.setattr(work, "HEIGHT", 32)
     monkeypatch.setattr(work, "WIDTH", 32)
     monkeypatch.setattr(work, "PLOT_BATCHES", 2)
-    for row in comparison.rows():
+    for row in comparison.rows(on_gpu=False):
         name, settings = row.ours
         run, count = getattr(ours, name.split(":")[1])(**settings)
         run()
@@ -82,8 +82,41 @@ def test_the_table_of_a_comparison():
     peer = {"rate": 10.0, "ratio": 1.25, "least": 1.2, "most": 1.31, "asked": 1.2}
     rows = {"VGG16 features": {"unit": "posters/s", "ours": 12.5, "peers": {"PyTorch": peer}}}
     results = {"machine": "a CPU", "date": "2026-01-01", "versions": {"jax": "0"}, "pairs": 5}
-    results |= {"gpu": False}
-    lines = comparison.table(results | {"rows": rows}).splitlines()
+    results |= {"gpu": None, "rows": rows}
+    lines = comparison.table(results).splitlines()
     assert lines[2].split() == ["VGG16", "features", "12.5", "PyTorch", "10.0", "1.25", "1.20",
                                 "1.31", "1.2"]  # fmt: skip
     assert len(lines[1]) == len(lines[2])
+    assert lines[-1].startswith("No GPU is at hand")
+
+
+def test_a_gpu_has_rows_of_its_own_and_its_share_of_the_peak():
+    names = {row.name: row for row in comparison.rows(on_gpu=True)}
+    assert names["Fine-tuning everything, bfloat16"].ours[1]["batch_size"] == 128
+    assert "LSTM by cuDNN, length 200" in names
+
+    # 15.3 billion products at 224 x 224 (arXiv 1512.03385, section 3.3).
+    assert pytest.approx(2 * 15.3e9 * 256 * 160 / 224**2, rel=0.01) == work.FLOP_OF_A_POSTER
+    rows = {"Fine-tuning everything, bfloat16": {"ours": 5000.0}}
+    results = {"gpu": "NVIDIA H100 80GB HBM3", "rows": rows}
+    assert comparison.share_of_peak(results) == pytest.approx(0.38, abs=0.005)
+    assert comparison.share_of_peak(results | {"gpu": "a new one"}) is None
+    assert comparison.share_of_peak(results | {"gpu": None}) is None
+
+
+def test_a_straight_line():
+    movies = np.array([1, 2, 4, 8])
+    line = growth.Line.through(movies, 3 + 2.0 * movies)
+    assert (line.start, line.slope) == (pytest.approx(3), pytest.approx(2))
+    assert line.farthest == pytest.approx(0, abs=1e-9)
+    assert growth.Line.through(movies, movies**2).farthest > 0.2
+
+
+def test_growth_is_told_and_drawn(tmp_path):
+    points = [{"movies": n, "seconds": 2.0 * n, "peak_mb": 500 + n} for n in (10, 20, 40, 80)]
+    line = {"start": 0.0, "slope": 2.0, "farthest": 0.04}
+    lines = {"seconds": line, "peak_mb": line | {"start": 500.0, "slope": 1.0}}
+    results = {"machine": "a CPU", "date": "2026-01-01", "points": points, "lines": lines}
+    assert "2000.0 s for each 1,000 movies; no point" in growth.table(results)
+    growth.draw(results, tmp_path / "growth.png")
+    assert Image.open(tmp_path / "growth.png").size == (1080, 420)
