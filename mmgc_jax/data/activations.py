@@ -1,6 +1,7 @@
 """Activations of the frozen part of a network: run once per poster, kept on disk."""
 
 import dataclasses
+import functools
 import hashlib
 import json
 import logging
@@ -36,8 +37,14 @@ class ActivationExamples:
     name: str = "images"
 
     def __call__(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        rows = np.load(self.file, mmap_mode="r").view(jnp.dtype(self.dtype))
+        rows = _open(self.file).view(jnp.dtype(self.dtype))
         return {self.name: rows[self.row_of[indices]]}
+
+
+@functools.lru_cache(maxsize=16)
+def _open(file: pathlib.Path) -> np.ndarray:
+    """The file's memory map; to open it for each batch takes longer than a step of a head."""
+    return np.load(file, mmap_mode="r")
 
 
 def key_of(params, **settings) -> str:
