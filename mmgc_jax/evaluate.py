@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from mmgc_jax import metrics, parallel
+from mmgc_jax import interruption, metrics, parallel
 from mmgc_jax.calibration import Calibration
 from mmgc_jax.data import pipeline
 from mmgc_jax.train import ApplyFn
@@ -33,6 +33,9 @@ def probabilities(
 
     Returns:
       <float32>[movies of the corpus, genres]; rows of movies not in `batches` are NaN.
+
+    Raises:
+      Interrupted: if the process was asked to stop.
     """
     mesh = parallel.data_mesh()
     params = parallel.replicate(params, mesh)
@@ -46,6 +49,7 @@ def probabilities(
         leave=False,
     )
     for batch in steps:
+        interruption.raise_if_asked()
         inputs = {k: v for k, v in batch.items() if k not in ("labels", "indices", "mask")}
         rows = np.asarray(_probabilities(apply, params, parallel.shard_batch(inputs, mesh)))
         real = batch["mask"] > 0

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import ml_collections
 import numpy as np
 
-from mmgc_jax import calibration, check, evaluate, report, stages
+from mmgc_jax import calibration, check, evaluate, interruption, report, stages
 from mmgc_jax.data import builder, pipeline, splits, synthetic
 from mmgc_jax.errors import InputError
 from mmgc_jax.files import write_beside, write_text
@@ -37,6 +37,7 @@ def run(config: ml_collections.ConfigDict, workdir) -> dict:
 
     Raises:
       InputError: if the config, the data, the weights or the working directory are not usable.
+      Interrupted: if the process was asked to stop.
     """
     workdir = pathlib.Path(workdir).absolute()
     check.config_is_possible(config)
@@ -76,6 +77,7 @@ def _run_stages(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dic
         arrays[stage] = once(workdir, stage, compute)
         present[stage] = np.any([present[name] for name in config.fusion.encoders], axis=0)
 
+    interruption.raise_if_asked()
     said = {stage: arrays[stage]["probabilities"] for stage in arrays}
     calibrations = calibrate(experiment, said, present)
     calibration.save(workdir / "calibration.json", calibrations)
@@ -107,6 +109,7 @@ def _log_to(file: pathlib.Path) -> Iterator[None]:
 
 def once(workdir: pathlib.Path, stage: str, compute) -> dict[str, np.ndarray]:
     """The arrays that a stage ends with: read if it is finished, otherwise computed and kept."""
+    interruption.raise_if_asked()
     file = workdir / "predictions" / f"{stage}.npz"
     if file.exists():
         logger.info("%s: finished before.", stage)

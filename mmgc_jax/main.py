@@ -1,11 +1,12 @@
 """Runs an experiment: python -m mmgc_jax.main --config=configs/talk.py --workdir=runs/talk
 
 Any field of the config can be overridden: --config.data.path=FOLDER. Run again with the same
-working directory, it goes on where it stopped.
+working directory, it goes on where it stopped. SIGTERM and Ctrl-C stop it where nothing is lost.
 """
 
 import logging
 import pathlib
+import shlex
 import sys
 
 import jax
@@ -14,7 +15,7 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-from mmgc_jax import configs, experiment
+from mmgc_jax import configs, experiment, interruption
 from mmgc_jax.errors import InputError
 from mmgc_jax.pretrained import download
 
@@ -44,10 +45,15 @@ def main(argv: list[str]) -> None:
     logger.setLevel(logging.INFO)
     logger.info("%d device(s): %s", jax.device_count(), jax.devices()[0].device_kind)
     keep_compiled()
-    try:
-        experiment.run(_config(), flags.FLAGS.workdir)
-    except InputError as error:
-        _exit(error)
+    with interruption.listening():
+        try:
+            experiment.run(_config(), flags.FLAGS.workdir)
+        except InputError as error:
+            _exit(error)
+        except interruption.Interrupted as stop:
+            again = shlex.join(["python", "-m", "mmgc_jax.main", *sys.argv[1:]])
+            print(f"{stop} To continue, run the same again:\n  {again}", file=sys.stderr)
+            sys.exit(interruption.EXIT_CODE)
 
 
 def keep_compiled() -> None:

@@ -18,7 +18,7 @@ import numpy as np
 import optax
 from tqdm import tqdm
 
-from mmgc_jax import checkpoints, parallel
+from mmgc_jax import checkpoints, interruption, parallel
 from mmgc_jax.data import pipeline
 from mmgc_jax.errors import InputError
 
@@ -228,6 +228,7 @@ def fit(
     Raises:
       InputError: if the loss or the parameters are not finite, or validation cannot tell good from
         bad.
+      Interrupted: if the process was asked to stop; the step in flight is then finished and saved.
     """
     mesh = parallel.data_mesh()
     optimizer = make_optimizer(settings, len(batches))
@@ -242,41 +243,52 @@ def fit(
         state, progress = restored
         logger.info("%s: goes on after step %d of %d.", run.name, state.step, len(batches))
 
+    def end_epoch(step: int) -> None:
+        epoch = step // batches.steps_per_epoch
+        try:
+            figures = validate(state.params)
+        except interruption.Interrupted:
+            unvalidated = progress | {"validate": True}
+            checkpoints.save(run.checkpoints / "latest", step, state, unvalidated)
+            raise
+        if math.isnan(figures["auc_macro"]):
+            raise InputError(
+                f"{run.name}: the macro AUC on the validation part is undefined, since each genre "
+                "has all of its movies or none. More movies are needed, or a larger "
+                "config.data.validation_fraction."
+            )
+        if figures["auc_macro"] > progress["best_auc"]:
+            progress.update(best_auc=figures["auc_macro"], best_epoch=epoch)
+            checkpoints.save(run.checkpoints / "best", step, state.params, figures)
+        stalled = epoch - progress["best_epoch"] >= settings.patience
+        progress["done"] = stalled or step == len(batches)
+        reporter.report_validation(step, epoch, figures)
+
     start = int(state.step)
     if not progress["done"]:
         reporter = _Reporter(run, batches, start)
+        if progress.pop("validate", False):
+            end_epoch(start)
         losses = []
-        arriving = reporter.watch(pipeline.iterate(batches, start, run.workers))
-        for step, batch in enumerate(arriving, start=start + 1):
+        left = () if progress["done"] else pipeline.iterate(batches, start, run.workers)
+        for step, batch in enumerate(reporter.watch(iter(left)), start=start + 1):
             state, loss = train_step(state, parallel.shard_batch(batch, mesh))
             losses.append(loss)
             if step == start + 1:
                 jax.block_until_ready(loss)
                 reporter.first_step_done()
             end_of_epoch = step % batches.steps_per_epoch == 0
-            save = end_of_epoch or step % settings.checkpoint_every == 0
+            save = end_of_epoch or step % settings.checkpoint_every == 0 or interruption.asked()
             if save or step % settings.log_every == 0:
                 reporter.report(step, _mean_loss(run, step, losses))
                 losses = []
             if save:
                 _check_finite(run, step, state.params)
             if end_of_epoch:
-                epoch = step // batches.steps_per_epoch
-                figures = validate(state.params)
-                if math.isnan(figures["auc_macro"]):
-                    raise InputError(
-                        f"{run.name}: the macro AUC on the validation part is undefined, since "
-                        "each genre has all of its movies or none. More movies are needed, or a "
-                        "larger config.data.validation_fraction."
-                    )
-                if figures["auc_macro"] > progress["best_auc"]:
-                    progress |= {"best_auc": figures["auc_macro"], "best_epoch": epoch}
-                    checkpoints.save(run.checkpoints / "best", step, state.params, figures)
-                stalled = epoch - progress["best_epoch"] >= settings.patience
-                progress["done"] = stalled or step == len(batches)
-                reporter.report_validation(step, epoch, figures)
+                end_epoch(step)
             if save:
                 checkpoints.save(run.checkpoints / "latest", step, state, progress)
+                interruption.raise_if_asked()
             if progress["done"]:
                 break
         reporter.close()

@@ -3,8 +3,10 @@
 import dataclasses
 import functools
 import hashlib
+import io
 import json
 import logging
+import math
 import os
 import pathlib
 from collections.abc import Callable, Mapping
@@ -14,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
+from mmgc_jax import interruption
 from mmgc_jax.data import pipeline
-from mmgc_jax.files import write_text
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +76,8 @@ def cache(
 ) -> ActivationExamples:
     """Writes the activations of all movies of `batches`, one row each, in their fixed order.
 
-    A run that was interrupted goes on where it was. The file appears under its name when whole.
+    A run that was interrupted goes on after the last whole batch. The file appears under its name
+    when it is whole.
 
     Args:
       file: a `.npy` file; nothing is computed if it is there.
@@ -86,6 +89,9 @@ def cache(
 
     Returns:
       The activations as examples.
+
+    Raises:
+      Interrupted: after a batch, if the process was asked to stop.
     """
     row_of = np.zeros(batches.num_movies_in_corpus, np.int64)
     row_of[batches.order] = np.arange(batches.num_movies)
@@ -94,30 +100,34 @@ def cache(
         logger.info("Frozen activations found: %s", file)
         return examples
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial, progress = file.with_suffix(".partial"), file.with_suffix(".progress")
-    first = frozen(batches[0])
-    shape = (batches.num_movies, *first.shape[1:])
-    done = int(progress.read_text()) if progress.exists() and partial.exists() else 0
-    rows = np.lib.format.open_memmap(partial, "r+" if done else "w+", first.dtype, shape)
-    rows = rows.view(first.dtype)  # bfloat16 comes back from a file as plain bytes
-    logger.info("Frozen activations of %d movies, %d of them done: %s",
-                 batches.num_movies, done, file)  # fmt: skip
-
-    size = first.shape[0]
-    if done < batches.num_movies:
-        done -= done % size  # whole batches, should their size have changed
-    bar = tqdm(total=len(batches), initial=done // size, desc="activations", unit="batch",
-               disable=None)  # fmt: skip
-    left = () if done == batches.num_movies else pipeline.iterate(batches, done // size, workers)
-    for batch in left:
-        real = int(batch["mask"].sum())
-        rows[done : done + real] = np.asarray(frozen(batch))[:real]
-        done += real
-        rows.flush()
-        write_text(progress, str(done))
-        bar.update()
-    bar.close()
-    del rows
+    size, *shape = (first := jax.eval_shape(frozen, batches[0])).shape
+    header = _header(first.dtype, (batches.num_movies, *shape))
+    row_bytes = math.prod(shape) * first.dtype.itemsize
+    # Appended to and not mapped into memory, where a full disk would crash the process.
+    partial = file.with_suffix(".rows")
+    with partial.open("ab") as rows:
+        whole = max(0, rows.tell() - len(header)) // row_bytes // size
+        done = whole * size
+        logger.info("Frozen activations of %d movies, %d of them done: %s",
+                    batches.num_movies, done, file)  # fmt: skip
+        rows.truncate(len(header) + done * row_bytes if done else 0)
+        if not done:
+            rows.write(header)
+        left = pipeline.iterate(batches, whole, workers)
+        for batch in tqdm(left, total=len(batches), initial=whole, desc="activations",
+                          unit="batch", disable=None):  # fmt: skip
+            rows.write(np.asarray(frozen(batch))[batch["mask"] > 0].tobytes())
+            rows.flush()
+            interruption.raise_if_asked()
     os.replace(partial, file)
-    progress.unlink()
     return examples
+
+
+def _header(dtype, shape: tuple[int, ...]) -> bytes:
+    """What a `.npy` file begins with."""
+    header = io.BytesIO()
+    description = np.lib.format.dtype_to_descr(np.dtype(dtype))
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": description, "fortran_order": False, "shape": shape}
+    )
+    return header.getvalue()

@@ -18,6 +18,7 @@ import scipy.sparse
 import tensorflow_datasets as tfds
 from absl import flags
 
+from mmgc_jax import interruption
 from mmgc_jax.data import posters, splits, text
 
 # Plots of similar length share a batch; they are sought among this many batches of shuffled movies.
@@ -298,5 +299,9 @@ def iterate(batches: Batches, start: int = 0, workers: int = 0) -> Iterator[dict
         if not flags.FLAGS.is_parsed():  # Grain reads flags of its own, also in a notebook
             flags.FLAGS.mark_as_parsed()
         options = grain.MultiprocessingOptions(num_workers=workers)
-        dataset = dataset.mp_prefetch(options)
-    return iter(dataset)
+        dataset = dataset.mp_prefetch(options, interruption.leave_to_parent)
+    try:
+        yield from dataset
+    except Exception:
+        interruption.raise_if_asked()  # the same signal has ended a worker that was just starting
+        raise

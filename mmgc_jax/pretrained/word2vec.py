@@ -13,6 +13,7 @@ import numpy as np
 from gensim.models.callbacks import CallbackAny2Vec
 from tqdm import tqdm
 
+from mmgc_jax import interruption
 from mmgc_jax.data.text import FIRST_WORD_ID, PADDING_ID, Vocabulary
 from mmgc_jax.errors import InputError
 from mmgc_jax.files import write_beside
@@ -65,6 +66,7 @@ def train(
 
     Raises:
       InputError: if no word is frequent enough.
+      Interrupted: after an epoch, if the process was asked to stop; the epochs done are lost.
     """
     model = gensim.models.Word2Vec(
         vector_size=settings.dim,
@@ -100,6 +102,7 @@ class _Progress(CallbackAny2Vec):
 
     def on_epoch_end(self, model) -> None:
         self._bar.update()
+        interruption.raise_if_asked()
 
 
 def align(

@@ -16,7 +16,7 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from mmgc_jax import evaluate, train
+from mmgc_jax import evaluate, interruption, train
 from mmgc_jax.data import pipeline
 
 
@@ -142,6 +142,7 @@ def cross_fit(
         name: np.zeros(corpus.labels.shape, np.float32) for name in ("probabilities", *(also or ()))
     }
     for fold, name in enumerate(fold_names(experiment.config, stage)):
+        interruption.raise_if_asked()
         others = np.flatnonzero(present & (folds >= 0) & (folds != fold))
         unseen = np.flatnonzero(present & ((folds < 0) | (folds == fold)))
         fitted = recipe.fit_fold(fit, name, others)
