@@ -1,39 +1,58 @@
-"""Orbax behind a few functions: the latest state of a training, and its best parameters.
+"""Orbax behind a few functions: the latest states of a training, and its best parameters.
 
 A checkpoint is written beside its place and renamed when it is whole, so that a stop at any moment
-leaves the one before it.
+leaves the one before it. The digests of its files lie in it, since Orbax checks the arrays' places
+(OCDBT has a CRC for each node) but not their values: a byte that has changed since is noticed.
 """
 
+import hashlib
+import json
+import logging
 import pathlib
 from typing import Any
 
 import orbax.checkpoint as ocp
 
-_OPTIONS = ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=False)
+from mmgc_jax.errors import InputError
+from mmgc_jax.files import write_text
+
+logger = logging.getLogger(__name__)
+
+_DIGESTS = "digests.json"
 
 
-def save(directory, step: int, tree: Any, notes: dict) -> None:
-    """Writes a tree of arrays and some JSON, then deletes the checkpoint that was there before.
+def save(directory, step: int, tree: Any, notes: dict, keep: int = 1) -> None:
+    """Writes a tree of arrays and some JSON, then deletes checkpoints from before.
 
     Args:
-      directory: holds this checkpoint alone, in a folder named by its step.
-      step: if it is there already, it is kept: a training that goes on repeats its steps exactly.
+      directory: holds these checkpoints alone, each in a folder named by its step.
+      step: if it is there already and undamaged, it is kept: a training that goes on repeats its
+        steps exactly. Later ones, which such a training has not reached yet, are deleted.
       tree: of arrays.
       notes: anything that JSON can hold.
+      keep: how many checkpoints stay, this one included.
     """
-    with ocp.CheckpointManager(pathlib.Path(directory).absolute(), options=_OPTIONS) as manager:
-        if step in manager.all_steps():
-            return
+    directory = pathlib.Path(directory).absolute()
+    options = ocp.CheckpointManagerOptions(
+        max_to_keep=keep, enable_async_checkpointing=False, cleanup_tmp_directories=True
+    )
+    with ocp.CheckpointManager(directory, options=options) as manager:
+        for later in [there for there in manager.all_steps() if there >= step]:
+            if later == step and not _is_damaged(directory / str(step)):
+                return
+            manager.delete(later)
         manager.save(
             step,
             args=ocp.args.Composite(
                 tree=ocp.args.StandardSave(tree), notes=ocp.args.JsonSave(notes)
             ),
         )
+    folder = directory / str(step)
+    write_text(folder / _DIGESTS, json.dumps(_digests(folder), indent=0))
 
 
 def restore(directory, like: Any = None) -> tuple[Any, dict] | None:
-    """Reads the checkpoint of a directory.
+    """Reads the newest checkpoint of a directory that is not damaged.
 
     Args:
       directory: as in `save`.
@@ -41,14 +60,49 @@ def restore(directory, like: Any = None) -> tuple[Any, dict] | None:
 
     Returns:
       The tree and the notes, or None if there is no checkpoint.
+
+    Raises:
+      InputError: if there are checkpoints, and all are damaged.
     """
     directory = pathlib.Path(directory).absolute()
     if not directory.is_dir():
         return None
-    with ocp.CheckpointManager(directory, options=_OPTIONS) as manager:
-        step = manager.latest_step()
-        if step is None:
-            return None
+    options = ocp.CheckpointManagerOptions(read_only=True)
+    with ocp.CheckpointManager(directory, options=options) as manager:
         args = ocp.args.Composite(tree=ocp.args.StandardRestore(like), notes=ocp.args.JsonRestore())
-        restored = manager.restore(step, args=args)
-        return restored["tree"], restored["notes"]
+        steps = sorted(manager.all_steps(), reverse=True)
+        for step in steps:
+            if _is_damaged(directory / str(step)):
+                logger.warning("Damaged, and passed over: %s", directory / str(step))
+                continue
+            restored = manager.restore(step, args=args)
+            return restored["tree"], restored["notes"]
+    if not steps:
+        return None
+    raise InputError(
+        f"{directory / str(steps[0])} is damaged: its files are not what was written. Put it back "
+        f"from a copy; or delete {directory.parent}, and predictions/ in the working directory, "
+        "and run the experiment again: it makes anew what is missing."
+    )
+
+
+def _is_damaged(folder: pathlib.Path) -> bool:
+    """Whether a file of a checkpoint is not as it was written."""
+    written = folder / _DIGESTS
+    if not written.exists():
+        return False  # a kill came in between, or it is of an earlier version: whole, but unchecked
+    try:
+        return json.loads(written.read_bytes()) != _digests(folder)
+    except ValueError:
+        return True
+
+
+def _digests(folder: pathlib.Path) -> dict[str, str]:
+    """SHA-256 of each file, by its path in the folder."""
+    digests = {}
+    for file in sorted(folder.rglob("*")):
+        if file.is_file() and file.name != _DIGESTS:
+            with file.open("rb") as content:
+                digest = hashlib.file_digest(content, "sha256").hexdigest()
+            digests[str(file.relative_to(folder))] = digest
+    return digests

@@ -5,9 +5,11 @@ finished and goes on with what is not.
 """
 
 import contextlib
+import errno
 import functools
 import json
 import logging
+import os
 import pathlib
 from collections.abc import Iterator
 
@@ -17,12 +19,15 @@ import numpy as np
 from mmgc_jax import calibration, check, evaluate, interruption, report, stages
 from mmgc_jax.data import builder, pipeline, splits, synthetic
 from mmgc_jax.errors import InputError
-from mmgc_jax.files import write_beside, write_text
+from mmgc_jax.files import held, write_beside, write_text
 from mmgc_jax.stages import fusion, joint
 from mmgc_jax.stages.cross_fit import Experiment
 from mmgc_jax.stages.encoder import MODALITIES, MODALITY
 
 logger = logging.getLogger(__name__)
+
+# How the system says that nothing can be written; libraries put it into exceptions of their own.
+_CANNOT_WRITE = [os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)]
 
 
 def run(config: ml_collections.ConfigDict, workdir) -> dict:
@@ -36,13 +41,14 @@ def run(config: ml_collections.ConfigDict, workdir) -> dict:
       The content of `results.json`.
 
     Raises:
-      InputError: if the config, the data, the weights or the working directory are not usable.
+      InputError: if the config, the data, the weights or the working directory are not usable, or
+        the disk is full.
       Interrupted: if the process was asked to stop.
     """
     workdir = pathlib.Path(workdir).absolute()
     check.config_is_possible(config)
     check.same_as_before(workdir / "config.json", check.as_json(config))
-    with _log_to(workdir / "run.log"):
+    with _full_disk_told(workdir), held(workdir), _log_to(workdir / "run.log"):
         return _run_stages(config, workdir)
 
 
@@ -90,14 +96,29 @@ def _run_stages(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dic
 
 
 @contextlib.contextmanager
+def _full_disk_told(workdir: pathlib.Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        reason = next((reason for reason in _CANNOT_WRITE if reason in str(error)), None)
+        if reason is None or isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"{reason}: {workdir} or config.data.directory takes no more. What was written "
+            "before is kept; make room and run the same again."
+        ) from error
+
+
+class _Log(logging.FileHandler):
+    def handleError(self, record) -> None:
+        raise  # it is called where an exception is handled
+
+
+@contextlib.contextmanager
 def _log_to(file: pathlib.Path) -> Iterator[None]:
     """Adds what this package logs to a file."""
     package = logging.getLogger("mmgc_jax")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        handler = logging.FileHandler(file, encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"--workdir={file.parent} cannot be written to: {error}") from error
+    handler = _Log(file, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     package.addHandler(handler)
     try:

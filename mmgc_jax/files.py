@@ -1,10 +1,15 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and folders that one process has to itself."""
 
+import contextlib
+import datetime
 import json
 import os
 import pathlib
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Iterator
 from typing import Any
+
+import filelock
 
 from mmgc_jax.errors import InputError
 
@@ -25,6 +30,35 @@ def write_beside(file: pathlib.Path, write: Callable[[pathlib.Path], object]) ->
 def write_text(file: pathlib.Path, content: str) -> None:
     """`write_beside` for text, UTF-8."""
     write_beside(file, lambda beside: beside.write_text(content, encoding="utf-8"))
+
+
+@contextlib.contextmanager
+def held(folder: pathlib.Path) -> Iterator[None]:
+    """Keeps a folder, made if it is not there, to this process for a while.
+
+    However the process ends, the system frees the folder.
+
+    Raises:
+      InputError: if another process holds it, which is named, or it cannot be written to.
+    """
+    holder = folder / "lock.txt"
+    lock = filelock.FileLock(folder / "lock")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(blocking=False)
+        since = datetime.datetime.now().astimezone().isoformat(" ", "seconds")
+        write_text(holder, f"process {os.getpid()} on {socket.gethostname()} since {since}")
+    except filelock.Timeout as error:
+        who = holder.read_text(encoding="utf-8") if holder.exists() else "another process"
+        raise InputError(
+            f"{folder} is in use: {who}. Wait until it has ended, or end it."
+        ) from error
+    except OSError as error:
+        raise InputError(f"{folder} cannot be written to: {error}") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def read_json(file: pathlib.Path, advice: str) -> Any:

@@ -49,12 +49,14 @@ class Run:
       workdir: of the experiment; checkpoints go to `checkpoints/<name>` in it.
       seed: of shuffling, dropout and augmentation.
       workers: processes that prepare batches.
+      movie: the index of a movie in the corpus -> what an error calls it.
     """
 
     name: str
     workdir: pathlib.Path
     seed: int
     workers: int = 0
+    movie: Callable[[int], str] = str
 
     @property
     def settings_name(self) -> str:
@@ -181,7 +183,10 @@ def _is_kernel(path, _) -> bool:
 
 
 def make_train_step(apply: ApplyFn, optimizer, weights: np.ndarray, key: jax.Array):
-    """The jitted step: (state, batch) -> (state, loss). The state given is used up."""
+    """The jitted step: (state, batch) -> (state, loss). The state given is used up.
+
+    The loss, which is never negative, is minus infinity where it is finite and its gradient is not.
+    """
 
     def step(state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, jax.Array]:
         step_key = jax.random.fold_in(key, state.step)
@@ -193,6 +198,9 @@ def make_train_step(apply: ApplyFn, optimizer, weights: np.ndarray, key: jax.Arr
         loss, gradients = jax.value_and_grad(loss_of)(state.params)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
+        # Updates and not gradients, which frozen parts need not compute.
+        finite = jnp.all(jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(updates)]))
+        loss = jnp.where(finite | ~jnp.isfinite(loss), loss, -jnp.inf)
         return TrainState(state.step + 1, params, opt_state), loss
 
     return jax.jit(step, donate_argnums=0)
@@ -249,7 +257,7 @@ def fit(
             figures = validate(state.params)
         except interruption.Interrupted:
             unvalidated = progress | {"validate": True}
-            checkpoints.save(run.checkpoints / "latest", step, state, unvalidated)
+            checkpoints.save(run.checkpoints / "latest", step, state, unvalidated, keep=2)
             raise
         if math.isnan(figures["auc_macro"]):
             raise InputError(
@@ -280,14 +288,14 @@ def fit(
             end_of_epoch = step % batches.steps_per_epoch == 0
             save = end_of_epoch or step % settings.checkpoint_every == 0 or interruption.asked()
             if save or step % settings.log_every == 0:
-                reporter.report(step, _mean_loss(run, step, losses))
+                reporter.report(step, _mean_loss(run, batches, step, losses))
                 losses = []
             if save:
                 _check_finite(run, step, state.params)
             if end_of_epoch:
                 end_epoch(step)
             if save:
-                checkpoints.save(run.checkpoints / "latest", step, state, progress)
+                checkpoints.save(run.checkpoints / "latest", step, state, progress, keep=2)
                 interruption.raise_if_asked()
             if progress["done"]:
                 break
@@ -307,13 +315,21 @@ def restore_best(run: Run, like: Any = None) -> Any:
     return restored[0]
 
 
-def _mean_loss(run: Run, step: int, losses: list[jax.Array]) -> float:
+def _mean_loss(run: Run, batches: pipeline.Batches, step: int, losses: list[jax.Array]) -> float:
+    """The mean of what the steps up to this one returned, all of which have to be finite."""
     values = np.array(jax.device_get(losses))
     if not np.isfinite(values).all():
         first = int(np.argmin(np.isfinite(values)))
-        raise _diverged(
-            run, f"the loss at step {step - len(values) + 1 + first} is {values[first]}"
-        )
+        bad_step, value = step - len(values) + 1 + first, values[first]
+        what = f"the loss at step {bad_step} is {value}"
+        if value == -np.inf:
+            what = (
+                f"the gradient at step {bad_step} is not finite, so that the parameters after step "
+                f"{bad_step} are not all finite"
+            )
+        batch = batches[bad_step - 1]
+        movies = ", ".join(run.movie(index) for index in batch["indices"][batch["mask"] > 0])
+        raise _diverged(run, f"{what} (movies {movies})")
     return float(values.mean())
 
 

@@ -6,6 +6,7 @@ so that the n-th batch of a run is always the same one, however often the run wa
 """
 
 import bisect
+import contextlib
 import dataclasses
 import functools
 import math
@@ -20,6 +21,7 @@ from absl import flags
 
 from mmgc_jax import interruption
 from mmgc_jax.data import posters, splits, text
+from mmgc_jax.errors import InputError
 
 # Plots of similar length share a batch; they are sought among this many batches of shuffled movies.
 _BATCHES_SORTED_TOGETHER = 16
@@ -58,6 +60,9 @@ def load_corpus(builder: tfds.core.DatasetBuilder, data: ml_collections.ConfigDi
     Args:
       builder: a built dataset of `mmgc_jax.data.builder`.
       data: the `data` part of an experiment's config.
+
+    Raises:
+      InputError: if a shard is damaged.
     """
     sizes = {name: builder.info.splits[name].num_examples for name in builder.info.splits}
     records = _Records(builder, tuple(sizes))
@@ -94,15 +99,28 @@ class _Records:
 
     def __init__(self, builder: tfds.core.DatasetBuilder, names: Sequence[str]):
         decoders = {"poster": tfds.decode.SkipDecoding()}
-        self._sources = builder.as_data_source(split=list(names), decoders=decoders)
-        self._ends = np.cumsum([len(source) for source in self._sources]).tolist()
+        self._folder = builder.data_dir
+        with self._damage_told():
+            self._sources = builder.as_data_source(split=list(names), decoders=decoders)
+            self._ends = np.cumsum([len(source) for source in self._sources]).tolist()
 
     def __len__(self) -> int:
         return self._ends[-1]
 
     def __getitem__(self, index: int) -> Mapping:
         source = bisect.bisect_right(self._ends, index)
-        return self._sources[source][int(index) - (self._ends[source - 1] if source else 0)]
+        with self._damage_told():
+            return self._sources[source][int(index) - (self._ends[source - 1] if source else 0)]
+
+    @contextlib.contextmanager
+    def _damage_told(self) -> Iterator[None]:
+        """Makes an InputError of what array_record finds wrong by the hashes that it keeps."""
+        try:
+            yield
+        except RuntimeError as error:
+            raise InputError(
+                f"{self._folder} is damaged: {error}. Delete it, and the next run writes it anew."
+            ) from error
 
 
 @dataclasses.dataclass(frozen=True)

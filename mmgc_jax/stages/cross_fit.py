@@ -124,7 +124,13 @@ def cross_fit(
         return evaluate.probabilities(fitted.apply, fitted.params, batches, workers, name)
 
     def fit(name, indices, examples, apply, params, settings) -> Fitted:
-        run = train.Run(name, experiment.workdir, experiment.seed_of(name), workers)
+        run = train.Run(
+            name,
+            experiment.workdir,
+            experiment.seed_of(name),
+            workers,
+            movie=lambda index: corpus.ids[index],
+        )
         size = settings.batch_size
         batches = pipeline.Batches(
             examples, corpus.labels, indices, size, shuffle_seed=run.seed, epochs=settings.epochs
