@@ -1,7 +1,9 @@
 """Training: the loss, the optimizer, and a loop that may be stopped at any moment."""
 
 import json
+import os
 import re
+import signal
 
 import flax.linen as nn
 import jax
@@ -10,7 +12,7 @@ import numpy as np
 import optax
 import pytest
 
-from mmgc_jax import checkpoints, evaluate, report, train
+from mmgc_jax import checkpoints, evaluate, interruption, report, train
 from mmgc_jax.configs import default
 from mmgc_jax.data import pipeline
 from mmgc_jax.errors import InputError
@@ -354,10 +356,10 @@ def stop_in_validation(monkeypatch):
 def stop_between_two_checkpoints(monkeypatch):
     save = checkpoints.save
 
-    def interrupted(directory, step, tree, notes):
+    def interrupted(directory, step, tree, notes, **options):
         if directory.name == "latest" and step == 2 * STEPS_PER_EPOCH:
             raise Stop
-        save(directory, step, tree, notes)
+        save(directory, step, tree, notes, **options)
 
     monkeypatch.setattr(checkpoints, "save", interrupted)
     return {}
@@ -391,6 +393,48 @@ def test_a_run_goes_on_from_its_checkpoint_and_not_from_the_start(tmp_path, monk
 
     fit(tmp_path, batches=lambda epochs: batches(epochs, FromStep6))
     assert int(latest(tmp_path)[0]["step"]) == 15
+
+
+def test_asked_to_stop_it_finishes_its_step_and_saves_it(tmp_path, undisturbed, monkeypatch):
+    append = train.append_metrics
+
+    def ask_at_step_7(workdir, fields):
+        append(workdir, fields)
+        if fields["step"] == 7:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    seldom = {"checkpoint_every": 100, "log_every": 1}
+    with monkeypatch.context() as patch, interruption.listening():
+        patch.setattr(train, "append_metrics", ask_at_step_7)
+        with pytest.raises(interruption.Interrupted):
+            fit(tmp_path, **seldom)
+    assert int(latest(tmp_path)[0]["step"]) == 8
+
+    workdir, expected = undisturbed
+    assert_same(fit(tmp_path, **seldom), expected)
+    assert_same(latest(tmp_path)[0], latest(workdir)[0])
+    assert latest(tmp_path)[1] == latest(workdir)[1]
+
+
+@pytest.mark.parametrize("epoch", [2, 3])
+def test_asked_to_stop_in_validation_it_validates_when_it_goes_on(tmp_path, undisturbed, epoch):
+    epochs = iter(range(1, 10))
+
+    def ask(params):
+        if next(epochs) == epoch:
+            os.kill(os.getpid(), signal.SIGINT)
+        return validate(params)
+
+    with interruption.listening(), pytest.raises(interruption.Interrupted):
+        fit(tmp_path, validate=ask)
+    assert int(latest(tmp_path)[0]["step"]) == epoch * STEPS_PER_EPOCH
+
+    workdir, expected = undisturbed
+    assert_same(fit(tmp_path), expected)
+    assert_same(latest(tmp_path)[0], latest(workdir)[0])
+    validated = [line for line in report.read_metrics(tmp_path) if "validation" in line]
+    assert [line["epoch"] for line in validated] == [1, 2, 3]
+    assert_same(fit(tmp_path), expected)  # it has finished
 
 
 def nothing_more(*args):
@@ -466,8 +510,10 @@ def spoiled_from(first_step):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_spoils_nothing(tmp_path, undisturbed):
-    with pytest.raises(InputError, match=r"^plot/fold_1: the loss at step 7 is nan"):
+    movies = batches(3)[6]["indices"]
+    with pytest.raises(InputError, match=r"^plot/fold_1: the loss at step 7 is nan") as caught:
         fit(tmp_path, "plot/fold_1", batches=spoiled_from(7))
+    assert f"(movies {', '.join(map(str, movies))})" in str(caught.value)
     state, _ = latest(tmp_path, "plot/fold_1")
     assert int(state["step"]) == 6
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
@@ -475,6 +521,27 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_spoils_nothing(tmp_path, un
 
     # With good batches it goes on from there.
     assert_same(fit(tmp_path, "plot/fold_1"), undisturbed[1])
+
+
+def test_a_gradient_that_is_not_finite_is_found_at_its_step(tmp_path):
+    """And not at the next one, whose loss is not finite either."""
+
+    class Spoiled(pipeline.Batches):
+        def __getitem__(self, step):
+            batch = super().__getitem__(step)
+            return batch | {"spoiled": np.full(len(batch["mask"]), step + 1 == 7)}
+
+    def spoil(params, batch, key):
+        """0 * infinity is the square root's gradient."""
+        zero = jnp.where(batch["spoiled"].any(), 0 * params["genres"]["bias"].sum(), 1.0)
+        return apply(params, batch, key) + jnp.sqrt(zero) - jax.lax.stop_gradient(jnp.sqrt(zero))
+
+    run = train.Run("fusion", tmp_path, seed=7, movie="number {}".format)
+    movies = ", ".join(f"number {index}" for index in batches(3)[6]["indices"])
+    message = rf"the gradient at step 7 is not finite, .* \(movies {movies}\)"
+    with pytest.raises(InputError, match=message):
+        train.fit(run, spoil, PARAMS, batches(3, Spoiled), validate, settings(), WEIGHTS)
+    assert int(latest(tmp_path)[0]["step"]) == 6
 
 
 def test_parameters_that_are_not_finite_are_never_kept(tmp_path):
