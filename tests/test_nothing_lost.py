@@ -1,0 +1,266 @@
+"""Whole runs that are killed or told to stop, on full disks and with damaged files.
+
+Each runs in a process of its own, forked from one that has imported all that is needed.
+"""
+
+import functools
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+from absl import app
+
+from mmgc_jax import checkpoints, experiment, main, train
+from mmgc_jax.data import builder, pipeline
+from mmgc_jax.errors import InputError
+from mmgc_jax.files import held, write_text
+from tests import test_train, tiny, tiny_bert
+
+_CONTEXT = multiprocessing.get_context("forkserver")
+_CONTEXT.set_forkserver_preload([__name__])
+
+
+def live(arguments, log, prepare):
+    """What a process does: the command of `tiny.command`, after a preparation."""
+    for number in (1, 2):
+        os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+    os.chdir(tiny.ROOT)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    if prepare is not None:
+        prepare()
+    sys.argv = arguments[2:]
+    main.define_flags()
+    app.run(main.main)
+
+
+def run(workdir, inputs, *further, prepare=None) -> int:
+    """Runs to the end, whatever that is, and returns the exit code; see `said`."""
+    arguments = (tiny.command(workdir, *inputs, *further), f"{workdir}.log", prepare)
+    process = _CONTEXT.Process(target=live, args=arguments)
+    process.start()
+    process.join()
+    return process.exitcode
+
+
+def said(workdir) -> str:
+    """All that runs in a working directory have printed."""
+    return workdir.with_name(f"{workdir.name}.log").read_text()
+
+
+def tables(workdir) -> list[bytes]:
+    return [(workdir / name).read_bytes() for name in ("results.json", "results.txt")]
+
+
+class Sender(logging.Handler):
+    """Sends this process a signal when it logs a certain line."""
+
+    def __init__(self, line: str, number: int):
+        super().__init__()
+        self._line, self._number = line, number
+
+    def emit(self, record):
+        if record.getMessage().startswith(self._line):
+            os.kill(os.getpid(), self._number)
+
+
+def send_at(line: str, number: int):
+    logging.getLogger("mmgc_jax").addHandler(Sender(line, number))
+
+
+MOMENTS = [
+    ("Shards of movies", signal.SIGTERM),
+    ("Word2Vec: training", signal.SIGTERM),
+    ("plot/fold_0: epoch 2", signal.SIGKILL),
+    ("plot/fold_1: epoch 1", signal.SIGINT),
+    ("plot_bag_of_words: begins", signal.SIGTERM),
+    ("Frozen activations of", signal.SIGTERM),
+    ("plot_transformer/fold_0/head: epoch 2", signal.SIGKILL),
+    ("plot_transformer/fold_0: epoch 2", signal.SIGKILL),
+    ("poster/fold_0/head: epoch 2", signal.SIGKILL),
+    ("poster/fold_0: epoch 2", signal.SIGKILL),
+    ("poster/fold_1: epoch 2", signal.SIGTERM),  # it asks next in evaluation
+    ("fusion/fold_0: epoch 3", signal.SIGKILL),
+    ("fusion_joint/fold_0: epoch 2", signal.SIGKILL),
+]
+
+
+@pytest.mark.slow
+def test_stopped_in_every_stage_it_ends_bit_for_bit_the_same(inputs, tmp_path):
+    everything = (
+        "--config.encoders=('plot', 'plot_bag_of_words', 'plot_transformer', 'poster')",
+        f"--config.transformer.folder={tiny_bert.write(tmp_path / 'bert', positions=64)}",
+        "--config.transformer.max_length=64",
+        "--config.transformer.bucket=32",
+        "--config.transformer.finetune_from=layer2",
+        "--config.poster.training.epochs=2",
+        "--config.fusion.training.epochs=4",
+        "--config.fusion.compare=('joint',)",
+    )
+    undisturbed, stopped = tmp_path / "undisturbed", tmp_path / "stopped"
+    assert run(undisturbed, inputs, *everything) == 0, said(undisturbed)
+    for line, number in MOMENTS:
+        send = functools.partial(send_at, line, number)
+        expected = -number if number == signal.SIGKILL else 75
+        assert run(stopped, inputs, *everything, prepare=send) == expected, (line, said(stopped))
+        assert not (stopped / "results.json").exists()
+        if expected == 75:
+            *_, stop, command = said(stopped).splitlines()
+            assert stop.startswith(f"Stopped by {number.name}; what was done is kept.")
+            assert f"--workdir={stopped}" in command
+    assert run(stopped, inputs, *everything) == 0, said(stopped)
+
+    assert tables(stopped) == tables(undisturbed)
+    for file in undisturbed.glob("predictions/*.npz"):
+        with np.load(file) as one, np.load(stopped / "predictions" / file.name) as other:
+            jax.tree.map(np.testing.assert_array_equal, dict(one), dict(other))
+    kept = [path for path in undisturbed.rglob("*") if path.name in ("latest", "best")]
+    assert len(kept) == 2 * (2 + 2 * 2 + 2 * 2 + 2 + 2) + 2
+    for directory in kept:
+        one = checkpoints.restore(directory)
+        other = checkpoints.restore(stopped / directory.relative_to(undisturbed))
+        jax.tree.map(np.testing.assert_array_equal, one[0], other[0])
+        if directory.name == "latest":
+            assert one[1] == other[1]
+
+
+QUICK = (
+    "--config.encoders=('plot', 'poster')",
+    "--config.poster.finetune_from=head",
+    "--config.fusion.training.epochs=3",
+)
+KILLS = 15
+
+
+def kill_at(number: int, seconds: float, workdir):
+    """Lets this process be killed some time after it has touched so many files of a folder."""
+    left = iter(range(number))
+
+    def look(event, arguments):
+        touches = event in ("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir")
+        if touches and str(arguments[0]).startswith(str(workdir)) and next(left, None) is None:
+            time.sleep(seconds)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(look)
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_it_ends_with_the_same_table(inputs, tmp_path):
+    rng = np.random.default_rng(0)
+    assert run(tmp_path / "undisturbed", inputs, *QUICK) == 0
+    workdir = tmp_path / "killed"
+    for _ in range(KILLS):
+        kill = functools.partial(kill_at, rng.integers(5, 400), rng.choice([0, 0.01]), workdir)
+        code = run(workdir, inputs, *QUICK, prepare=kill)
+        assert code in (0, -signal.SIGKILL), said(workdir)
+    assert run(workdir, inputs, *QUICK) == 0, said(workdir)
+    assert tables(workdir) == tables(tmp_path / "undisturbed")
+    assert not [path for path in workdir.rglob("*") if "checkpoint-tmp" in path.name]
+
+
+@pytest.mark.slow
+def test_with_workers_it_goes_on_as_without(tmp_path):
+    """Killed in the midst of an epoch, whose batches other processes make."""
+    for workdir, workers, kill_at_step in (("none", 0, None), ("two", 2, 7), ("two", 2, None)):
+        process = _CONTEXT.Process(target=fit, args=(tmp_path / workdir, workers, kill_at_step))
+        process.start()
+        process.join()
+        assert process.exitcode == (-signal.SIGKILL if kill_at_step else 0)
+    one, two = (
+        checkpoints.restore(tmp_path / workdir / "checkpoints" / "fusion" / "latest")
+        for workdir in ("none", "two")
+    )
+    jax.tree.map(np.testing.assert_array_equal, one, two)
+    assert int(one[0]["step"]) == 15
+
+
+def fit(workdir, workers, kill_at_step):
+    """The training of `test_train`, in 15 steps with a checkpoint after every third."""
+    append = train.append_metrics
+
+    def append_or_die(folder, fields):
+        append(folder, fields)
+        if fields["step"] == kill_at_step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    train.append_metrics = append_or_die
+    workdir.mkdir(exist_ok=True)
+    train.fit(
+        train.Run("fusion", workdir, seed=7, workers=workers),
+        test_train.apply,
+        test_train.PARAMS,
+        test_train.batches(3),
+        test_train.validate,
+        test_train.settings(log_every=1, checkpoint_every=3),
+        test_train.WEIGHTS,
+    )
+
+
+def test_a_working_directory_in_use_is_refused_and_the_holder_named(inputs, tmp_path):
+    process = _CONTEXT.Process(target=hold, args=(tmp_path / "run", ready := _CONTEXT.Event()))
+    process.start()
+    assert ready.wait(60)
+    in_use = rf"run is in use: process {process.pid} on \S+ since \d{{4}}-\d\d-\d\d "
+    with pytest.raises(InputError, match=in_use):
+        experiment.run(tiny.config_of(inputs), tmp_path / "run")
+    process.kill()
+    process.join()
+    with held(tmp_path / "run"):
+        pass
+
+
+def hold(folder, ready):
+    with held(folder):
+        ready.set()
+        time.sleep(60)
+
+
+def test_a_place_that_cannot_be_written_to(inputs, tmp_path):
+    write_text(tmp_path / "file", "no folder")
+    with pytest.raises(InputError, match=r"file/run cannot be written to: .*Not a directory"):
+        experiment.run(tiny.config_of(inputs), tmp_path / "file" / "run")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(28, "No space left on device"),
+        ValueError("RESOURCE_EXHAUSTED: failed to write: No space left on device [28]"),
+        OSError(30, "Read-only file system"),
+    ],
+)
+def test_a_full_disk_is_one_error(inputs, tmp_path, monkeypatch, error):
+    def fail(*args):
+        raise error
+
+    monkeypatch.setattr(builder, "build", fail)
+    with pytest.raises(
+        InputError, match=r"^(No space|Read-only).*: .*run or config.data.directory"
+    ):
+        experiment.run(tiny.config_of(inputs), tmp_path / "run")
+
+
+def test_other_errors_stay_what_they_are(inputs, tmp_path, monkeypatch):
+    def fail(*args):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(builder, "build", fail)
+    with pytest.raises(OSError, match="Input/output"):
+        experiment.run(tiny.config_of(inputs), tmp_path / "run")
+
+
+@pytest.mark.parametrize("change", [lambda b: b[:1000], lambda b: b[:-1000], lambda b: b""])
+def test_shards_cut_short_are_one_error(inputs, tmp_path, change):
+    config = tiny.config_of(inputs)
+    dataset = builder.build(config.data, tmp_path)
+    [shard] = tmp_path.rglob("*.array_record*")
+    whole = shard.read_bytes()
+    shard.write_bytes(change(whole))
+    with pytest.raises(InputError, match=rf"{shard.parent} is damaged: .* Delete it"):
+        pipeline.load_corpus(dataset, config.data)
