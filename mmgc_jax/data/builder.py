@@ -17,6 +17,7 @@ import itertools
 import logging
 import multiprocessing
 import pathlib
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
@@ -289,6 +290,8 @@ def _write(builder: _MoviesBuilder) -> None:
         raise InputError(f"config.data.path={path}: no movie to validate on, dev in split.json.")
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()
+    for leftover in builder.data_path.parent.glob("incomplete.*"):  # of a run that was killed
+        shutil.rmtree(leftover)
     with contextlib.redirect_stdout(sys.stderr):  # standard output is for results
         builder.download_and_prepare()
 

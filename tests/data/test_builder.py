@@ -64,6 +64,15 @@ def test_order_is_that_of_the_source(talk_folder, tmp_path):
     assert [record["title"].decode() for record in corpus.records] == [m.title for m in read]
 
 
+def test_what_a_killed_run_left_behind_is_cleared_away(talk_folder, tmp_path):
+    config = data_config(talk_folder)
+    written = folder_of(builder.build(config, tmp_path / "shards"))
+    # The name that a killed process leaves behind, seen with TFDS 4.9.10.
+    written.rename(written.with_name("incomplete.OAW6JS_1.0.0"))
+    assert folder_of(builder.build(config, tmp_path / "shards")) == written
+    assert os.listdir(written.parent) == [written.name]
+
+
 def test_posters_are_stored_as_jpeg_of_the_models_size(talk_folder, tmp_path):
     config = data_config(talk_folder)
     corpus = pipeline.load_corpus(builder.build(config, tmp_path / "shards"), config)
