@@ -63,6 +63,7 @@ class Predictor:
         self._frequencies = np.array(list(frequencies.values()), np.float32)
         self._calibrations = calibration.load(workdir / "calibration.json")
         self._stages = (*config.encoders, "fusion")
+        self._fused, self._kind = config.fusion.encoders, config.fusion.kind
         for stage in self._stages:
             if self._calibrations[stage].genres != self.genres:
                 raise ValueError(f"{stage} has other genres in {file.name} and calibration.json")
@@ -115,9 +116,9 @@ class Predictor:
         """What `_encode` gives, of an encoder or of fusion, which is not calibrated yet."""
         if stage != "fusion":
             return self._encode(movies, stage)
-        if self._config.fusion.kind == fusion.JOINT:
+        if self._kind == fusion.JOINT:
             return self._joint(movies)
-        encoded = [self._encode(movies, encoder) for encoder in self._config.fusion.encoders]
+        encoded = [self._encode(movies, encoder) for encoder in self._fused]
         scores, present = (np.stack(arrays, axis=1) for arrays in zip(*encoded))
         return self._fuser(scores, present), present.any(axis=1)
 
