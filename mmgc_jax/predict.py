@@ -105,7 +105,7 @@ class Predictor:
         """
         if stage not in self._stages:
             raise InputError(f"stage is {stage!r}; this experiment has: {', '.join(self._stages)}.")
-        with _explained(self._workdir, flax.errors.FlaxError):  # such as parameters that do not fit
+        with _explained(self._workdir, (flax.errors.FlaxError,)):  # parameters that do not fit
             scores, present = self._ask(movies, stage)
         calibrated = self._calibrations[stage](scores)
         if not np.isfinite(calibrated).all():
@@ -168,13 +168,15 @@ _READING = (AttributeError, KeyError, TypeError, ValueError, OSError)
 
 
 @contextlib.contextmanager
-def _explained(workdir: pathlib.Path, *errors: type[Exception]) -> Iterator[None]:
-    """Says of some errors, by default `_READING`, that the working directory is damaged."""
+def _explained(
+    workdir: pathlib.Path, errors: tuple[type[Exception], ...] = _READING
+) -> Iterator[None]:
+    """Says of some errors that the working directory is damaged."""
     try:
         yield
     except InputError:
         raise
-    except errors or _READING as error:
+    except errors as error:
         reason = f"{type(error).__name__}: {error}"
         raise InputError(f"{workdir} is damaged or was changed ({reason}). {_ADVICE}") from error
 

@@ -33,9 +33,11 @@ fuzzed = hypothesis.settings(
     # The fixtures are folders, to which each example writes the same files.
     suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
 )
-# Of other files, and what is seldom drawn by chance.
-PIECES = [b"\0" * 4, b"\xff" * 4, b"\x7f\xff\xff\xff", b"\x80", b"9" * 20, b"-1", b"nan", b"[" * 2000,
-          b'"', b"\n", b",", b" ", b"\\ud800", b"../"]  # fmt: skip
+# What is seldom drawn by chance.
+PIECES = [
+    *(b"\0" * 4, b"\xff" * 4, b"\x7f\xff\xff\xff", b"\x80", b"\x1b"),
+    *(b"9" * 20, b"-1", b"nan", b"[" * 2000, b'"', b"\n", b",", b" ", b"\\ud800", b"../"),
+]
 
 
 @st.composite
@@ -198,7 +200,8 @@ def test_posters(content):
 
 TEXT = "3 3\nthe 1 2 3\nNew_York 4 5 6\nfür 7 8 9\n".encode()
 BINARY = b"3 3\n" + b"".join(
-    word.encode() + b" " + np.arange(3, dtype="<f4").tobytes() for word in ("the", "New_York", "für")
+    word.encode() + b" " + np.arange(3, dtype="<f4").tobytes()
+    for word in ("the", "New_York", "für")
 )
 VECTORS = [TEXT, TEXT.partition(b"\n")[2], BINARY]  # the second as GloVe writes them
 

@@ -86,8 +86,8 @@ class Catalogue:
 def read(path) -> Catalogue:
     """Reads and checks all but the posters' content.
 
-    Genres outside `GENRES` are dropped, and titles and plots go through `movies.clean`. What is left
-    out, dropped or changed is counted in the log.
+    Genres outside `GENRES` are dropped, and titles and plots go through `movies.clean`. What is
+    left out, dropped or changed is counted in the log.
 
     Args:
       path: of `mmimdb.tar.gz`, or of the folder that holds `split.json`, `dataset/<id>.json` and

@@ -227,9 +227,7 @@ def _open_npz(file, shapes, depths) -> Iterator[_Opened]:
         preprocessing = {}
         if not {"preprocessing/mean", "preprocessing/std"} & set(stored.files):
             places, preprocessing = _from_bgr(places), _preprocessing(KERAS_MEAN, KERAS_STD)
-        yield _Opened(
-            stored.files, functools.partial(_InNpz.find, stored), places, preprocessing
-        )
+        yield _Opened(stored.files, functools.partial(_InNpz.find, stored), places, preprocessing)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -292,7 +292,9 @@ class TestArchive:
 
     def test_sparse_member(self, tmp_path):
         sparse = member("mmimdb/dataset/2.jpeg", tarfile.GNUTYPE_SPARSE)
-        file = write_mmimdb_archive(tmp_path / "m.tar.gz", {"first": sparse} | files_of({"1": GOOD}))
+        file = write_mmimdb_archive(
+            tmp_path / "m.tar.gz", {"first": sparse} | files_of({"1": GOOD})
+        )
         with pytest.raises(InputError, match="or sparse"):
             mmimdb.read(file)
 
@@ -304,7 +306,9 @@ class TestArchive:
         whole = write_mmimdb_archive(tmp_path / "whole.tar.gz", files_of({"1": GOOD}))
         members = b"" if first else gzip.decompress(whole.read_bytes()).rstrip(b"\0")
         members += b"\0" * (-len(members) % 512)
-        whole.write_bytes(gzip.compress(members + header.tobuf(tarfile.GNU_FORMAT) + bytes(9 << 20)))
+        whole.write_bytes(
+            gzip.compress(members + header.tobuf(tarfile.GNU_FORMAT) + bytes(9 << 20))
+        )
         tracemalloc.start()
         try:
             with pytest.raises(InputError, match="a header has over 1048576 bytes"):

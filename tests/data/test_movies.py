@@ -244,7 +244,9 @@ class TestTalk:
         assert movie.poster is None
 
     def test_poster_that_is_a_link(self, tmp_path, caplog):
-        folder = write_talk(tmp_path / "talk", [row_with(index=i) for i in "12345"], {"1": b"image"})
+        folder = write_talk(
+            tmp_path / "talk", [row_with(index=i) for i in "12345"], {"1": b"image"}
+        )
         (tmp_path / "private.jpg").write_bytes(b"secret")
         images = folder / "posters"
         (images / "2.jpg").symlink_to("1.jpg")

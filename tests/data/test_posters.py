@@ -78,7 +78,8 @@ class TestDecode:
             posters.decode(content[: int(share * len(content))], 64, 32)
 
     @pytest.mark.parametrize(
-        "content", [b"", b"<html>404 Not Found</html>", b"\xff\xd8\xff", b"<svg/>", b"%PDF-1.7", b"PK"]
+        "content",
+        [b"", b"<html>404 Not Found</html>", b"\xff\xd8\xff", b"<svg/>", b"%PDF-1.7", b"PK"],
     )
     def test_not_an_image(self, content):
         with pytest.raises(posters.PosterError, match="not an image of a known format"):
