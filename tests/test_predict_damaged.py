@@ -2,14 +2,13 @@
 
 import json
 import shutil
-import subprocess
-import sys
+import types
 
 import jax
 import numpy as np
 import pytest
 
-from mmgc_jax import checkpoints
+from mmgc_jax import checkpoints, predict
 from mmgc_jax.data import posters
 from mmgc_jax.data.movies import Movie
 from mmgc_jax.errors import InputError
@@ -103,9 +102,8 @@ def test_a_bad_poster_leaves_the_movie_its_row(finished):
 def test_the_table_is_not_overwritten(finished, tmp_path):
     table = tmp_path / "movies.csv"
     table.write_text("index,year,title,plot\n7,1999,T,p\n")
-    arguments = f"--workdir={finished.workdir}", f"--movies={table}", f"--output={table}"
-    run = subprocess.run(
-        [sys.executable, "-m", "mmgc_jax.predict", *arguments], capture_output=True, text=True
-    )
-    assert run.returncode == 2 and "is the table of --movies itself" in run.stderr
+    flags = {"movies": table, "output": table, "workdir": finished.workdir, "stage": "fusion"}
+    flags |= dict.fromkeys(("plot", "poster", "posters"))
+    with pytest.raises(InputError, match="is the table of --movies itself"):
+        predict._predict(types.SimpleNamespace(**flags))
     assert table.read_text().startswith("index")
