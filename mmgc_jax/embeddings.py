@@ -11,6 +11,7 @@ import numpy as np
 
 from mmgc_jax.data import movies, pipeline, text
 from mmgc_jax.data.text import FIRST_WORD_ID, Vocabulary
+from mmgc_jax.errors import InputError
 from mmgc_jax.files import write_beside, write_text
 from mmgc_jax.pretrained import vector_file, word2vec
 
@@ -44,7 +45,7 @@ def prepare(
     vocabulary_file, table_file = workdir / "vocabulary.json", workdir / "word_vectors.npy"
     if vocabulary_file.exists():  # it is written last
         vocabulary = Vocabulary.load(vocabulary_file)
-        return vocabulary, np.load(table_file, allow_pickle=False) if given else None
+        return vocabulary, _read_table(table_file, len(vocabulary)) if given else None
 
     plots = _Tokenized(
         lambda: (corpus.plot(row) for row in corpus.split["train"]),
@@ -60,6 +61,21 @@ def prepare(
         vocabulary, table = _vocabulary(settings, text.count_words(plots)), None
     write_beside(vocabulary_file, vocabulary.save)
     return vocabulary, table
+
+
+def _read_table(file: pathlib.Path, words: int) -> np.ndarray:
+    try:
+        table = np.load(file, allow_pickle=False)
+        if table.ndim != 2 or len(table) != words or table.dtype != np.float32:
+            raise ValueError(f"it holds {table.dtype}{list(table.shape)} for {words} words")
+        if not np.isfinite(table).all():
+            raise ValueError("a value is not finite")
+    except (OSError, EOFError, ValueError) as error:
+        raise InputError(
+            f"{file} is damaged: {error}. Delete it and vocabulary.json, and run the experiment "
+            "again to have both written anew."
+        ) from error
+    return table
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,3 +7,8 @@ class InputError(ValueError):
     Its message says what is wrong, where, and what to do. The command lines print it without a
     traceback and exit with status 2.
     """
+
+    def __init__(self, message: str):
+        """What a file holds may stand in it: control characters are shown as Python writes them."""
+        shown = (c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in message)
+        super().__init__("".join(shown))

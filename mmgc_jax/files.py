@@ -75,5 +75,5 @@ def read_json(file: pathlib.Path, advice: str) -> Any:
         return json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{file} cannot be read: {error.strerror}. {advice}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{file} is not JSON: {error}. {advice}") from error

@@ -10,15 +10,16 @@ One movie, to be read:
     python -m mmgc_jax.predict --workdir=runs/talk --plot="a retired spy ..." --poster=x.jpg
 """
 
+import contextlib
 import csv
 import functools
 import itertools
-import json
 import logging
 import pathlib
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
+import flax.errors
 import ml_collections
 import numpy as np
 from absl import app, flags
@@ -29,13 +30,14 @@ from mmgc_jax import calibration, evaluate
 from mmgc_jax.data import movies, posters
 from mmgc_jax.data.movies import Movie
 from mmgc_jax.errors import InputError
-from mmgc_jax.files import write_beside
+from mmgc_jax.files import read_json, write_beside
 from mmgc_jax.stages import ENCODERS, fusion, joint
 from mmgc_jax.stages.encoder import Encoder
 
 logger = logging.getLogger("mmgc_jax")
 
-_MOVIES_AT_ONCE = 256
+_MOVIES_AT_ONCE = 64  # their posters are in memory as they are in their files
+_ADVICE = "Run the experiment again, or put the working directory back from a copy."
 _SHOWN = 8
 
 
@@ -53,17 +55,26 @@ class Predictor:
         """Opens the working directory of a finished experiment; see `load`."""
         self._config = config
         self._workdir = workdir
-        frequencies = json.loads((workdir / "genre_frequencies.json").read_text())
+        file = workdir / "genre_frequencies.json"
+        frequencies = read_json(file, _ADVICE)
+        if not _are_frequencies(frequencies):
+            raise InputError(f"{file} does not hold the share of each genre. {_ADVICE}")
         self.genres = tuple(frequencies)
         self._frequencies = np.array(list(frequencies.values()), np.float32)
         self._calibrations = calibration.load(workdir / "calibration.json")
+        self._stages = (*config.encoders, "fusion")
+        self._fused, self._kind = config.fusion.encoders, config.fusion.kind
+        for stage in self._stages:
+            if self._calibrations[stage].genres != self.genres:
+                raise ValueError(f"{stage} has other genres in {file.name} and calibration.json")
 
     @classmethod
     def load(cls, workdir) -> "Predictor":
         """Opens the working directory of a finished experiment.
 
         Raises:
-          InputError: if there is none.
+          InputError: if there is none, or its files are damaged. Parameters are read, and found to
+            be damaged, when a stage is first asked.
         """
         workdir = pathlib.Path(workdir).absolute()
         if not (workdir / "config.json").is_file():
@@ -73,9 +84,11 @@ class Predictor:
                 f"The experiment in {workdir} has not finished; run mmgc_jax.main again with the "
                 "same --config and --workdir."
             )
-        return cls(
-            ml_collections.ConfigDict(json.loads((workdir / "config.json").read_text())), workdir
-        )
+        config = read_json(workdir / "config.json", _ADVICE)
+        if not isinstance(config, dict):
+            raise InputError(f"{workdir / 'config.json'} is not a JSON object. {_ADVICE}")
+        with _explained(workdir):
+            return cls(ml_collections.ConfigDict(config), workdir)
 
     def __call__(self, movies: Sequence[Movie], stage: str = "fusion") -> np.ndarray:
         """Predicts.
@@ -88,21 +101,26 @@ class Predictor:
           Calibrated probabilities <float32>[movies, genres], in the order of `genres`.
 
         Raises:
-          InputError: if the experiment has no such stage.
+          InputError: if the experiment has no such stage, or what it left behind is damaged.
         """
-        possible = (*self._config.encoders, "fusion")
-        if stage not in possible:
-            raise InputError(f"stage is {stage!r}; this experiment has: {', '.join(possible)}.")
-        if stage != "fusion":
-            scores, present = self._encode(movies, stage)
-        elif self._config.fusion.kind == fusion.JOINT:
-            scores, present = self._joint(movies)
-        else:
-            encoded = [self._encode(movies, encoder) for encoder in self._config.fusion.encoders]
-            scores, present = (np.stack(arrays, axis=1) for arrays in zip(*encoded))
-            scores, present = self._fuser(scores, present), present.any(axis=1)
+        if stage not in self._stages:
+            raise InputError(f"stage is {stage!r}; this experiment has: {', '.join(self._stages)}.")
+        with _explained(self._workdir, (flax.errors.FlaxError,)):  # parameters that do not fit
+            scores, present = self._ask(movies, stage)
         calibrated = self._calibrations[stage](scores)
+        if not np.isfinite(calibrated).all():
+            raise InputError(f"{self._workdir}: the parameters of {stage} are damaged. {_ADVICE}")
         return evaluate.fill_absent(calibrated, present, self._frequencies)
+
+    def _ask(self, movies: Sequence[Movie], stage: str) -> tuple[np.ndarray, np.ndarray]:
+        """What `_encode` gives, of an encoder or of fusion, which is not calibrated yet."""
+        if stage != "fusion":
+            return self._encode(movies, stage)
+        if self._kind == fusion.JOINT:
+            return self._joint(movies)
+        encoded = [self._encode(movies, encoder) for encoder in self._fused]
+        scores, present = (np.stack(arrays, axis=1) for arrays in zip(*encoded))
+        return self._fuser(scores, present), present.any(axis=1)
 
     def decide(self, probabilities: np.ndarray, stage: str = "fusion") -> np.ndarray:
         """Which genres a movie is said to have: those that reach the genre's threshold.
@@ -123,15 +141,44 @@ class Predictor:
 
     @functools.cache  # noqa: B019 (a predictor lives as long as its process)
     def _encoder(self, stage: str) -> Encoder:
-        return ENCODERS[stage].load(self._config, self._workdir, stage, len(self.genres))
+        with _explained(self._workdir):
+            return ENCODERS[stage].load(self._config, self._workdir, stage, len(self.genres))
 
     @functools.cached_property
     def _fuser(self) -> fusion.Fuser:
-        return fusion.Fuser(self._config, self._workdir, len(self.genres))
+        with _explained(self._workdir):
+            return fusion.Fuser(self._config, self._workdir, len(self.genres))
 
     @functools.cached_property
     def _joint(self) -> joint.JointFuser:
-        return joint.JointFuser(self._config, self._workdir, self._frequencies)
+        with _explained(self._workdir):
+            return joint.JointFuser(self._config, self._workdir, self._frequencies)
+
+
+def _are_frequencies(content) -> bool:
+    return (
+        isinstance(content, dict)
+        and len(content) > 0
+        and all(type(share) in (int, float) and 0 <= share <= 1 for share in content.values())
+    )
+
+
+# What reading files raises that are not what was written.
+_READING = (AttributeError, KeyError, TypeError, ValueError, OSError)
+
+
+@contextlib.contextmanager
+def _explained(
+    workdir: pathlib.Path, errors: tuple[type[Exception], ...] = _READING
+) -> Iterator[None]:
+    """Says of some errors that the working directory is damaged."""
+    try:
+        yield
+    except InputError:
+        raise
+    except errors as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise InputError(f"{workdir} is damaged or was changed ({reason}). {_ADVICE}") from error
 
 
 def predict_table(
@@ -201,13 +248,15 @@ def _predict(values: flags.FlagValues) -> None:
     if many:
         table = movies.read_csv(values.movies, values.posters)
         output = pathlib.Path(values.output)
+        if output.exists() and output.samefile(values.movies):
+            raise InputError(f"--output={output} is the table of --movies itself.")
         count = predict_table(predictor, table, output, values.stage)
         print(f"{count} rows written to {output}")
         return
     poster = None
     if values.poster:
         try:
-            poster = pathlib.Path(values.poster).read_bytes()
+            poster = posters.read_image(values.poster)
             posters.decode(poster, 32, 32)
         except (OSError, posters.PosterError) as error:
             raise InputError(f"--poster={values.poster} cannot be read: {error}") from error

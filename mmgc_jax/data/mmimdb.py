@@ -18,6 +18,7 @@ import pathlib
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
 
 from mmgc_jax.data import movies, text
 from mmgc_jax.data.movies import Movie
@@ -34,7 +35,10 @@ _NAMES = {"train": "train", "validation": "dev", "test": "test"}  # ours and tho
 _SPLIT = "split.json"
 # A larger file is a mistake or an attack.
 _MAX_BYTES = {".json": 16 << 20, ".jpeg": 64 << 20}
-_BLOCK = 1 << 20
+_BLOCK = 1 << 20  # bytes; a header is no longer either
+# An archive that holds more than this is a decompression bomb: posters hardly shrink.
+_MAX_RATIO = 20
+_ALWAYS_ALLOWED = 256 << 20  # bytes
 # What gzip and tarfile raise for a damaged file; numbers too large for a position are the last two.
 _DAMAGE = (OSError, EOFError, zlib.error, tarfile.TarError, ValueError, OverflowError)
 
@@ -82,15 +86,17 @@ class Catalogue:
 def read(path) -> Catalogue:
     """Reads and checks all but the posters' content.
 
-    Genres outside `GENRES` are dropped. What is left out is counted in the log.
+    Genres outside `GENRES` are dropped, and titles and plots go through `movies.clean`. What is
+    left out, dropped or changed is counted in the log.
 
     Args:
       path: of `mmimdb.tar.gz`, or of the folder that holds `split.json`, `dataset/<id>.json` and
         `dataset/<id>.jpeg`.
 
     Raises:
-      InputError: if there is neither; if files are missing, malformed or too large; if the archive
-        is cut short, damaged, or has a member that leads out of it or is no plain file.
+      InputError: if there is neither; if files are missing, malformed, too large or links that lead
+        out of the folder; if the archive is cut short, damaged, packed so densely that it can only
+        be a bomb, or has a member that leads out of it or is no plain file.
     """
     place = pathlib.Path(path)
     is_folder = (place / _SPLIT).is_file() and (place / "dataset").is_dir()
@@ -99,7 +105,7 @@ def read(path) -> Catalogue:
             f"config.data.path is {str(path)!r}: it must be MM-IMDb's mmimdb.tar.gz, or the folder "
             f"that holds {_SPLIT} and dataset/ of the extracted archive."
         )
-    split, found, dropped, problems, with_poster = None, {}, {}, {}, set()
+    split, found, problems, with_poster = None, {}, {}, set()
     for name, content in _files(place, lambda name: name.suffix == ".json"):
         if name.name == _SPLIT:
             split = _parse(content, name)
@@ -107,7 +113,7 @@ def read(path) -> Catalogue:
             with_poster.add(name.stem)
         else:
             try:
-                found[name.stem], dropped[name.stem] = _parse_movie(name, content)
+                found[name.stem] = _parse_movie(name, content)
             except InputError as error:
                 problems[name.stem] = str(error)
     if split is None:
@@ -127,7 +133,7 @@ def read(path) -> Catalogue:
     kept = {name: [] for name in ids}
     for name, of_split in ids.items():
         for movie_id in of_split:
-            movie = found[movie_id]
+            movie = found[movie_id].movie
             if reason := _reason_to_leave_out(movie, movie_id in with_poster):
                 left_out[reason] += 1
             else:
@@ -139,14 +145,19 @@ def read(path) -> Catalogue:
         ", ".join(f"{len(kept[name])} {name}" for name in kept),
         ", ".join(f"{size} {name}" for name, size in OFFICIAL_SIZES.items()),
     )
-    dropped_genres = sum(dropped[movie.id] for of_split in kept.values() for movie in of_split)
+    taken = [found[movie.id] for of_split in kept.values() for movie in of_split]
+    dropped_genres = sum(movie.dropped_genres for movie in taken)
     logger.info("MM-IMDb: %d times a genre outside the %d is dropped.", dropped_genres, len(GENRES))
+    if cleaned := sum(movie.is_cleaned for movie in taken):
+        logger.warning(
+            "MM-IMDb: control characters or lone surrogates of %d movies were replaced.", cleaned
+        )
     return Catalogue(place, kept, dict(left_out), dropped_genres)
 
 
 def _ids_of(split: Mapping, place: pathlib.Path) -> dict[str, list[str]]:
     """The ids of each of our splits."""
-    missing = [name for name in _NAMES.values() if not isinstance(split.get(name), list)]
+    missing = [name for name in _NAMES.values() if not _are_ids(split.get(name))]
     if missing:
         raise InputError(f"{place}: {_SPLIT} has no list of ids under {', '.join(missing)}.")
     ids = {ours: list(map(str, split[theirs])) for ours, theirs in _NAMES.items()}
@@ -159,6 +170,10 @@ def _ids_of(split: Mapping, place: pathlib.Path) -> dict[str, list[str]]:
     return ids
 
 
+def _are_ids(listed) -> bool:
+    return isinstance(listed, list) and all(type(movie_id) in (str, int) for movie_id in listed)
+
+
 def _reason_to_leave_out(movie: Movie, has_poster: bool) -> str | None:
     if not movie.genres:
         return f"none of the {len(GENRES)} genres"
@@ -167,30 +182,36 @@ def _reason_to_leave_out(movie: Movie, has_poster: bool) -> str | None:
     return None if has_poster else "no poster"
 
 
-def _parse_movie(name: pathlib.PurePosixPath, content: bytes) -> tuple[Movie, int]:
-    """A movie without its poster, and how many of its genres are dropped."""
+class _Parsed(NamedTuple):
+    movie: Movie  # without its poster
+    dropped_genres: int
+    is_cleaned: bool
+
+
+def _parse_movie(name: pathlib.PurePosixPath, content: bytes) -> _Parsed:
     fields = _parse(content, name)
-    plots, genres = fields.get("plot") or [], fields.get("genres") or []
+    title, plots, genres = (fields.get(key) or [] for key in ("title", "plot", "genres"))
     plots = [plots] if isinstance(plots, str) else plots
     if not isinstance(genres, list):
         raise InputError(f"{name}: genres is not a list")
     if not isinstance(plots, list) or not all(isinstance(plot, str) for plot in plots):
         raise InputError(f"{name}: plot is not a list of strings")
-    plot = _clean(max(plots, key=len, default=""))
+    if title and not isinstance(title, str | int):
+        raise InputError(f"{name}: title is not a string")
+    written = str(title or ""), max(plots, key=len, default="")
+    if max(map(len, written)) > movies.MAX_CHARACTERS:
+        raise InputError(f"{name}: title or plot has over {movies.MAX_CHARACTERS:,} characters")
+    title, plot = map(movies.clean, written)
     year = fields.get("year")
     movie = Movie(
         id=name.stem,
-        title=_clean(str(fields.get("title") or "")),
-        year=year if isinstance(year, int) else None,
+        title=title,
+        year=year if type(year) is int else None,
         plot=plot if text.tokenize_mmimdb(plot) else None,
         genres=tuple(genre for genre in GENRES if genre in genres),
     )
-    return movie, sum(genre not in GENRES for genre in genres)
-
-
-def _clean(words: str) -> str:
-    """Lone surrogates, which JSON can hold and UTF-8 cannot, become question marks."""
-    return words.encode(errors="replace").decode()
+    dropped_genres = sum(genre not in GENRES for genre in genres)
+    return _Parsed(movie, dropped_genres, (title, plot) != written)
 
 
 def _parse(content: bytes, name: pathlib.PurePosixPath) -> dict:
@@ -232,6 +253,8 @@ def _of_folder(folder: pathlib.Path, is_wanted: IsWanted) -> Files:
         for file in (folder / _SPLIT, *sorted((folder / "dataset").iterdir())):
             name = _inside(pathlib.PurePosixPath(file.relative_to(folder)))
             if name is not None and file.is_file():
+                if movies.leads_out(file):
+                    raise InputError(f"{file} is a link that leads out of its folder.")
                 _check_size(folder, name, file.stat().st_size)
                 yield name, file.read_bytes() if is_wanted(name) else None
     except OSError as error:
@@ -240,17 +263,18 @@ def _of_folder(folder: pathlib.Path, is_wanted: IsWanted) -> Files:
 
 def _of_archive(file: pathlib.Path, is_wanted: IsWanted) -> Files:
     try:
-        with gzip.open(file) as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
+        with _Stream(file) as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
             for member in archive:
+                stream.allow(archive.offset)
                 if member.size < 0:  # tarfile would go back, and on for ever
                     raise tarfile.ReadError("a member has a negative size")
                 name = pathlib.PurePosixPath(member.name)
                 if name.is_absolute() or ".." in name.parts:
                     raise InputError(f"{file}: the member {member.name!r} leads out of it.")
-                if not (member.isfile() or member.isdir()):
+                if not (member.isfile() or member.isdir()) or member.issparse():
                     raise InputError(
-                        f"{file}: the member {member.name!r} is a link or a device, which "
-                        "MM-IMDb's archive does not have."
+                        f"{file}: the member {member.name!r} is a link or a device, or sparse, "
+                        "which MM-IMDb's archive does not have."
                     )
                 name = _inside(name)
                 if name is not None and member.isfile():
@@ -265,13 +289,37 @@ def _of_archive(file: pathlib.Path, is_wanted: IsWanted) -> Files:
         ) from error
 
 
+class _Stream(gzip.GzipFile):
+    """What an archive holds, as far as it may be read; tarfile itself has no bounds for headers."""
+
+    def __init__(self, file: pathlib.Path):
+        super().__init__(file)
+        self._limit = max(_ALWAYS_ALLOWED, _MAX_RATIO * file.stat().st_size)
+        self.allow(0)
+
+    def allow(self, offset: int) -> None:
+        """Allows reading up to where a header begins, and one header.
+
+        Raises:
+          tarfile.ReadError: if that is more than an archive of this size can hold.
+        """
+        if offset > self._limit:
+            raise tarfile.ReadError(f"it holds over {self._limit} bytes: a decompression bomb")
+        self._allowed = offset + _BLOCK
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= self._allowed - self.tell():
+            raise tarfile.ReadError(f"a header has over {_BLOCK} bytes")
+        return super().read(size)
+
+
 def _check_size(place: pathlib.Path, name: pathlib.PurePosixPath, size: int) -> None:
     limit = _MAX_BYTES[name.suffix]
     if size > limit:
         raise InputError(f"{place}: {name} has {size} bytes; more than {limit} are a mistake.")
 
 
-def _check_end(stream: gzip.GzipFile, end: int) -> None:
+def _check_end(stream: _Stream, end: int) -> None:
     """Reads on to the end of the file, where gzip compares its checksum.
 
     `tarfile` stops without a word at a header that it does not understand, or at the end of the
@@ -279,6 +327,8 @@ def _check_end(stream: gzip.GzipFile, end: int) -> None:
     """
     if stream.tell() < end + tarfile.BLOCKSIZE:
         raise tarfile.ReadError("unexpected end of data")
+    stream.allow(stream.tell())
     while rest := stream.read(_BLOCK):
+        stream.allow(stream.tell())
         if rest.strip(b"\0"):
             raise tarfile.ReadError("a header is damaged")

@@ -8,12 +8,18 @@ poster's bytes hold is looked at later, by `mmgc_jax.data.posters`.
 import ast
 import csv
 import dataclasses
+import logging
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TextIO
 
 import numpy as np
 
+from mmgc_jax.data.posters import read_image
 from mmgc_jax.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 # The 24 of the talk's data. Genres are in alphabetical order in every label and probability vector.
 GENRES = (
@@ -22,9 +28,16 @@ GENRES = (
     "News", "Romance", "Sci-Fi", "Short", "Sport", "Thriller", "War", "Western",
 )  # fmt: skip
 
-# A cell longer than this is a broken file, not a plot.
-_MAX_CELL_CHARACTERS = 1_000_000
+# A longer text is a broken file, not a plot.
+MAX_CHARACTERS = 1_000_000
+_MAX_LINE_CHARACTERS = 10 * MAX_CHARACTERS
+_MAX_COLUMNS = 1000
+# All genres take a third of it. Much longer literals can exhaust Python's parser.
+_MAX_GENRES_CHARACTERS = 1000
 _MAX_PROBLEMS_SHOWN = 10
+_MAX_SHOWN = 80  # characters of a cell
+# All but tabs and line ends.
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 _SURPLUS = object()  # the key of cells beyond the header: no column can have it
 
 
@@ -55,6 +68,20 @@ def to_labels(genres: Iterable[str]) -> np.ndarray:
     return np.array([genre in genres for genre in GENRES], np.float32)
 
 
+def clean(words: str) -> str:
+    """A text as every library can take it.
+
+    Control characters but tabs and line ends become blanks; lone surrogates, which JSON and command
+    lines can hold and UTF-8 cannot, question marks.
+    """
+    return _CONTROL.sub(" ", words).encode(errors="replace").decode()
+
+
+def leads_out(file: pathlib.Path) -> bool:
+    """Whether a file is a link to something outside of its folder."""
+    return file.is_symlink() and not file.resolve().is_relative_to(file.parent.resolve())
+
+
 def read_talk(path: str) -> Iterator[Movie]:
     """The labelled movies of a folder with `movies.csv` and `posters/<index>.jpg`.
 
@@ -76,44 +103,39 @@ def read_csv(table, posters=None, labelled: bool = False) -> Iterator[Movie]:
     """The movies of a CSV file with the columns `index,year,title,plot` and, if labelled, `genres`.
 
     The first column is the index, whatever its name. An empty plot, or one of blanks, becomes
-    None. Genres are a Python list literal, read with `ast.literal_eval`.
+    None. Titles and plots go through `clean`; the log says how many it changed. Genres are a Python
+    list literal, read with `ast.literal_eval`; a genre that is written twice counts once.
 
     Args:
-      table: path of the CSV file, UTF-8.
-      posters: folder of `<index>.jpg` files, or None.
+      table: path of the CSV file, UTF-8, of cells of at most `MAX_CHARACTERS`.
+      posters: folder of `<index>.jpg` files, or None. An index that leads out of it has no poster;
+        a link that does counts as unreadable.
       labelled: whether genres are read; otherwise they are None.
 
     Yields:
       A `Movie` for each row, in the order of the file.
 
     Raises:
-      InputError: before the first movie, if the file cannot be read, a column is missing, or rows
-        are malformed; it names up to ten of the rows.
+      InputError: before the first movie, if the file cannot be read, a column is missing or there
+        twice, or rows are malformed; it names up to ten of the rows.
     """
     table = pathlib.Path(table)
     if posters is not None and not pathlib.Path(posters).is_dir():
         raise InputError(f"{posters}: no such folder of posters.")
-    csv.field_size_limit(_MAX_CELL_CHARACTERS)
+    if not table.is_file():
+        raise InputError(f"{table}: no such file.")
+    csv.field_size_limit(MAX_CHARACTERS)
     try:
         with table.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file, restkey=_SURPLUS))
-            file.seek(0)
-            header = next(csv.reader(file), [])
-    except FileNotFoundError as error:
-        raise InputError(f"{table}: no such file.") from error
+            # Strict, or a quotation mark without its partner would swallow all rows up to the next.
+            reader = csv.DictReader(_lines(file), restkey=_SURPLUS, strict=True)
+            header = reader.fieldnames or []
+            _check_header(table, header, labelled)
+            rows = list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{table} cannot be read as a UTF-8 CSV file: {error}") from error
 
-    needed = ("year", "title", "plot", *(("genres",) if labelled else ()))
-    missing = [name for name in needed if name not in header]
-    if missing:
-        raise InputError(
-            f"{table} lacks the column {', '.join(missing)}; it has: "
-            f"{', '.join(header) or 'none'}. "
-            f"Needed: an index first, then {', '.join(needed)}."
-        )
-
-    movies, problems, seen = [], [], set()
+    movies, problems, seen, cleaned = [], [], set(), 0
     for number, row in enumerate(rows, start=1):
         try:
             movie = _movie_of_row(row, header[0], labelled)
@@ -121,10 +143,37 @@ def read_csv(table, posters=None, labelled: bool = False) -> Iterator[Movie]:
                 raise ValueError("an earlier row has the same index")
             seen.add(movie.id)
             movies.append(movie)
+            cleaned += any(clean(row[name]) != row[name] for name in ("title", "plot"))
         except ValueError as error:
-            problems.append(f"row {number} (index {row[header[0]]}): {error}")
+            problems.append(f"row {number} (index {row[header[0]][:_MAX_SHOWN]}): {error}")
     raise_if_any(problems, table, f"bad rows of {len(rows)}")
+    if cleaned:
+        logger.warning("%s: control characters of %d rows became blanks.", table, cleaned)
     return (_with_poster(movie, posters, ".jpg") for movie in movies)
+
+
+def _lines(file: TextIO) -> Iterator[str]:
+    """The lines of a file, of which none is taken into memory if it is too long."""
+    while line := file.readline(_MAX_LINE_CHARACTERS):
+        if len(line) == _MAX_LINE_CHARACTERS:
+            raise csv.Error(f"a line is longer than {_MAX_LINE_CHARACTERS:,} characters")
+        yield line
+
+
+def _check_header(table: pathlib.Path, header: Sequence[str], labelled: bool) -> None:
+    needed = ("year", "title", "plot", *(("genres",) if labelled else ()))
+    what = f"Needed: an index first, then {', '.join(needed)}."
+    if len(header) > _MAX_COLUMNS:
+        raise InputError(f"{table} has {len(header):,} columns. {what}")
+    if missing := [name for name in needed if name not in header]:
+        raise InputError(
+            f"{table} lacks the column {', '.join(missing)}; it has: "
+            f"{', '.join(name[:_MAX_SHOWN] for name in header) or 'none'}. {what}"
+        )
+    if twice := [name for name in (header[0], *needed) if header.count(name) > 1]:
+        raise InputError(
+            f"{table} has the column {', '.join(map(repr, twice))} more than once. {what}"
+        )
 
 
 def _movie_of_row(row: Mapping[str, str], index: str, labelled: bool) -> Movie:
@@ -132,48 +181,59 @@ def _movie_of_row(row: Mapping[str, str], index: str, labelled: bool) -> Movie:
         raise ValueError("more cells than the header has columns")
     if None in row.values():
         raise ValueError("fewer cells than the header has columns")
-    if not row[index].strip():
+    movie_id, year, plot = row[index].strip(), row["year"].strip(), clean(row["plot"])
+    if not movie_id:
         raise ValueError("the index is empty")
-    year = row["year"].strip()
-    if year and not year.isdigit():
-        raise ValueError(f"the year is not a number: {year!r}")
+    if not movie_id.isprintable():
+        raise ValueError("the index has a control character in it")
+    if year and not year.isdecimal():
+        raise ValueError(f"the year is not a number: {year[:_MAX_SHOWN]!r}")
+    if len(year) > 4:
+        raise ValueError(f"the year has {len(year)} digits")
     return Movie(
-        id=row[index].strip(),
-        title=row["title"],
+        id=movie_id,
+        title=clean(row["title"]),
         year=int(year) if year else None,
-        plot=row["plot"] if row["plot"].strip() else None,
+        plot=plot if plot.strip() else None,
         genres=_parse_genres(row["genres"]) if labelled else None,
     )
 
 
 def _parse_genres(cell: str) -> tuple[str, ...]:
     try:
+        if len(cell) > _MAX_GENRES_CHARACTERS:
+            raise ValueError("too long")
         genres = ast.literal_eval(cell)
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError) as error:
-        raise ValueError(f"genres is not a list literal: {cell[:80]!r}") from error
+        raise ValueError(f"genres is not a list literal: {cell[:_MAX_SHOWN]!r}") from error
     if not isinstance(genres, list) or not all(isinstance(genre, str) for genre in genres):
-        raise ValueError(f"genres is not a list of strings: {cell[:80]!r}")
+        raise ValueError(f"genres is not a list of strings: {cell[:_MAX_SHOWN]!r}")
     unknown = [genre for genre in genres if genre not in GENRES]
     if unknown:
         raise ValueError(f"unknown genre {', '.join(unknown)}; known: {', '.join(GENRES)}")
     if not genres:
         raise ValueError("no genre")
-    return tuple(genres)
+    return tuple(dict.fromkeys(genres))
 
 
 def _with_poster(movie: Movie, posters, suffix: str) -> Movie:
     if posters is None:
         return movie
-    file = pathlib.Path(posters, movie.id + suffix)
+    folder = pathlib.Path(posters)
+    file = folder / (movie.id + suffix)
     try:
-        if file.parent != pathlib.Path(posters) or not file.is_file():
+        if file.parent != folder or not file.is_file():
             return movie
     except OSError:  # the index is too long for a file's name
         return movie
+    poster = b""  # counts as unreadable wherever it is decoded
     try:
-        poster = file.read_bytes()
-    except OSError:
-        poster = b""  # counts as unreadable wherever it is decoded
+        if leads_out(file):
+            logger.warning("%s is not read: it is a link that leads out of its folder.", file)
+        else:
+            poster = read_image(file)
+    except OSError as error:
+        logger.warning("%s cannot be read: %s", file, error)
     return dataclasses.replace(movie, poster=poster)
 
 

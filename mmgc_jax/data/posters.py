@@ -9,22 +9,48 @@ import io
 import jax
 import jax.numpy as jnp
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 
-# Larger images are not posters but mistakes or attacks: 64 megapixels take 200 MB once decoded.
+# What goes beyond these is no poster but a mistake or an attack. 64 megapixels take 256 MB once
+# decoded, and each scan of a progressive JPEG passes over all of them; ten scans are usual.
+MAX_BYTES = 64 << 20
 MAX_PIXELS = 64_000_000
+_MAX_SCANS = 100
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+# What EXIF's orientation, 1 to 8, asks for (CIPA DC-008, section 4.6.4).
+_TURN = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 class PosterError(ValueError):
     """An image that cannot be used; the message says why."""
 
 
+def read_image(file) -> bytes:
+    """The bytes of an image file; of one that `decode` would find too large only the beginning.
+
+    Raises:
+      OSError: if it cannot be read.
+    """
+    with open(file, "rb") as stream:
+        return stream.read(MAX_BYTES + 1)
+
+
 def decode(image: bytes, height: int, width: int) -> np.ndarray:
     """Decodes an image file and resizes it, whatever its shape was.
 
+    Its content decides what it is, not its name. It is turned as its EXIF data ask for; if these
+    are damaged it stays as it is. Transparency is dropped.
+
     Args:
-      image: the bytes of a JPEG, PNG, WebP, GIF (first frame) or BMP file.
+      image: the bytes of a JPEG, PNG, WebP, GIF or BMP file; of an animation, the first frame.
       height: of the result, in pixels.
       width: of the result, in pixels.
 
@@ -32,20 +58,28 @@ def decode(image: bytes, height: int, width: int) -> np.ndarray:
       <uint8>[height, width, 3], RGB.
 
     Raises:
-      PosterError: if the bytes are no such image, are cut short, or hold more than `MAX_PIXELS`.
+      PosterError: if the bytes are no such image, are damaged or cut short, or are or hold more
+        than `MAX_BYTES` and `MAX_PIXELS`.
     """
+    if len(image) > MAX_BYTES:
+        raise PosterError(f"more than {MAX_BYTES:,} bytes")
     try:
         with Image.open(io.BytesIO(image), formats=_FORMATS) as picture:
             if picture.width * picture.height > MAX_PIXELS:
                 raise PosterError(
                     f"{picture.width} x {picture.height} pixels are more than {MAX_PIXELS:,}"
                 )
+            if picture.format in ("JPEG", "MPO") and image.count(b"\xff\xda") > _MAX_SCANS:
+                raise PosterError(f"a JPEG of more than {_MAX_SCANS} scans")
+            turn = _turn(picture)
             # A JPEG several times too large is scaled down while it is decoded.
             picture.draft("RGB", (width, height))
             if picture.mode.startswith("I;16"):  # Pillow would cut 16 bits off at 255
                 picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
-            resized = picture.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
-            return np.asarray(resized)
+            picture = picture.convert("RGB")
+            if turn is not None:
+                picture = picture.transpose(turn)
+            return np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC))
     except PosterError:
         raise
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
@@ -53,6 +87,14 @@ def decode(image: bytes, height: int, width: int) -> np.ndarray:
             "not an image of a known format"
         )  # fmt: skip
         raise PosterError(reason) from error
+
+
+def _turn(picture: Image.Image) -> Image.Transpose | None:
+    """How an image must be turned to stand upright; None if it need not, or its EXIF is damaged."""
+    try:
+        return _TURN.get(picture.getexif().get(ExifTags.Base.Orientation))
+    except Exception:  # Pillow has no exception of its own for it
+        return None
 
 
 def encode_jpeg(pixels: np.ndarray, quality: int = 95) -> bytes:

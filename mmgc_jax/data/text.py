@@ -8,6 +8,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 
+from mmgc_jax.errors import InputError
+from mmgc_jax.files import read_json
+
 PADDING_ID, UNKNOWN_ID, FIRST_WORD_ID = 0, 1, 2
 
 _TOKEN = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
@@ -105,8 +108,16 @@ class Vocabulary:
 
     @classmethod
     def load(cls, path) -> "Vocabulary":
-        """Reads what `save` wrote."""
-        return cls(json.loads(pathlib.Path(path).read_text(encoding="utf-8")))
+        """Reads what `save` wrote.
+
+        Raises:
+          InputError: if the file is missing, no JSON, or no list of different words.
+        """
+        words = read_json(pathlib.Path(path), "Run the experiment again to have it written anew.")
+        is_list = isinstance(words, list) and all(isinstance(word, str) for word in words)
+        if not is_list or len(set(words)) < len(words):
+            raise InputError(f"{path} does not hold a list of different words.")
+        return cls(words)
 
     def save(self, path) -> None:
         """Writes the words as a JSON list."""

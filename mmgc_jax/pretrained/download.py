@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 _CHUNK = 1 << 20  # bytes
 _TIMEOUT = 30  # seconds without an answer
+_LARGEST = 8 << 30  # bytes, of a file whose size is not known
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,7 +124,8 @@ def _download_rest(published: Published, partial: pathlib.Path, etag: pathlib.Pa
         if answer.status != http.HTTPStatus.PARTIAL_CONTENT:
             done = 0
         total = None if answer.length is None else done + answer.length
-        if None not in (total, published.size) and total != published.size:
+        largest = published.size or _LARGEST
+        if total is not None and (total > largest or total != (published.size or total)):
             raise OSError(f"it has {total:,} bytes there")
         with (
             partial.open("ab" if done else "wb") as file,
@@ -135,6 +137,8 @@ def _download_rest(published: Published, partial: pathlib.Path, etag: pathlib.Pa
             while chunk := answer.read(_CHUNK):
                 done += file.write(chunk)
                 bar.update(len(chunk))
+                if done > largest:
+                    return  # the size and the hash will be found to be wrong
     if total is not None and done < total:
         raise OSError("the connection was closed")
 

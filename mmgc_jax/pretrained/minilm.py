@@ -61,6 +61,7 @@ _SIZES = {
     "max_length": "max_position_embeddings",
 }
 
+_LARGEST = dict.fromkeys(_SIZES.values(), 1 << 24) | {"num_hidden_layers": 200}
 # Our parameters, and theirs.
 _EMBEDDINGS = {
     "embeddings/words/embedding": "embeddings.word_embeddings.weight",
@@ -152,9 +153,11 @@ def _read_config(folder: pathlib.Path) -> dict:
         if (value := config.get(name, assumed)) != assumed:
             raise InputError(f"{file}: {name} is {value!r}; only {assumed!r} is supported.")
     for name in _SIZES.values():
-        value = config.get(name)
-        if type(value) is not int or value < 1:
-            raise InputError(f"{file}: {name} is {value!r}, not a number of at least 1.")
+        value, largest = config.get(name), _LARGEST[name]
+        if type(value) is not int or not 1 <= value <= largest:
+            raise InputError(
+                f"{file}: {name} is {value!r}, not a number of at least 1 and at most {largest}."
+            )
     if config["hidden_size"] % config["num_attention_heads"]:
         raise InputError(f"{file}: hidden_size is no multiple of num_attention_heads.")
     return config
@@ -194,7 +197,9 @@ def load(folder: pathlib.Path, encoder: BertEncoder) -> dict:
                 for name, shape in shapes.items()
                 if _runs(encoder, name)
             }
-    except (OSError, safetensors.SafetensorError) as error:
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:  # what the library raises depends on what is damaged
         raise InputError(f"{file} cannot be read: {error}") from error
     return flax.traverse_util.unflatten_dict(arrays, sep="/")
 
@@ -242,7 +247,8 @@ def _take(file: pathlib.Path, array: np.ndarray, name: str, shape: tuple[int, ..
         array = array.T
     elif is_segment:
         array = array[0]
-    array = np.ascontiguousarray(array, np.float32)
+    with np.errstate(over="ignore"):  # of float64
+        array = np.ascontiguousarray(array, np.float32)
     if not np.isfinite(array).all():
         raise InputError(f"{file}: {place} holds values that are not finite.")
     return array

@@ -10,15 +10,17 @@ Recognised by their content, whatever their names:
 - Our own `.npz`, `block1_conv1/kernel` and so on, which holds the preprocessing too. Without it
   the preprocessing is Keras's, BGR included.
 
-Nothing is ever unpickled.
+Nothing is ever unpickled, nothing is read from another file than the one that was given, and of an
+array nothing is read before its shape is seen to be right, however large the file says that it is.
 """
 
 import collections
 import contextlib
 import dataclasses
+import functools
+import itertools
 import pathlib
 import zipfile
-import zlib
 from collections.abc import Callable, Collection, Iterator
 
 import flax.traverse_util
@@ -36,6 +38,9 @@ TORCHVISION_MEAN = tuple(255 * mean for mean in (0.485, 0.456, 0.406))
 TORCHVISION_STD = tuple(255 * std for std in (0.229, 0.224, 0.225))
 
 _TORCHVISION_TOP = {"fc1": "classifier.0", "fc2": "classifier.3", "predictions": "classifier.6"}
+# An HDF5 file with more is none of Keras's.
+_MOST_OBJECTS, _DEEPEST = 100_000, 20
+
 _TIMM_TOP = {"fc1": "pre_logits.fc1", "fc2": "pre_logits.fc2", "predictions": "head.fc"}
 
 
@@ -60,13 +65,13 @@ class _Opened:
 
     Attributes:
       names: of the arrays in the file.
-      get: the array of a name, perhaps not read yet.
+      get: the array of a name, perhaps not read yet; then its `shape` and `dtype` are known.
       places: of our arrays, by our names.
       preprocessing: our arrays that the file does not hold, since all files of its kind agree.
     """
 
     names: Collection[str]
-    get: Callable[[str], np.ndarray | h5py.Dataset]
+    get: Callable[[str], "np.ndarray | h5py.Dataset | _InNpz"]
     places: dict[str, _Place]
     preprocessing: dict[str, np.ndarray]
 
@@ -99,10 +104,9 @@ def read(file: pathlib.Path, network: VGG16) -> dict:
                 for name in shapes
                 if name not in opened.preprocessing
             }
-    except InputError:
+    except (InputError, MemoryError):
         raise
-    except (ValueError, OSError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile,
-            safetensors.SafetensorError) as error:  # fmt: skip
+    except Exception as error:  # three libraries, which raise much where a file is damaged
         raise InputError(f"{file} cannot be read: {error}") from error
     if (arrays["preprocessing/std"] <= 0).any():
         raise InputError(f"{file}: preprocessing/std holds values that are not above 0.")
@@ -125,7 +129,8 @@ def _take(file: pathlib.Path, opened: _Opened, name: str) -> np.ndarray:
         raise InputError(f"{file}: {place.name} has the shape {array.shape}, not {place.shape}.")
     if not jnp.issubdtype(array.dtype, np.floating):
         raise InputError(f"{file}: {place.name} holds {array.dtype}, not floats.")
-    array = np.ascontiguousarray(place.to_ours(np.asarray(array)), np.float32)
+    with np.errstate(over="ignore"):  # of float64
+        array = np.ascontiguousarray(place.to_ours(np.asarray(array)), np.float32)
     if not np.isfinite(array).all():
         raise InputError(f"{file}: {place.name} holds values that are not finite.")
     return array
@@ -160,29 +165,34 @@ def _format_of(file: pathlib.Path) -> Callable:
 
 @contextlib.contextmanager
 def _open_keras(file, shapes, depths) -> Iterator[_Opened]:
-    try:
-        with h5py.File(file) as stored:
-            parts = _keras_parts(stored)
-            places = {}
-            for name, shape in shapes.items():
-                layer, part = name.split("/")
-                # Kernel and bias go by their order: their names differ from version to version.
-                found = dict(zip(("kernel", "bias"), parts.get(layer, ())))
-                places[name] = _Place(found.get(part, name), shape)
-            yield _Opened(
-                {path for paths in parts.values() for path in paths},
-                lambda path: _dataset(stored, path),
-                _from_bgr(places),
-                _preprocessing(KERAS_MEAN, KERAS_STD),
-            )
-    except KeyError as error:  # so h5py calls much of what is damaged
-        raise OSError(str(error)) from error
+    with h5py.File(file) as stored:
+        parts = _keras_parts(stored)
+        places = {}
+        for name, shape in shapes.items():
+            layer, part = name.split("/")
+            # Kernel and bias go by their order: their names differ from version to version.
+            found = dict(zip(("kernel", "bias"), parts.get(layer, ())))
+            places[name] = _Place(found.get(part, name), shape)
+        yield _Opened(
+            {path for paths in parts.values() for path in paths},
+            lambda path: _dataset(stored, path),
+            _from_bgr(places),
+            _preprocessing(KERAS_MEAN, KERAS_STD),
+        )
 
 
 def _dataset(stored: h5py.File, path: str) -> h5py.Dataset:
+    for place in itertools.accumulate(path.split("/"), "{}/{}".format):
+        link = stored.get(place, getlink=True)
+        if not isinstance(link, h5py.HardLink | None):
+            raise OSError(f"{place} is a link, perhaps to another file")
     item = stored[path]
     if not isinstance(item, h5py.Dataset):
         raise OSError(f"{path} is no array")
+    if item.external or item.is_virtual:
+        raise OSError(f"{path} lies in another file")
+    if item.chunks and any(chunk > size for chunk, size in zip(item.chunks, item.shape)):
+        raise OSError(f"{path} has chunks larger than itself")
     return item
 
 
@@ -190,7 +200,11 @@ def _keras_parts(stored: h5py.File) -> dict[str, list[str]]:
     """Where the arrays of each layer lie, in the order of `layer.weights`."""
     parts = collections.defaultdict(list)
 
+    visited = itertools.count()
+
     def visit(path, item):
+        if next(visited) > _MOST_OBJECTS or path.count("/") > _DEEPEST:
+            raise OSError(f"more than {_MOST_OBJECTS} objects or {_DEEPEST} groups in each other")
         if "weight_names" in item.attrs:  # of model.save and of what Keras publishes
             for name in item.attrs["weight_names"]:
                 whole = f"{path}/{_as_text(name)}"
@@ -213,7 +227,30 @@ def _open_npz(file, shapes, depths) -> Iterator[_Opened]:
         preprocessing = {}
         if not {"preprocessing/mean", "preprocessing/std"} & set(stored.files):
             places, preprocessing = _from_bgr(places), _preprocessing(KERAS_MEAN, KERAS_STD)
-        yield _Opened(stored.files, stored.__getitem__, places, preprocessing)
+        yield _Opened(stored.files, functools.partial(_InNpz.find, stored), places, preprocessing)
+
+
+@dataclasses.dataclass(frozen=True)
+class _InNpz:
+    """An array that is read when numpy asks for it, unlike those of `np.load`."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    read: Callable[[], np.ndarray]
+
+    @classmethod
+    def find(cls, stored: np.lib.npyio.NpzFile, name: str) -> "_InNpz":
+        """Reads the header alone."""
+        with stored.zip.open(f"{name}.npy") as stream:
+            version = np.lib.format.read_magic(stream)
+            if version == (1, 0):
+                shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+            else:
+                shape, _, dtype = np.lib.format.read_array_header_2_0(stream)
+        return cls(shape, dtype, lambda: stored[name])
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        return self.read()
 
 
 def _from_bgr(places: dict[str, _Place]) -> dict[str, _Place]:

@@ -123,7 +123,7 @@ def align(
       <float32>[len(vocabulary), dim] and <bool>[len(vocabulary)]: which words are known.
 
     Raises:
-      InputError: if no word is known.
+      InputError: if no word is known, or values are too large to be squared in float32.
     """
     rows = {
         number: vectors[word]
@@ -135,8 +135,11 @@ def align(
     known = np.zeros(len(vocabulary), bool)
     known[list(rows)] = True
     of_known = np.stack(list(rows.values()))
-    of_known = of_known - of_known.mean(axis=0)
-    scale = np.sqrt(np.mean(of_known**2))
+    with np.errstate(over="ignore", invalid="ignore"):
+        of_known = of_known - of_known.mean(axis=0)
+        scale = np.sqrt(np.mean(of_known**2))
+    if not np.isfinite(scale):
+        raise InputError(f"The word vectors hold values up to {np.abs(of_known).max():.0e}.")
     of_known /= scale if scale > 0 else 1
 
     table = np.zeros((len(vocabulary), of_known.shape[1]), np.float32)

@@ -10,7 +10,8 @@ import numpy as np
 
 from mmgc_jax import evaluate, train
 from mmgc_jax.data import pipeline
-from mmgc_jax.data.movies import Movie
+from mmgc_jax.data.movies import Movie, clean
+from mmgc_jax.errors import InputError
 
 MODALITIES = ("plot", "poster")
 # What each encoder looks at.
@@ -83,7 +84,7 @@ def average(
 
 def plots_of(movies: Sequence[Movie]) -> tuple[list[str], np.ndarray]:
     """The plots of movies, empty where there is none, and which have one, <bool>[movies]."""
-    plots = [movie.plot or "" for movie in movies]
+    plots = [clean(movie.plot or "") for movie in movies]
     return plots, np.array([bool(plot.strip()) for plot in plots])
 
 
@@ -91,9 +92,13 @@ def load_params(workdir: pathlib.Path, names: Sequence[str]) -> list[Any]:
     """The best parameters of several trainings.
 
     Raises:
-      InputError: if one has none.
+      InputError: if one has none, or a value of them is not finite.
     """
-    return [train.restore_best(train.Run(name, workdir, seed=0)) for name in names]
+    params = [train.restore_best(train.Run(name, workdir, seed=0)) for name in names]
+    for name, of_one in zip(names, params):
+        if not all(np.isfinite(array).all() for array in jax.tree.leaves(of_one)):
+            raise InputError(f"{workdir}: the parameters of {name} are damaged: not all finite.")
+    return params
 
 
 def _batch_size() -> int:

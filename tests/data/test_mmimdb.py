@@ -2,6 +2,7 @@ import gzip
 import json
 import pathlib
 import tarfile
+import tracemalloc
 
 import pytest
 
@@ -96,6 +97,16 @@ class TestMovies:
         path = write(files_of({"1": GOOD | {"plot": ["abc", "ABC"]}}))
         assert read(path)["train"][0].plot == "abc"
 
+    def test_control_characters_become_blanks_and_are_counted(self, write, caplog):
+        fields = GOOD | {"title": "A\0 title", "plot": ["A \x96 plot\n"]}
+        (movie, _) = read(write(files_of({"1": fields, "2": GOOD})))["train"]
+        assert (movie.title, movie.plot) == ("A  title", "A   plot\n")
+        assert any("surrogates of 1 movies" in message for message in caplog.messages)
+
+    @pytest.mark.parametrize("year", [float("nan"), True, "1999", [1999]])
+    def test_a_year_that_is_no_number_is_none(self, write, year):
+        assert read(write(files_of({"1": GOOD | {"year": year}})))["train"][0].year is None
+
     def test_lone_surrogates_become_question_marks(self, write):
         fields = GOOD | {"title": "A \ud800 title", "plot": ["A \udfff plot"]}
         (movie,) = read(write(files_of({"1": fields})))["train"]
@@ -157,6 +168,9 @@ class TestMistakes:
             (GOOD | {"plot": [None]}, "1.json: plot is not a list of strings"),
             (GOOD | {"plot": 5}, "1.json: plot is not a list of strings"),
             (GOOD | {"plot": {"en": "x"}}, "1.json: plot is not a list of strings"),
+            (GOOD | {"title": {"en": "x"}}, "1.json: title is not a string"),
+            (GOOD | {"plot": "x" * 1_000_001}, "1.json: title or plot has over 1,000,000"),
+            ('{"year": ' + "9" * 5000 + "}", "1.json is not JSON"),
         ],
     )
     def test_malformed_file(self, write, content, reason):
@@ -199,6 +213,7 @@ class TestMistakes:
             ("[]", "split.json does not hold"),
             ('{"train": [], "test": []}', "no list of ids under dev"),
             ('{"train": 1, "dev": {}, "test": []}', "no list of ids under train, dev"),
+            ('{"train": ["1", ["2"]], "dev": [NaN], "test": []}', "under train, dev"),
         ],
     )
     def test_malformed_split(self, write, content, reason):
@@ -226,6 +241,14 @@ class TestMistakes:
         files = files_of({"1": GOOD}) | {f"dataset/{name}": bytes(limit + 1)}
         with pytest.raises(InputError, match=rf"dataset/{name} has {limit + 1} bytes"):
             mmimdb.read(write(files))
+
+    @pytest.mark.parametrize("name", ["split.json", "dataset/1.json", "dataset/1.jpeg"])
+    def test_link_out_of_the_folder(self, tmp_path, name):
+        folder = write_mmimdb_folder(tmp_path / "mmimdb", files_of({"1": GOOD}))
+        (folder / name).rename(tmp_path / "elsewhere")
+        (folder / name).symlink_to(tmp_path / "elsewhere")
+        with pytest.raises(InputError, match=rf"{name} is a link that leads out"):
+            read(folder)
 
     def test_poster_that_vanishes_while_it_is_read(self, tmp_path):
         folder = write_mmimdb_folder(tmp_path / "mmimdb", files_of({"1": GOOD}))
@@ -266,6 +289,50 @@ class TestArchive:
         assert f"{file}: the member {hostile.name!r}" in str(caught.value)
         assert reason in str(caught.value)
         assert list(tmp_path.iterdir()) == [file]
+
+    def test_sparse_member(self, tmp_path):
+        sparse = member("mmimdb/dataset/2.jpeg", tarfile.GNUTYPE_SPARSE)
+        file = write_mmimdb_archive(
+            tmp_path / "m.tar.gz", {"first": sparse} | files_of({"1": GOOD})
+        )
+        with pytest.raises(InputError, match="or sparse"):
+            mmimdb.read(file)
+
+    @pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME])
+    @pytest.mark.parametrize("first", [True, False])
+    def test_header_that_unpacks_to_gigabytes(self, tmp_path, kind, first):
+        header = member("bomb", kind)
+        header.size = 8 << 30
+        whole = write_mmimdb_archive(tmp_path / "whole.tar.gz", files_of({"1": GOOD}))
+        members = b"" if first else gzip.decompress(whole.read_bytes()).rstrip(b"\0")
+        members += b"\0" * (-len(members) % 512)
+        whole.write_bytes(
+            gzip.compress(members + header.tobuf(tarfile.GNU_FORMAT) + bytes(9 << 20))
+        )
+        tracemalloc.start()
+        try:
+            with pytest.raises(InputError, match="a header has over 1048576 bytes"):
+                mmimdb.read(whole)
+            assert tracemalloc.get_traced_memory()[1] < 10_000_000
+        finally:
+            tracemalloc.stop()
+
+    @pytest.mark.parametrize("where", ["member", "many members", "end"])
+    def test_decompression_bomb(self, tmp_path, monkeypatch, where):
+        monkeypatch.setattr(mmimdb, "_ALWAYS_ALLOWED", 4 << 20)
+        whole = write_mmimdb_archive(tmp_path / "whole.tar.gz", files_of({"1": GOOD}))
+        content = gzip.decompress(whole.read_bytes())
+        bomb = member("mmimdb/README")
+        if where == "member":
+            bomb.size = 5 << 20
+            content = bomb.tobuf() + bytes(bomb.size) + content
+        elif where == "many members":
+            content = bomb.tobuf() * 10_000 + content
+        else:
+            content += bytes(5 << 20)
+        whole.write_bytes(gzip.compress(content))
+        with pytest.raises(InputError, match="a decompression bomb"):
+            mmimdb.read(whole)
 
     def test_member_that_occurs_twice(self, tmp_path):
         files = files_of({"1": GOOD}) | {"./dataset/1.json": json.dumps(GOOD).encode()}

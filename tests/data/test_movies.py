@@ -1,4 +1,5 @@
 import pathlib
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -75,6 +76,12 @@ class TestTalk:
             ({"genres": "{['Drama']}"}, "genres"),
             ({"genres": "(" * 5000}, "not a list literal"),
             ({"genres": "[]"}, "no genre"),
+            ({"genres": "-" * 990 + "1"}, "not a list literal"),
+            ({"genres": "['Drama'" + ", 'Drama'" * 100_000 + "]"}, "not a list literal"),
+            ({"genres": "9" * 10_000}, "not a list literal"),
+            ({"genres": "['Drama\0']"}, "not a list literal"),
+            ({"year": "²"}, "year is not a number: '²'"),
+            ({"year": "9" * 5000}, "year has 5000 digits"),
             ({"genres": "['Drama', 'Telenovela']"}, "unknown genre Telenovela; known: Action, "),
         ],
     )
@@ -85,6 +92,27 @@ class TestTalk:
         assert "movies.csv has 1 bad rows of 2" in message
         assert f"row 2 (index {cells.get('index', '8')}): " in message
         assert reason in message
+
+    def test_what_a_file_holds_does_not_steer_the_terminal(self, read_rows):
+        with pytest.raises(InputError) as caught:
+            read_rows(row_with(index="7\x1b[2J" + "x" * 1000, title="t"))
+        message = str(caught.value)
+        assert "the index has a control character" in message
+        assert "\x1b" not in message and r"7\x1b[2Jx" in message and len(message) < 500
+
+    def test_control_characters_become_blanks_and_are_counted(self, read_rows, caplog):
+        first = row_with(title="A\0title\x85", plot="a\x1b[31m plot\twith\na tab .")
+        movie, other = read_rows(first, row_with(index="8", plot="\0\x07"))
+        assert (movie.title, movie.plot) == ("A title ", "a [31m plot\twith\na tab .")
+        assert other.plot is None
+        assert any("control characters of 2 rows" in message for message in caplog.messages)
+
+    def test_a_genre_that_is_written_twice_counts_once(self, read_rows):
+        (movie,) = read_rows(row_with(genres="['War', 'Drama', 'War']"))
+        assert movie.genres == ("War", "Drama")
+
+    def test_a_plot_of_a_million_characters(self, read_rows):
+        assert len(read_rows(row_with(plot="x" * 1_000_000))[0].plot) == 1_000_000
 
     def test_code_in_a_cell_is_not_executed(self, read_rows, tmp_path):
         witness = tmp_path / "executed"
@@ -124,6 +152,50 @@ class TestTalk:
         table.write_text(table.read_text().replace(column, "else", 1))
         with pytest.raises(InputError, match=rf"movies\.csv lacks the column {column}; it has: "):
             movies.read_talk(str(folder))
+
+    @pytest.mark.parametrize("column", ["year", "title", "plot", "index"])
+    def test_column_that_is_there_twice(self, tmp_path, column):
+        table = tmp_path / "movies.csv"
+        table.write_text(f"index,year,title,plot,{column}\n7,1999,T,p,x\n")
+        with pytest.raises(InputError, match=f"has the column '{column}' more than once"):
+            movies.read_csv(table)
+
+    def test_too_many_columns(self, tmp_path):
+        table = tmp_path / "movies.csv"
+        table.write_text("index,year,title,plot" + ",x" * 100_000 + "\n7\n")
+        with pytest.raises(InputError, match="has 100,004 columns"):
+            movies.read_csv(table)
+
+    @pytest.mark.parametrize("row", ['7,1999,T,"a plot\n8,1999,T,p', '7,1999,"T"s,p\n'])
+    def test_quotation_mark_without_its_partner(self, tmp_path, row):
+        table = tmp_path / "movies.csv"
+        table.write_text(f"index,year,title,plot\n{row}")
+        with pytest.raises(InputError, match=r"movies\.csv cannot be read"):
+            movies.read_csv(table)
+
+    def test_a_line_without_end_is_not_read_into_memory(self, tmp_path):
+        table = tmp_path / "movies.csv"
+        table.write_text("index,year,title,plot\n7,1999,T,")
+        with table.open("r+b") as file:
+            file.truncate(1 << 40)  # of zeros, which take no place on the disk
+        tracemalloc.start()
+        try:
+            with pytest.raises(InputError, match="a line is longer than 10,000,000"):
+                movies.read_csv(table)
+            assert tracemalloc.get_traced_memory()[1] < 100_000_000
+        finally:
+            tracemalloc.stop()
+
+    def test_device(self):
+        with pytest.raises(InputError, match="no such file"):
+            movies.read_csv("/dev/zero")
+
+    @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "cp037"])
+    def test_other_encodings(self, tmp_path, encoding):
+        table = tmp_path / "movies.csv"
+        table.write_text("index,year,title,plot\n7,1999,T,für\n", encoding=encoding)
+        with pytest.raises(InputError, match=r"movies\.csv"):
+            movies.read_csv(table)
 
     def test_other_columns_are_passed_over(self, tmp_path):
         table = tmp_path / "movies.csv"
@@ -170,6 +242,27 @@ class TestTalk:
         write_talk(folder, [row_with(index=index)], {})
         (movie,) = movies.read_talk(str(folder))
         assert movie.poster is None
+
+    def test_poster_that_is_a_link(self, tmp_path, caplog):
+        folder = write_talk(
+            tmp_path / "talk", [row_with(index=i) for i in "12345"], {"1": b"image"}
+        )
+        (tmp_path / "private.jpg").write_bytes(b"secret")
+        images = folder / "posters"
+        (images / "2.jpg").symlink_to("1.jpg")
+        (images / "3.jpg").symlink_to("../../private.jpg")
+        (images / "4.jpg").symlink_to("4.jpg")
+        (images / "5.jpg").symlink_to("/dev/zero")
+        read = [movie.poster for movie in movies.read_talk(str(folder))]
+        assert read == [b"image", b"image", b"", None, None]
+        assert any("3.jpg is not read: it is a link" in message for message in caplog.messages)
+
+    def test_folder_of_posters_that_is_a_link(self, tmp_path):
+        folder = write_talk(tmp_path / "talk", [GOOD_ROW], {"7": b"image"})
+        (folder / "posters").rename(tmp_path / "elsewhere")
+        (folder / "posters").symlink_to("../elsewhere")
+        (movie,) = movies.read_talk(str(folder))
+        assert movie.poster == b"image"
 
     def test_index_too_long_for_a_file_name(self, read_rows):
         assert read_rows(row_with(index="9" * 300))[0].poster is None

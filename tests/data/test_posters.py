@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from PIL import Image, ImageFile
+from PIL import ExifTags, Image, ImageFile, ImageOps, PngImagePlugin
 
 from mmgc_jax.data import posters
 from tests.conftest import image_bytes
@@ -77,7 +77,10 @@ class TestDecode:
         with pytest.raises(posters.PosterError):
             posters.decode(content[: int(share * len(content))], 64, 32)
 
-    @pytest.mark.parametrize("content", [b"", b"<html>404 Not Found</html>", b"\xff\xd8\xff"])
+    @pytest.mark.parametrize(
+        "content",
+        [b"", b"<html>404 Not Found</html>", b"\xff\xd8\xff", b"<svg/>", b"%PDF-1.7", b"PK"],
+    )
     def test_not_an_image(self, content):
         with pytest.raises(posters.PosterError, match="not an image of a known format"):
             posters.decode(content, 64, 32)
@@ -97,6 +100,59 @@ class TestDecode:
         assert len(bomb) < 100
         with pytest.raises(posters.PosterError, match="pixels"):
             posters.decode(bomb, 64, 32)
+
+    @pytest.mark.parametrize("orientation", range(1, 9))
+    @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP"])
+    def test_upright_as_exif_asks_for(self, orientation, file_format):
+        corners = [["red", "green"], ["blue", "white"]]
+        upright = Image.new("RGB", (32, 32))
+        for y, row in enumerate(corners):
+            for x, colour in enumerate(row):
+                upright.paste(colour, (16 * x, 16 * y, 16 * x + 16, 16 * y + 16))
+        # How a picture lies in the file whose top left is shown elsewhere: EXIF 3.0, section 4.6.4.
+        stored = {
+            1: lambda p: p, 2: ImageOps.mirror, 3: lambda p: p.rotate(180), 4: ImageOps.flip,
+            5: lambda p: ImageOps.mirror(p.rotate(-90)), 6: lambda p: p.rotate(90),
+            7: lambda p: ImageOps.mirror(p.rotate(90)), 8: lambda p: p.rotate(-90),
+        }[orientation](upright)  # fmt: skip
+        exif = Image.Exif()
+        exif[ExifTags.Base.Orientation] = orientation
+        options = {"lossless": True} if file_format == "WEBP" else {}
+        pixels = posters.decode(image_bytes(stored, file_format, exif=exif, **options), 32, 32)
+        assert np.abs(pixels.astype(int) - np.asarray(upright))[4::8, 4::8].max() <= 8
+
+    def test_damaged_exif_leaves_the_picture_as_it_is(self, noise):
+        good = image_bytes(Image.fromarray(noise), "PNG")
+        bad = image_bytes(Image.fromarray(noise), "PNG", exif=b"Exif\0\0MM\0*" + b"\xff" * 20)
+        np.testing.assert_array_equal(posters.decode(bad, 8, 8), posters.decode(good, 8, 8))
+
+    @pytest.mark.parametrize("size", [(1, 60_000), (60_000, 1)])
+    def test_a_line_of_pixels(self, size):
+        content = image_bytes(Image.new("RGB", size, (9, 200, 30)), "PNG")
+        assert posters.decode(content, 64, 32)[32, 16].tolist() == [9, 200, 30]
+
+    def test_too_many_bytes(self, tmp_path):
+        with (tmp_path / "1.jpg").open("wb") as file:
+            file.truncate(1 << 40)
+        content = posters.read_image(tmp_path / "1.jpg")
+        assert len(content) == posters.MAX_BYTES + 1
+        with pytest.raises(posters.PosterError, match="more than 67,108,864 bytes"):
+            posters.decode(content, 64, 32)
+
+    def test_jpeg_of_endless_scans(self, noise):
+        """Each goes over all pixels and may take ten bytes: days for a file of some megabytes."""
+        content = image_bytes(Image.fromarray(noise), "JPEG", progressive=True)
+        scan = content[content.rindex(b"\xff\xda") : -2]
+        few, many = (content[:-2] + scan * n + content[-2:] for n in (20, 1000))
+        assert posters.decode(few, 64, 32).shape == (64, 32, 3)
+        with pytest.raises(posters.PosterError, match="more than 100 scans"):
+            posters.decode(many, 64, 32)
+
+    def test_text_that_unpacks_to_gigabytes(self, noise):
+        info = PngImagePlugin.PngInfo()
+        info.add_text("bomb", "x" * (2 << 20), zip=True)
+        with pytest.raises(posters.PosterError):
+            posters.decode(image_bytes(Image.fromarray(noise), "PNG", pnginfo=info), 64, 32)
 
     def test_damaged_bytes_give_a_poster_or_a_poster_error(self, noise):
         rng = np.random.default_rng(0)

@@ -3,6 +3,7 @@ import pytest
 
 from mmgc_jax.data import text
 from mmgc_jax.data.text import Vocabulary
+from mmgc_jax.errors import InputError
 
 
 @pytest.mark.parametrize(
@@ -141,3 +142,10 @@ def test_no_sequence_at_all():
 )
 def test_tokens_of_mmimdb(plot, tokens):
     assert text.tokenize_mmimdb(plot) == tokens.split()
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"a": 1}', '["a", 1]', '["a", "a"]', "[" * 100_000])
+def test_damaged_vocabulary(tmp_path, content):
+    (tmp_path / "vocabulary.json").write_text(content)
+    with pytest.raises(InputError, match=r"vocabulary\.json"):
+        Vocabulary.load(tmp_path / "vocabulary.json")

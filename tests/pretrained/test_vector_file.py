@@ -212,3 +212,35 @@ def test_the_real_vectors(request):
     for word in words[:-1]:
         key = "Sarah" if word == "sarah" else word
         np.testing.assert_array_equal(vectors[word], theirs[key])
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"9" * 5000 + b" 3\nthe 1 2 3\n", "not a usable file"),
+        (b"3 " + b"9" * 4000 + b"\nthe 1 2 3\n", "does not begin"),
+        (b"2 10001\n" + b"the " + bytes(40_004), "does not begin"),
+        (b"2 2\nthe 1e999 0\nof 0 0\n", "'the' is not finite"),
+        (b"2 2\nthe 1e39 0\nof 0 0\n", "'the' is not finite"),
+        (b"1 2\nthe " + np.float32([np.nan, 1]).tobytes(), "'the' is not finite"),
+        (b"the" + b" 1" * 2_000_000, "does not begin"),
+        (gzip.compress(bytes(100 << 20)), "not a usable file"),
+        (gzip.compress(b"2 300\n" + b"x" * (100 << 20)), "has no word"),
+        (b"\xfe\xff\0t\0h\0e", "not a usable file"),
+    ],
+    ids=range(10),
+)
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_hostile_file(tmp_path, content, reason):
+    (tmp_path / "v").write_bytes(content)
+    tracemalloc.start()
+    try:
+        assert reason in refusal(tmp_path / "v")
+        assert tracemalloc.get_traced_memory()[1] < 50_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_of_a_word_that_is_there_twice_the_first_vector(tmp_path):
+    (tmp_path / "v").write_text("3 1\nthe 1\nthe 2\nof 3\n")
+    assert vector_file.read(tmp_path / "v", ["the"])["the"].tolist() == [1]

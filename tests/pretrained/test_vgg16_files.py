@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import tracemalloc
 import zipfile
 
 import h5py
@@ -322,3 +323,107 @@ def test_pickles_are_refused_and_not_run(tmp_path, zipped):
     message = refusal(file)
     assert "is a pickle" in message and "https://huggingface.co/timm/vgg16.tv_in1k" in message
     assert not (tmp_path / "trodden").exists()
+
+
+def test_hdf5_that_leads_to_another_file(tmp_path):
+    file, name = tmp_path / "weights", "block1_conv1/block1_conv1_W_1:0"
+    private = tmp_path / "private"
+    private.write_bytes(bytes(4 * 3 * 3 * 3 * 3))
+    write_published(tmp_path / "other", list(keras_arrays()))
+    source = h5py.VirtualSource(str(tmp_path / "other"), name, shape=(3, 3, 3, 3))
+    layout = h5py.VirtualLayout(shape=(3, 3, 3, 3), dtype="f4")
+    layout[:] = source
+
+    def link(stored):
+        stored[name] = h5py.ExternalLink(str(tmp_path / "other"), name)
+
+    def link_of_the_group(stored):
+        del stored["block1_conv1"]
+        stored["block1_conv1"] = h5py.ExternalLink(str(tmp_path / "other"), "block1_conv1")
+        group = stored.create_group("vgg16")
+        group.attrs["weight_names"] = ["../block1_conv1/block1_conv1_W_1:0", "x"]
+
+    def external(stored):
+        stored.create_dataset(name, (3, 3, 3, 3), "f4", external=[(str(private), 0, 324)])
+
+    for change in (link, external, lambda stored: stored.create_virtual_dataset(name, layout)):
+        write_published(file, list(keras_arrays()))
+        with h5py.File(file, "a") as stored:
+            del stored[name]
+            change(stored)
+        assert "another file" in refusal(file)
+    write_published(file, list(keras_arrays()))
+    with h5py.File(file, "a") as stored:
+        link_of_the_group(stored)
+    refusal(file)
+
+
+def test_hdf5_of_groups_without_end(tmp_path):
+    """To list all paths would take hours."""
+    with h5py.File(tmp_path / "weights", "w") as stored:
+        group = stored
+        for _ in range(3000):
+            group = group.create_group("g")
+    assert "or 20 groups in each other" in refusal(tmp_path / "weights")
+
+
+def test_hdf5_whose_chunk_unpacks_to_gigabytes(tmp_path):
+    name = "block1_conv1/block1_conv1_W_1:0"
+    write_published(tmp_path / "weights", list(keras_arrays()))
+    with h5py.File(tmp_path / "weights", "a") as stored:
+        del stored[name]
+        stored.create_dataset(
+            name, (3, 3, 3, 3), "f4", chunks=(900, 900, 900, 1), maxshape=(None,) * 4,
+            compression="gzip",
+        )  # fmt: skip
+    assert "chunks larger than itself" in refusal(tmp_path / "weights")
+
+
+@pytest.mark.parametrize(
+    ("header", "reason"),
+    [
+        (b"{" * 200_000, "cannot be read"),
+        (b'{"features.0.weight":{"dtype":"F32","shape":[-1],"data_offsets":[0,8]}}', "cannot"),
+        (b'{"features.0.weight":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},'
+         b'"features.0.bias":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}', "cannot be read"),
+        (b'{"features.0.weight":{"dtype":"F32","shape":[2],"data_offsets":[0,99]}}', "cannot"),
+    ],
+)  # fmt: skip
+def test_safetensors_with_a_wrong_header(tmp_path, header, reason):
+    size = len(header).to_bytes(8, "little")
+    (tmp_path / "weights").write_bytes(size + header + bytes(8))
+    assert reason in refusal(tmp_path / "weights")
+    (tmp_path / "weights").write_bytes((1 << 62).to_bytes(8, "little") + header)
+    assert "cannot be read" in refusal(tmp_path / "weights")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_safetensors_that_are_not_finite(tmp_path, value):
+    arrays = torch_arrays()
+    arrays["features.0.weight"][1, 1, 1, 1] = value
+    safetensors.numpy.save_file(arrays, tmp_path / "weights")
+    assert "features.0.weight holds values that are not finite" in refusal(tmp_path / "weights")
+
+
+@pytest.mark.parametrize(
+    ("descr", "shape", "reason"),
+    [
+        ("<f4", (1 << 28,), "has the shape (268435456,)"),
+        ("<f4", (1 << 60,), "has the shape"),
+        ("|O", (3,), "holds object, not floats"),
+        ("<c8", (3,), "holds complex64, not floats"),
+    ],
+)
+def test_npz_that_unpacks_to_gigabytes_or_to_objects(tmp_path, descr, shape, reason):
+    with zipfile.ZipFile(tmp_path / "weights", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in ("block1_conv1/kernel", "block1_conv1/bias"):
+            with archive.open(f"{name}.npy", "w") as stream:
+                header = {"descr": descr, "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(stream, header)
+                stream.write(bytes(64 << 20))
+    tracemalloc.start()
+    try:
+        assert f"block1_conv1/bias {reason}" in refusal(tmp_path / "weights")
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()

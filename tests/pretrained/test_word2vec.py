@@ -154,3 +154,9 @@ def test_a_single_known_word_gives_no_nan():
     except InputError:
         return
     assert np.isfinite(table).all()
+
+
+def test_finite_vectors_that_are_too_large_are_refused():
+    vectors = np.float32([[3e38, 1], [-3e38, 1], [1, 2], [3, 4]])
+    with pytest.raises(InputError, match="hold values up to"):
+        word2vec.align(keyed(vectors=vectors), Vocabulary(WORDS), seed=0)

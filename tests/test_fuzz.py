@@ -1,0 +1,285 @@
+"""Whatever a file holds: what its reader promises, or the one error that explains; nothing else.
+
+The files are made up from valid ones by cutting, inserting and overwriting, the same in every run.
+"""
+
+import csv
+import gzip
+import io
+import json
+
+import flax.traverse_util
+import hypothesis
+import numpy as np
+import pytest
+import safetensors.numpy
+from hypothesis import strategies as st
+from PIL import Image
+
+from mmgc_jax.data import mmimdb, movies, posters
+from mmgc_jax.data.text import tokenize_mmimdb
+from mmgc_jax.errors import InputError
+from mmgc_jax.models import VGG16
+from mmgc_jax.pretrained import vector_file, vgg16_files
+from tests import tiny
+from tests.conftest import TALK_HEADER, image_bytes
+from tests.pretrained.test_vgg16_files import write_keras_3, write_published
+
+fuzzed = hypothesis.settings(
+    derandomize=True,
+    database=None,
+    deadline=None,
+    max_examples=100,
+    # The fixtures are folders, to which each example writes the same files.
+    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
+)
+# What is seldom drawn by chance.
+PIECES = [
+    *(b"\0" * 4, b"\xff" * 4, b"\x7f\xff\xff\xff", b"\x80", b"\x1b"),
+    *(b"9" * 20, b"-1", b"nan", b"[" * 2000, b'"', b"\n", b",", b" ", b"\\ud800", b"../"),
+]
+
+
+@st.composite
+def damaged(draw, files):
+    """A few bytes, or all to the end, are replaced here and there."""
+    content = bytearray(draw(st.sampled_from(files)))
+    for _ in range(draw(st.integers(1, 5))):
+        start = draw(st.integers(0, len(content)))
+        length = draw(st.sampled_from([0, 1, 4, len(content)]))
+        new = draw(st.binary(max_size=4) | st.sampled_from(PIECES))
+        content[start : start + length] = new
+    return bytes(content)
+
+
+def assert_text(text):
+    """As every library can take it."""
+    text.encode()
+    assert not any(ord(c) < 32 and c not in "\t\n\r" for c in text)
+
+
+# The talk's table.
+
+GOOD_ROWS = [
+    TALK_HEADER,
+    ("7", "1999", "A Title", "a plot .", "['Drama', 'War']", "6.5"),
+    ("8", "", 'An, "other"', "", "['War']", ""),
+]
+odd = st.text("a .\0\x1b\x85\n'\"[],7", max_size=6) | st.text(max_size=6)
+good_but_for_one = st.builds(
+    lambda row, column, cell: (*row[:column], cell, *row[column + 1 :]),
+    st.sampled_from(GOOD_ROWS[1:]),
+    st.integers(0, 5),
+    odd,
+)
+tables = st.lists(good_but_for_one, max_size=2) | st.lists(st.lists(odd, max_size=7), max_size=3)
+
+
+def as_csv(rows) -> bytes:
+    file = io.StringIO(newline="")
+    csv.writer(file).writerows(rows)
+    return file.getvalue().encode(errors="surrogatepass")
+
+
+@fuzzed
+@hypothesis.given(
+    content=damaged([as_csv(GOOD_ROWS)])
+    | st.builds(lambda rows: as_csv([TALK_HEADER, *rows]), tables)
+)
+def test_the_talks_table(tmp_path, content):
+    (tmp_path / "posters").mkdir(exist_ok=True)
+    (tmp_path / "posters" / "7.jpg").write_bytes(b"image")
+    (tmp_path / "secret.jpg").write_bytes(b"secret")
+    (tmp_path / "movies.csv").write_bytes(content)
+    try:
+        found = list(movies.read_talk(str(tmp_path)))
+    except InputError as error:
+        assert "movies.csv" in str(error)
+        return
+    assert len({movie.id for movie in found}) == len(found)
+    for movie in found:
+        assert movie.id.isprintable() and movie.id.strip() == movie.id != ""
+        assert_text(movie.title)
+        assert movie.plot is None or movie.plot.strip()
+        assert_text(movie.plot or "")
+        assert movie.year is None or 0 <= movie.year <= 9999
+        assert movie.genres and set(movie.genres) <= set(movies.GENRES)
+        assert len(set(movie.genres)) == len(movie.genres)
+        assert movie.poster in ((b"image", None) if movie.id == "7" else (None,))
+
+
+# MM-IMDb.
+
+GOOD_FIELDS = {"title": "A Title", "year": 1999, "plot": ["Short.", "Long ."], "genres": ["War"]}
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=5,
+)
+fields = st.builds(
+    lambda name, value: GOOD_FIELDS | {name: value},
+    st.sampled_from(list(GOOD_FIELDS)),
+    anything | odd | st.lists(odd | st.sampled_from(movies.GENRES)),
+)
+
+
+def assert_mmimdb(file):
+    try:
+        found = mmimdb.read(file)
+        read = {split: list(found.with_posters(split)) for split in found.movies}
+    except InputError as error:
+        assert str(error)
+        return
+    for split, numbered in read.items():
+        assert sorted(number for number, _ in numbered) == list(range(len(found.movies[split])))
+        for _, movie in numbered:
+            assert_text(movie.title)
+            assert_text(movie.plot)
+            assert tokenize_mmimdb(movie.plot)
+            assert movie.genres and set(movie.genres) <= set(mmimdb.GENRES)
+            assert isinstance(movie.poster, bytes)
+
+
+@fuzzed
+@hypothesis.given(
+    content=st.builds(lambda f: json.dumps(f).encode(), fields | anything)
+    | damaged([json.dumps(GOOD_FIELDS).encode()]),
+    ids=st.just(["1"]) | anything,
+)
+def test_mmimdbs_json(tmp_path, content, ids):
+    split = {"train": ids, "dev": [], "test": ["2"]}
+    files = {"dataset/1.json": content, "dataset/1.jpeg": b"image", "dataset/2.jpeg": b"image"}
+    files |= {"dataset/2.json": json.dumps(GOOD_FIELDS).encode()}
+    files |= {"split.json": json.dumps(split).encode()}
+    assert_mmimdb(tiny.write_mmimdb_archive(tmp_path / "mmimdb.tar.gz", files))
+
+
+@fuzzed
+@hypothesis.given(data=st.data(), packed=st.booleans())
+def test_mmimdbs_archive(tmp_path, data, packed):
+    split = {"train": ["1"], "dev": [], "test": []}
+    files = {"dataset/1.json": json.dumps(GOOD_FIELDS).encode(), "dataset/1.jpeg": b"image"}
+    files |= {"split.json": json.dumps(split).encode()}
+    file = tiny.write_mmimdb_archive(tmp_path / "mmimdb.tar.gz", files)
+    content = file.read_bytes() if packed else gzip.decompress(file.read_bytes())
+    content = data.draw(damaged([content]))
+    file.write_bytes(content if packed else gzip.compress(content, 1))
+    assert_mmimdb(file)
+
+
+# Posters.
+
+
+def images():
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 16, 3), dtype=np.uint8)
+    picture = Image.fromarray(pixels)
+    exif = Image.Exif()
+    exif[274], exif[270] = 6, "a description"
+    several = {"save_all": True, "append_images": [picture.rotate(180)]}
+    return [
+        image_bytes(picture, "JPEG", exif=exif),
+        image_bytes(picture, "JPEG", progressive=True, icc_profile=b"profile" * 9),
+        image_bytes(picture.convert("CMYK"), "JPEG"),
+        image_bytes(picture, "MPO", exif=exif, **several),
+        image_bytes(picture, "PNG", exif=exif, icc_profile=b"profile" * 9),
+        image_bytes(picture.quantize(8), "PNG", transparency=0),
+        image_bytes(Image.fromarray(pixels[:, :, 0].astype(np.uint16) << 8), "PNG"),
+        image_bytes(picture, "WEBP", exif=exif, **several),
+        image_bytes(picture, "WEBP", lossless=True),
+        image_bytes(picture.quantize(8), "GIF", interlace=1, **several),
+        image_bytes(picture.convert("L"), "BMP"),
+        image_bytes(picture.convert("RGBA"), "BMP"),
+    ]
+
+
+@hypothesis.settings(fuzzed, max_examples=500)
+@hypothesis.given(content=damaged(images()) | st.binary(max_size=200))
+def test_posters(content):
+    try:
+        pixels = posters.decode(content, 16, 8)
+    except posters.PosterError as error:
+        assert str(error)
+        return
+    assert (pixels.shape, pixels.dtype) == ((16, 8, 3), np.uint8)
+
+
+# Word vectors.
+
+TEXT = "3 3\nthe 1 2 3\nNew_York 4 5 6\nfür 7 8 9\n".encode()
+BINARY = b"3 3\n" + b"".join(
+    word.encode() + b" " + np.arange(3, dtype="<f4").tobytes()
+    for word in ("the", "New_York", "für")
+)
+VECTORS = [TEXT, TEXT.partition(b"\n")[2], BINARY]  # the second as GloVe writes them
+
+
+@fuzzed
+@hypothesis.given(content=damaged(VECTORS), gzipped=st.booleans())
+def test_word_vectors(tmp_path, content, gzipped):
+    (tmp_path / "v").write_bytes(gzip.compress(content, 1) if gzipped else content)
+    assert_vectors(tmp_path / "v")
+
+
+@fuzzed
+@hypothesis.given(content=damaged([gzip.compress(file, mtime=0) for file in VECTORS]))
+def test_packed_word_vectors(tmp_path, content):
+    (tmp_path / "v").write_bytes(content)
+    assert_vectors(tmp_path / "v")
+
+
+def assert_vectors(file):
+    try:
+        dim = vector_file.dimension(file)
+        found = vector_file.read(file, ["the", "new_york", "für", "x"])
+    except InputError as error:
+        assert str(file) in str(error)
+        return
+    for vector in found.values():
+        assert vector.shape == (dim,) and vector.dtype == np.float32
+        assert np.isfinite(vector).all()
+
+
+# VGG16's weights.
+
+NETWORK = VGG16(widths=(2, 2, 2, 2, 2))
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """A valid file of each format, and the shapes."""
+    folder = tmp_path_factory.mktemp("weights")
+    tiny.write_weights(folder / "npz", NETWORK.widths)
+    params = flax.traverse_util.flatten_dict(vgg16_files.read(folder / "npz", NETWORK), sep="/")
+    layers = list(dict.fromkeys(name.split("/")[0] for name in params if name.startswith("block")))
+    hdf5 = [(layer, params[f"{layer}/kernel"], params[f"{layer}/bias"]) for layer in layers]
+    write_published(folder / "published", hdf5)
+    write_keras_3(folder / "keras 3", hdf5)
+    features = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
+    torch = {}
+    for number, (_, kernel, bias) in zip(features, hdf5):
+        kernel = np.ascontiguousarray(kernel.transpose(3, 2, 0, 1))
+        torch |= {f"features.{number}.weight": kernel, f"features.{number}.bias": bias}
+    safetensors.numpy.save_file(torch, folder / "safetensors")
+    for file in folder.iterdir():
+        vgg16_files.read(file, NETWORK)
+    return [file.read_bytes() for file in sorted(folder.iterdir())], {
+        name: array.shape for name, array in params.items()
+    }
+
+
+@hypothesis.settings(fuzzed, max_examples=60)
+@hypothesis.given(data=st.data())
+def test_weights_of_vgg16(tmp_path, weights, data):
+    files, shapes = weights
+    file = tmp_path / "weights"
+    file.write_bytes(data.draw(damaged(files)))
+    try:
+        params = vgg16_files.read(file, NETWORK)
+    except InputError as error:
+        assert str(file) in str(error)
+        return
+    params = flax.traverse_util.flatten_dict(params, sep="/")
+    assert {name: array.shape for name, array in params.items()} == shapes
+    for array in params.values():
+        assert array.dtype == np.float32 and np.isfinite(array).all()
+    assert (params["preprocessing/std"] > 0).all()
