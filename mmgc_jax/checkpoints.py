@@ -1,13 +1,15 @@
 """Orbax behind a few functions: the latest state of a training, and its best parameters.
 
 A checkpoint is written beside its place and renamed when it is whole, so that a stop at any moment
-leaves the one before it.
+leaves the one before it. All processes of a run call these functions, each for its own part.
 """
 
 import pathlib
 from typing import Any
 
 import orbax.checkpoint as ocp
+
+from mmgc_jax import parallel
 
 _OPTIONS = ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=False)
 
@@ -43,7 +45,7 @@ def restore(directory, like: Any = None) -> tuple[Any, dict] | None:
       The tree and the notes, or None if there is no checkpoint.
     """
     directory = pathlib.Path(directory).absolute()
-    if not directory.is_dir():
+    if not parallel.agree(directory.is_dir()):
         return None
     with ocp.CheckpointManager(directory, options=_OPTIONS) as manager:
         step = manager.latest_step()

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import ml_collections
 import numpy as np
 
-from mmgc_jax import calibration, check, evaluate, report, stages
+from mmgc_jax import calibration, check, evaluate, parallel, report, stages
 from mmgc_jax.data import builder, pipeline, splits, synthetic
 from mmgc_jax.errors import InputError
 from mmgc_jax.files import write_beside, write_text
@@ -47,7 +47,8 @@ def run(config: ml_collections.ConfigDict, workdir) -> dict:
 
 def _run_stages(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict:
     data_directory = pathlib.Path(config.data.directory or workdir / "data").absolute()
-    dataset = builder.build(config.data, data_directory)
+    with parallel.first_process_first():
+        dataset = builder.build(config.data, data_directory)
     corpus = pipeline.load_corpus(dataset, config.data)
     logger.info("Movies: %s.", ", ".join(f"{len(v)} {k}" for k, v in corpus.split.items()))
 
@@ -89,7 +90,10 @@ def _run_stages(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dic
 
 @contextlib.contextmanager
 def _log_to(file: pathlib.Path) -> Iterator[None]:
-    """Adds what this package logs to a file."""
+    """Adds what this package logs, in the first process, to a file."""
+    if not parallel.is_first():
+        yield
+        return
     package = logging.getLogger("mmgc_jax")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -108,7 +112,7 @@ def _log_to(file: pathlib.Path) -> Iterator[None]:
 def once(workdir: pathlib.Path, stage: str, compute) -> dict[str, np.ndarray]:
     """The arrays that a stage ends with: read if it is finished, otherwise computed and kept."""
     file = workdir / "predictions" / f"{stage}.npz"
-    if file.exists():
+    if parallel.agree(file.exists()):
         logger.info("%s: finished before.", stage)
         with np.load(file, allow_pickle=False) as arrays:
             return dict(arrays)

@@ -6,16 +6,21 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
+from mmgc_jax import parallel
 from mmgc_jax.errors import InputError
 
 
 def write_beside(file: pathlib.Path, write: Callable[[pathlib.Path], object]) -> None:
     """Lets `write` make a file beside its place and renames it when it is whole.
 
+    Of several processes, which share what they write to, the first one does this.
+
     Args:
       file: the place; its folder is made if it is not there.
       write: takes the path to write to; that path has the same ending.
     """
+    if not parallel.is_first():
+        return
     file.parent.mkdir(parents=True, exist_ok=True)
     beside = file.with_name(f"new-{file.name}")
     write(beside)

@@ -48,13 +48,15 @@ class Run:
       name: such as `plot` or `plot/fold_1`.
       workdir: of the experiment; checkpoints go to `checkpoints/<name>` in it.
       seed: of shuffling, dropout and augmentation.
-      workers: processes that prepare batches.
+      workers: processes that prepare batches, for each process that trains.
+      split_parameters: over the devices, optimiser state too; see `parallel.shardings`.
     """
 
     name: str
     workdir: pathlib.Path
     seed: int
     workers: int = 0
+    split_parameters: bool = False
 
     @property
     def settings_name(self) -> str:
@@ -180,8 +182,13 @@ def _is_kernel(path, _) -> bool:
     return path[-1].key == "kernel"
 
 
-def make_train_step(apply: ApplyFn, optimizer, weights: np.ndarray, key: jax.Array):
-    """The jitted step: (state, batch) -> (state, loss). The state given is used up."""
+def make_train_step(
+    apply: ApplyFn, optimizer, weights: np.ndarray, key: jax.Array, shardings: Any = None
+):
+    """The jitted step: (state, batch) -> (state, loss). The state given is used up.
+
+    The state stays where `shardings` says, as of `parallel.shardings`; None leaves it to XLA.
+    """
 
     def step(state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, jax.Array]:
         step_key = jax.random.fold_in(key, state.step)
@@ -195,7 +202,7 @@ def make_train_step(apply: ApplyFn, optimizer, weights: np.ndarray, key: jax.Arr
         params = optax.apply_updates(state.params, updates)
         return TrainState(state.step + 1, params, opt_state), loss
 
-    return jax.jit(step, donate_argnums=0)
+    return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
 
 
 def fit(
@@ -231,12 +238,17 @@ def fit(
     """
     mesh = parallel.data_mesh()
     optimizer = make_optimizer(settings, len(batches))
-    train_step = make_train_step(apply, optimizer, weights, jax.random.key(run.seed))
-    # A copy, since the step uses its state up.
-    params = jax.tree.map(lambda p: jnp.array(p, copy=True), params)
-    state = parallel.replicate(
-        TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params)), mesh
-    )
+
+    def begin(params) -> TrainState:
+        # A copy, since the step uses its state up.
+        copied = jax.tree.map(jnp.copy, params)
+        return TrainState(jnp.zeros((), jnp.int32), copied, optimizer.init(params))
+
+    # Nothing that is to be split is ever whole on a device.
+    where = parallel.shardings(jax.eval_shape(begin, params), mesh, run.split_parameters)
+    state = jax.jit(begin, out_shardings=where)(parallel.place(params, where.params))
+    key = jax.random.key(run.seed)
+    train_step = make_train_step(apply, optimizer, weights, key, where)
     progress = {"best_auc": -1.0, "best_epoch": 0, "done": False}
     if (restored := checkpoints.restore(run.checkpoints / "latest", state)) is not None:
         state, progress = restored
@@ -280,7 +292,7 @@ def fit(
             if progress["done"]:
                 break
         reporter.close()
-    return restore_best(run, params)
+    return restore_best(run, state.params)
 
 
 def restore_best(run: Run, like: Any = None) -> Any:
@@ -325,7 +337,11 @@ class _Reporter:
         self._run = run
         self._batches = batches
         self._bar = tqdm(
-            total=len(batches), initial=start, desc=run.name, unit="step", disable=None
+            total=len(batches),
+            initial=start,
+            desc=run.name,
+            unit="step",
+            disable=None if parallel.is_first() else True,
         )
         self._clock = self._logged = time.monotonic()
         self._waited, self._first = 0.0, {}
@@ -384,7 +400,9 @@ class _Reporter:
 
 
 def append_metrics(workdir: pathlib.Path, fields: dict) -> None:
-    """Adds a line to the working directory's `metrics.jsonl`."""
+    """Adds a line to the working directory's `metrics.jsonl`; the first process does."""
+    if not parallel.is_first():
+        return
     with (workdir / "metrics.jsonl").open("ab+") as file:
         if file.seek(0, os.SEEK_END):
             file.seek(-1, os.SEEK_END)

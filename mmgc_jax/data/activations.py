@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
+from mmgc_jax import parallel
 from mmgc_jax.data import pipeline
 from mmgc_jax.files import write_text
 
@@ -36,7 +37,8 @@ class ActivationExamples:
     dtype: str
     name: str = "images"
 
-    def __call__(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+    def __call__(self, indices: np.ndarray, batch: np.ndarray | None = None):
+        del batch  # rows have one size
         rows = _open(self.file).view(jnp.dtype(self.dtype))
         return {self.name: rows[self.row_of[indices]]}
 
@@ -74,11 +76,12 @@ def cache(
 ) -> ActivationExamples:
     """Writes the activations of all movies of `batches`, one row each, in their fixed order.
 
-    A run that was interrupted goes on where it was. The file appears under its name when whole.
+    A run that was interrupted goes on where it was. The file appears under its name when whole. The
+    devices of all processes share the work, and the first process writes.
 
     Args:
       file: a `.npy` file; nothing is computed if it is there.
-      frozen: the jitted frozen part, batch -> <dtype>[batch, ...].
+      frozen: the jitted frozen part, batch on the devices -> <dtype>[batch, ...].
       batches: one unshuffled epoch.
       workers: processes that prepare batches.
       dtype: of the activations.
@@ -90,34 +93,43 @@ def cache(
     row_of = np.zeros(batches.num_movies_in_corpus, np.int64)
     row_of[batches.order] = np.arange(batches.num_movies)
     examples = ActivationExamples(file, row_of, dtype, name)
-    if file.exists():
+    if parallel.agree(file.exists()):
         logger.info("Frozen activations found: %s", file)
         return examples
     file.parent.mkdir(parents=True, exist_ok=True)
     partial, progress = file.with_suffix(".partial"), file.with_suffix(".progress")
-    first = frozen(batches[0])
-    shape = (batches.num_movies, *first.shape[1:])
     done = int(progress.read_text()) if progress.exists() and partial.exists() else 0
-    rows = np.lib.format.open_memmap(partial, "r+" if done else "w+", first.dtype, shape)
-    rows = rows.view(first.dtype)  # bfloat16 comes back from a file as plain bytes
+    done = parallel.agree(done)
     logger.info("Frozen activations of %d movies, %d of them done: %s",
                  batches.num_movies, done, file)  # fmt: skip
 
-    size = first.shape[0]
+    size, mesh, rows = batches.batch_size, parallel.data_mesh(), None
     if done < batches.num_movies:
         done -= done % size  # whole batches, should their size have changed
     bar = tqdm(total=len(batches), initial=done // size, desc="activations", unit="batch",
-               disable=None)  # fmt: skip
+               disable=None if parallel.is_first() else True)  # fmt: skip
     left = () if done == batches.num_movies else pipeline.iterate(batches, done // size, workers)
     for batch in left:
-        real = int(batch["mask"].sum())
-        rows[done : done + real] = np.asarray(frozen(batch))[:real]
-        done += real
-        rows.flush()
+        found = parallel.gather(frozen(parallel.shard_batch(batch, mesh)))
+        found = found[: batches.num_movies - done]
+        if parallel.is_first():
+            if rows is None:
+                rows = _create(partial, "r+" if done else "w+", found, batches.num_movies)
+            rows[done : done + len(found)] = found
+            rows.flush()
+        done += len(found)
         write_text(progress, str(done))
         bar.update()
     bar.close()
     del rows
-    os.replace(partial, file)
-    progress.unlink()
+    with parallel.first_process_first():
+        if parallel.is_first():
+            os.replace(partial, file)
+            progress.unlink()
     return examples
+
+
+def _create(file: pathlib.Path, mode: str, like: np.ndarray, movies: int) -> np.ndarray:
+    """A `.npy` file with a row for each movie, on the disk."""
+    rows = np.lib.format.open_memmap(file, mode, like.dtype, (movies, *like.shape[1:]))
+    return rows.view(like.dtype)  # bfloat16 comes back from a file as plain bytes

@@ -124,7 +124,8 @@ def cross_fit(
         return evaluate.probabilities(fitted.apply, fitted.params, batches, workers, name)
 
     def fit(name, indices, examples, apply, params, settings) -> Fitted:
-        run = train.Run(name, experiment.workdir, experiment.seed_of(name), workers)
+        split = experiment.config.split_parameters
+        run = train.Run(name, experiment.workdir, experiment.seed_of(name), workers, split)
         size = settings.batch_size
         batches = pipeline.Batches(
             examples, corpus.labels, indices, size, shuffle_seed=run.seed, epochs=settings.epochs
