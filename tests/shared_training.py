@@ -28,7 +28,7 @@ class Examples(pipeline.BagOfWordsExamples):
     """Remembers which movies it was asked for."""
 
     def __call__(self, indices, batch=None):
-        asked[indices] += 1
+        np.add.at(asked, indices, 1)
         return super().__call__(indices, batch)
 
 
@@ -73,7 +73,9 @@ def main(workdir: pathlib.Path, split: bool) -> None:
     trained = train.fit(run, apply, params, training, validate, settings(), weights)
     for leaf in jax.tree.leaves(trained):
         parts = {shard.data.size for shard in leaf.addressable_shards}
-        assert parts == {leaf.size // jax.device_count() if split and leaf.size > 999 else leaf.size}
+        assert parts == {
+            leaf.size // jax.device_count() if split and leaf.size > 999 else leaf.size
+        }
 
     asked[:] = 0
     probabilities = evaluate.probabilities(apply, trained, batches())

@@ -95,7 +95,6 @@ except ValueError:
 """
 
 
-
 def start(devices: int, *arguments, **environment) -> subprocess.Popen:
     """A process of Python with so many devices."""
     flags = f"--xla_force_host_platform_device_count={devices}"
