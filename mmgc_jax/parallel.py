@@ -49,7 +49,8 @@ def initialize(environment: Mapping[str, str] = os.environ) -> None:
             jax.distributed.initialize()
     except ValueError as error:
         raise InputError(
-            f"--distributed: {error} Outside SLURM, Cloud TPU and GKE set {', '.join(_ENVIRONMENT)}."
+            f"--distributed: {error} Outside SLURM, Cloud TPU and GKE set all of "
+            f"{', '.join(_ENVIRONMENT)}."
         ) from error
 
 

@@ -154,7 +154,7 @@ def test_two_processes_and_eight_devices_train_and_predict_as_one(tmp_path):
 
 
 def test_environments_that_say_half_of_it_are_refused():
-    with pytest.raises(InputError, match="JAX_PROCESS_ID is set, but not JAX_COORD.*JAX_NUM"):
+    with pytest.raises(InputError, match=r"JAX_PROCESS_ID is set, but not JAX_COORD.*JAX_NUM"):
         parallel.initialize({"JAX_PROCESS_ID": "1", "JAX_NUM_PROCESSES": ""})
     with pytest.raises(InputError, match="invalid literal"):
         numbers = {"JAX_NUM_PROCESSES": "two", "JAX_PROCESS_ID": "0"}
@@ -205,5 +205,4 @@ def test_what_a_device_holds_is_what_the_readme_says(classes, side, millions, wh
     state = params, jax.eval_shape(optimizer.init, params)
     for split, megabytes in ((False, whole), (True, of_eight)):
         shapes = jax.tree.leaves(parts(state, split), is_leaf=lambda s: isinstance(s, tuple))
-        print(sum(4 * np.prod(shape) for shape in shapes))
         assert sum(4 * np.prod(shape) for shape in shapes) == pytest.approx(megabytes * 1e6, 0.01)
