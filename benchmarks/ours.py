@@ -15,6 +15,7 @@ from mmgc_jax import train
 from mmgc_jax.configs import default
 from mmgc_jax.models import VGG16, PlotLSTM, PosterVGG16, map_images, pool_blocks
 
+_WEIGHTS = np.ones(work.GENRES, np.float32)
 Ready = tuple[Callable[[], None], int]
 
 
@@ -76,13 +77,12 @@ class _Step:
         settings = ml_collections.ConfigDict(default.get_config().poster.training)
         settings.learning_rate_scale = ml_collections.ConfigDict()
         optimizer = train.make_optimizer(settings, steps=1000)
-        weights = np.ones(work.GENRES, np.float32)
-        self._step = train.make_train_step(apply, optimizer, weights, jax.random.key(0))
+        self._step = train.make_train_step(apply, optimizer)
         params = jax.tree.map(jax.numpy.asarray, params)
         self.state = train.TrainState(jax.numpy.zeros((), np.int32), params, optimizer.init(params))
 
     def __call__(self, batch: dict[str, np.ndarray], wait: bool = True) -> None:
         batch = batch | {"mask": np.ones(len(batch["labels"]), np.float32)}
-        self.state, loss = self._step(self.state, batch)
+        self.state, loss = self._step(self.state, batch, np.uint32(0), _WEIGHTS)
         if wait:
             jax.block_until_ready((self.state, loss))

@@ -19,6 +19,9 @@ def get_config() -> ml_collections.ConfigDict:
     # others; a training movie is predicted by the model that did not see it, any other movie by
     # all, whose probabilities are averaged.
     config.folds = 5
+    # Whether each device holds a part of the parameters and of the optimiser's state in place of a
+    # copy. Changes what fits into memory, not what is computed.
+    config.split_parameters = False
 
     data = config.data = ml_collections.ConfigDict()
     # talk (movies.csv and posters/), mmimdb (the official archive) or synthetic (embedded).
@@ -37,7 +40,7 @@ def get_config() -> ml_collections.ConfigDict:
     data.poster_width = 160
     # The run stops if a larger share of the posters is unreadable.
     data.max_bad_fraction = 0.05
-    # Processes that prepare batches; 0 uses threads.
+    # Processes that prepare batches, on each host; 0 uses threads.
     data.workers = 0
     # The arguments of mmgc_jax.data.synthetic.generate.
     data.synthetic = ml_collections.ConfigDict()
@@ -186,6 +189,7 @@ def _training(epochs: int, batch_size: int, learning_rate: float) -> ml_collecti
     training = ml_collections.ConfigDict()
     # At most; see patience.
     training.epochs = epochs
+    # Over all devices of all hosts, of whose number it must be a multiple.
     training.batch_size = batch_size
     # Epochs without a better macro AUC on validation after which training stops.
     training.patience = 3

@@ -33,7 +33,7 @@ _CHOICES = {
     "fusion.kind": _FUSION_KINDS,
 }
 # Fields that change nothing that is in a working directory already.
-MAY_CHANGE = {"data.workers", "fusion.compare"}
+MAY_CHANGE = {"data.workers", "fusion.compare", "split_parameters"}
 _DROPOUTS = (
     "plot.model.dropout",
     "plot.model.word_dropout",
@@ -200,8 +200,7 @@ def same_as_before(file: pathlib.Path, wanted: dict) -> None:
 
     Args:
       file: JSON; nothing is refused where there is none.
-      wanted: its content, but for what changes nothing that is there already: the number of
-        workers, and the fusions to compare.
+      wanted: its content, but for what changes nothing that is there already: see `MAY_CHANGE`.
 
     Raises:
       InputError: if the file says something else.

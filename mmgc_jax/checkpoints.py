@@ -2,7 +2,8 @@
 
 A checkpoint is written beside its place and renamed when it is whole, so that a stop at any moment
 leaves the one before it. The digests of its files lie in it, since Orbax checks the arrays' places
-(OCDBT has a CRC for each node) but not their values: a byte that has changed since is noticed.
+(OCDBT has a CRC for each node) but not their values: a byte that has changed since is noticed. All
+processes of a run call these functions, each for its own part.
 """
 
 import hashlib
@@ -13,6 +14,7 @@ from typing import Any
 
 import orbax.checkpoint as ocp
 
+from mmgc_jax import parallel
 from mmgc_jax.errors import InputError
 from mmgc_jax.files import write_text
 
@@ -38,7 +40,7 @@ def save(directory, step: int, tree: Any, notes: dict, keep: int = 1) -> None:
     )
     with ocp.CheckpointManager(directory, options=options) as manager:
         for later in [there for there in manager.all_steps() if there >= step]:
-            if later == step and not _is_damaged(directory / str(step)):
+            if later == step and not _first_finds_damage(directory / str(step)):
                 return
             manager.delete(later)
         manager.save(
@@ -48,7 +50,8 @@ def save(directory, step: int, tree: Any, notes: dict, keep: int = 1) -> None:
             ),
         )
     folder = directory / str(step)
-    write_text(folder / _DIGESTS, json.dumps(_digests(folder), indent=0))
+    if parallel.is_first():
+        write_text(folder / _DIGESTS, json.dumps(_digests(folder), indent=0))
 
 
 def restore(directory, like: Any = None) -> tuple[Any, dict] | None:
@@ -65,14 +68,14 @@ def restore(directory, like: Any = None) -> tuple[Any, dict] | None:
       InputError: if there are checkpoints, and all are damaged.
     """
     directory = pathlib.Path(directory).absolute()
-    if not directory.is_dir():
+    if not parallel.agree(directory.is_dir()):
         return None
     options = ocp.CheckpointManagerOptions(read_only=True)
     with ocp.CheckpointManager(directory, options=options) as manager:
         args = ocp.args.Composite(tree=ocp.args.StandardRestore(like), notes=ocp.args.JsonRestore())
         steps = sorted(manager.all_steps(), reverse=True)
         for step in steps:
-            if _is_damaged(directory / str(step)):
+            if _first_finds_damage(directory / str(step)):
                 logger.warning("Damaged, and passed over: %s", directory / str(step))
                 continue
             restored = manager.restore(step, args=args)
@@ -84,6 +87,11 @@ def restore(directory, like: Any = None) -> tuple[Any, dict] | None:
         f"from a copy; or delete {directory.parent}, and predictions/ in the working directory, "
         "and run the experiment again: it makes anew what is missing."
     )
+
+
+def _first_finds_damage(folder: pathlib.Path) -> bool:
+    """Whether a checkpoint is damaged; the first process looks, and all know."""
+    return bool(parallel.agree(parallel.is_first() and _is_damaged(folder)))
 
 
 def _is_damaged(folder: pathlib.Path) -> bool:

@@ -1,4 +1,4 @@
-"""The one exception that stands for a person's mistake rather than for ours."""
+"""The exception that stands for a person's mistake rather than for ours, and that of a stop."""
 
 
 class InputError(ValueError):
@@ -12,3 +12,10 @@ class InputError(ValueError):
         """What a file holds may stand in it: control characters are shown as Python writes them."""
         shown = (c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in message)
         super().__init__("".join(shown))
+
+
+class Interrupted(BaseException):
+    """The run was asked to stop, and what was done is kept.
+
+    Like KeyboardInterrupt no Exception, so that no library takes it for a failure of its own.
+    """

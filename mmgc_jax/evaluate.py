@@ -26,7 +26,7 @@ def probabilities(
 
     Args:
       apply: the model.
-      params: of the model.
+      params: of the model, anywhere; those that are split over the devices stay split.
       batches: one epoch, in any order.
       workers: processes that prepare batches.
       name: of the progress bar, which only a person who watches sees; empty for none.
@@ -45,15 +45,16 @@ def probabilities(
         total=len(batches),
         desc=name,
         unit="batch",
-        disable=None if name else True,
+        disable=None if name and parallel.is_first() else True,
         leave=False,
     )
     for batch in steps:
         interruption.raise_if_asked()
+        batch = parallel.shard_batch(batch, mesh)
         inputs = {k: v for k, v in batch.items() if k not in ("labels", "indices", "mask")}
-        rows = np.asarray(_probabilities(apply, params, parallel.shard_batch(inputs, mesh)))
-        real = batch["mask"] > 0
-        result[batch["indices"][real]] = rows[real]
+        rows = _probabilities(apply, params, inputs)
+        rows, indices, mask = parallel.gather((rows, batch["indices"], batch["mask"]))
+        result[indices[mask > 0]] = rows[mask > 0]
     return result
 
 

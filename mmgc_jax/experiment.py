@@ -16,7 +16,7 @@ from collections.abc import Iterator
 import ml_collections
 import numpy as np
 
-from mmgc_jax import calibration, check, evaluate, interruption, report, stages
+from mmgc_jax import calibration, check, evaluate, interruption, parallel, report, stages
 from mmgc_jax.data import builder, pipeline, splits, synthetic
 from mmgc_jax.errors import InputError
 from mmgc_jax.files import held, write_beside, write_text
@@ -54,7 +54,8 @@ def run(config: ml_collections.ConfigDict, workdir) -> dict:
 
 def _run_stages(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict:
     data_directory = pathlib.Path(config.data.directory or workdir / "data").absolute()
-    dataset = builder.build(config.data, data_directory)
+    with parallel.first_process_first():
+        dataset = builder.build(config.data, data_directory)
     corpus = pipeline.load_corpus(dataset, config.data)
     logger.info("Movies: %s.", ", ".join(f"{len(v)} {k}" for k, v in corpus.split.items()))
 
@@ -116,7 +117,10 @@ class _Log(logging.FileHandler):
 
 @contextlib.contextmanager
 def _log_to(file: pathlib.Path) -> Iterator[None]:
-    """Adds what this package logs to a file."""
+    """Adds what this package logs, in the first process, to a file."""
+    if not parallel.is_first():
+        yield
+        return
     package = logging.getLogger("mmgc_jax")
     handler = _Log(file, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
@@ -132,7 +136,7 @@ def once(workdir: pathlib.Path, stage: str, compute) -> dict[str, np.ndarray]:
     """The arrays that a stage ends with: read if it is finished, otherwise computed and kept."""
     interruption.raise_if_asked()
     file = workdir / "predictions" / f"{stage}.npz"
-    if file.exists():
+    if parallel.agree(file.exists()):
         logger.info("%s: finished before.", stage)
         with np.load(file, allow_pickle=False) as arrays:
             return dict(arrays)

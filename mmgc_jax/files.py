@@ -11,16 +11,21 @@ from typing import Any
 
 import filelock
 
+from mmgc_jax import parallel
 from mmgc_jax.errors import InputError
 
 
 def write_beside(file: pathlib.Path, write: Callable[[pathlib.Path], object]) -> None:
     """Lets `write` make a file beside its place and renames it when it is whole.
 
+    Of several processes, which share what they write to, the first one does this.
+
     Args:
       file: the place; its folder is made if it is not there.
       write: takes the path to write to; that path has the same ending.
     """
+    if not parallel.is_first():
+        return
     file.parent.mkdir(parents=True, exist_ok=True)
     beside = file.with_name(f"new-{file.name}")
     write(beside)
@@ -34,13 +39,23 @@ def write_text(file: pathlib.Path, content: str) -> None:
 
 @contextlib.contextmanager
 def held(folder: pathlib.Path) -> Iterator[None]:
-    """Keeps a folder, made if it is not there, to this process for a while.
+    """Keeps a folder, made if it is not there, to this run for a while.
 
     However the process ends, the system frees the folder.
 
     Raises:
-      InputError: if another process holds it, which is named, or it cannot be written to.
+      InputError: if a process of another run holds it, which is named, or it cannot be written to.
     """
+    with parallel.first_process_first():
+        lock = _acquire(folder) if parallel.is_first() else None
+    try:
+        yield
+    finally:
+        if lock is not None:
+            lock.release()
+
+
+def _acquire(folder: pathlib.Path) -> filelock.FileLock:
     holder = folder / "lock.txt"
     lock = filelock.FileLock(folder / "lock")
     try:
@@ -55,10 +70,7 @@ def held(folder: pathlib.Path) -> Iterator[None]:
         ) from error
     except OSError as error:
         raise InputError(f"{folder} cannot be written to: {error}") from error
-    try:
-        yield
-    finally:
-        lock.release()
+    return lock
 
 
 def read_json(file: pathlib.Path, advice: str) -> Any:

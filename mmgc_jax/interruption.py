@@ -1,8 +1,7 @@
 """Stopping when asked: a signal is noted, and loops look for it where nothing is lost.
 
-Main begins to listen; loops ask between steps, write down what they have, and raise. Where several
-processes train together, `asked` is where they will have to agree on the step at which they stop
-(`jax.experimental.multihost_utils.reached_preemption_sync_point` does so).
+Main begins to listen; loops ask between steps, write down what they have, and raise. Processes that
+train together agree, so that all stop at the same step.
 """
 
 import contextlib
@@ -12,18 +11,14 @@ import signal
 import threading
 from collections.abc import Iterator
 
+from mmgc_jax import parallel
+from mmgc_jax.errors import Interrupted
+
 # "Try again later" in BSD's sysexits.h, which nothing else here ends with.
 EXIT_CODE = 75
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _noted: list[signal.Signals] = []
-
-
-class Interrupted(BaseException):
-    """The process was asked to stop, and what was done is kept.
-
-    Like KeyboardInterrupt no Exception, so that no library takes it for a failure of its own.
-    """
 
 
 @contextlib.contextmanager
@@ -47,18 +42,29 @@ def listening() -> Iterator[None]:
 
 
 def asked() -> bool:
-    """Whether the process was asked to stop."""
-    return bool(_noted)
+    """Whether a process of the run was asked to stop; all of them must call this."""
+    return parallel.any_of(bool(_noted))
 
 
 def raise_if_asked() -> None:
-    """Stops here, where all that was done is kept.
+    """Stops here, where all that was done is kept; all processes of the run must call this.
 
     Raises:
-      Interrupted: if the process was asked to stop.
+      Interrupted: if one of them was asked to stop.
     """
+    if asked():
+        raise _interrupted()
+
+
+def raise_if_asked_alone() -> None:
+    """As `raise_if_asked`, in what one process does while others wait for it or go on."""
     if _noted:
-        raise Interrupted(f"Stopped by {_noted[0].name}; what was done is kept.")
+        raise _interrupted()
+
+
+def _interrupted() -> Interrupted:
+    why = f"by {_noted[0].name}" if _noted else "with another process"
+    return Interrupted(f"Stopped {why}; what was done is kept.")
 
 
 def leave_to_parent(*_) -> None:

@@ -15,7 +15,7 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-from mmgc_jax import configs, experiment, interruption
+from mmgc_jax import configs, experiment, interruption, parallel
 from mmgc_jax.errors import InputError
 from mmgc_jax.pretrained import download
 
@@ -23,7 +23,13 @@ logger = logging.getLogger("mmgc_jax")
 
 
 def define_flags() -> None:
-    """Defines --config and --workdir; overrides of the config's fields are looked up here too."""
+    """Defines all flags; overrides of the config's fields are looked up here too."""
+    flags.DEFINE_bool(
+        "distributed",
+        False,
+        "Whether this is one of several processes that run the experiment together, with the same "
+        "--workdir: see parallel.initialize on how they find each other.",
+    )
     flags.DEFINE_string(
         "workdir",
         None,
@@ -42,11 +48,14 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"Not a flag: {' '.join(argv[1:])}")
     # Libraries speak up when something is wrong; this package says what it does.
     absl_logging.set_verbosity(absl_logging.ERROR)
-    logger.setLevel(logging.INFO)
-    logger.info("%d device(s): %s", jax.device_count(), jax.devices()[0].device_kind)
-    keep_compiled()
     with interruption.listening():
         try:
+            if flags.FLAGS.distributed:
+                parallel.initialize()
+            # All say what is wrong, one says what it does.
+            logger.setLevel(logging.INFO if parallel.is_first() else logging.WARNING)
+            logger.info("%d device(s): %s", jax.device_count(), jax.devices()[0].device_kind)
+            keep_compiled()
             experiment.run(_config(), flags.FLAGS.workdir)
         except InputError as error:
             _exit(error)

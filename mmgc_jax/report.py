@@ -8,7 +8,7 @@ import matplotlib
 import numpy as np
 from sklearn.metrics import roc_curve
 
-from mmgc_jax import embeddings, evaluate, metrics
+from mmgc_jax import embeddings, evaluate, metrics, parallel
 from mmgc_jax.files import write_beside, write_text
 
 matplotlib.use("Agg")
@@ -89,7 +89,8 @@ def write(
     _save(draw_learning_curves(read_metrics(workdir)), figures / "learning_curves.png")
     if missing:
         _save(draw_missing_modalities(missing), figures / "missing_modalities.png")
-    print(text, flush=True)
+    if parallel.is_first():
+        print(text, flush=True)
     return content
 
 

@@ -48,7 +48,8 @@ class Run:
       name: such as `plot` or `plot/fold_1`.
       workdir: of the experiment; checkpoints go to `checkpoints/<name>` in it.
       seed: of shuffling, dropout and augmentation.
-      workers: processes that prepare batches.
+      workers: processes that prepare batches, for each process that trains.
+      split_parameters: over the devices, optimiser state too; see `parallel.shardings`.
       movie: the index of a movie in the corpus -> what an error calls it.
     """
 
@@ -56,6 +57,7 @@ class Run:
     workdir: pathlib.Path
     seed: int
     workers: int = 0
+    split_parameters: bool = False
     movie: Callable[[int], str] = str
 
     @property
@@ -182,14 +184,17 @@ def _is_kernel(path, _) -> bool:
     return path[-1].key == "kernel"
 
 
-def make_train_step(apply: ApplyFn, optimizer, weights: np.ndarray, key: jax.Array):
-    """The jitted step: (state, batch) -> (state, loss). The state given is used up.
+def make_train_step(apply: ApplyFn, optimizer, shardings: Any = None):
+    """The jitted step: (state, batch, seed, weights) -> (state, loss). The state given is used up.
 
     The loss, which is never negative, is minus infinity where it is finite and its gradient is not.
+    Nothing but the shapes, the model and the optimiser is compiled in, so that the models of all
+    folds find the same step in the compilation cache. The state stays where `shardings` says, as of
+    `parallel.shardings`; None leaves it to XLA.
     """
 
-    def step(state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, jax.Array]:
-        step_key = jax.random.fold_in(key, state.step)
+    def step(state: TrainState, batch, seed, weights) -> tuple[TrainState, jax.Array]:
+        step_key = jax.random.fold_in(jax.random.key(seed), state.step)
 
         def loss_of(params):
             logits = apply(params, batch, step_key)
@@ -203,7 +208,7 @@ def make_train_step(apply: ApplyFn, optimizer, weights: np.ndarray, key: jax.Arr
         loss = jnp.where(finite | ~jnp.isfinite(loss), loss, -jnp.inf)
         return TrainState(state.step + 1, params, opt_state), loss
 
-    return jax.jit(step, donate_argnums=0)
+    return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
 
 
 def fit(
@@ -240,12 +245,16 @@ def fit(
     """
     mesh = parallel.data_mesh()
     optimizer = make_optimizer(settings, len(batches))
-    train_step = make_train_step(apply, optimizer, weights, jax.random.key(run.seed))
-    # A copy, since the step uses its state up.
-    params = jax.tree.map(lambda p: jnp.array(p, copy=True), params)
-    state = parallel.replicate(
-        TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params)), mesh
-    )
+
+    def begin(params) -> TrainState:
+        # A copy, since the step uses its state up.
+        copied = jax.tree.map(jnp.copy, params)
+        return TrainState(jnp.zeros((), jnp.int32), copied, optimizer.init(params))
+
+    # Nothing that is to be split is ever whole on a device.
+    where = parallel.shardings(jax.eval_shape(begin, params), mesh, run.split_parameters)
+    state = jax.jit(begin, out_shardings=where)(parallel.place(params, where.params))
+    train_step = make_train_step(apply, optimizer, where)
     progress = {"best_auc": -1.0, "best_epoch": 0, "done": False}
     if (restored := checkpoints.restore(run.checkpoints / "latest", state)) is not None:
         state, progress = restored
@@ -280,14 +289,19 @@ def fit(
         losses = []
         left = () if progress["done"] else pipeline.iterate(batches, start, run.workers)
         for step, batch in enumerate(reporter.watch(iter(left)), start=start + 1):
-            state, loss = train_step(state, parallel.shard_batch(batch, mesh))
+            state, loss = train_step(
+                state, parallel.shard_batch(batch, mesh), np.uint32(run.seed), weights
+            )
             losses.append(loss)
             if step == start + 1:
                 jax.block_until_ready(loss)
                 reporter.first_step_done()
             end_of_epoch = step % batches.steps_per_epoch == 0
-            save = end_of_epoch or step % settings.checkpoint_every == 0 or interruption.asked()
-            if save or step % settings.log_every == 0:
+            logs = step % settings.log_every == 0
+            # Several processes agree on it, for which they wait for one another.
+            stops = (logs or parallel.is_alone()) and interruption.asked()
+            save = end_of_epoch or step % settings.checkpoint_every == 0 or stops
+            if save or logs:
                 reporter.report(step, _mean_loss(run, batches, step, losses))
                 losses = []
             if save:
@@ -300,7 +314,7 @@ def fit(
             if progress["done"]:
                 break
         reporter.close()
-    return restore_best(run, params)
+    return restore_best(run, state.params)
 
 
 def restore_best(run: Run, like: Any = None) -> Any:
@@ -353,7 +367,11 @@ class _Reporter:
         self._run = run
         self._batches = batches
         self._bar = tqdm(
-            total=len(batches), initial=start, desc=run.name, unit="step", disable=None
+            total=len(batches),
+            initial=start,
+            desc=run.name,
+            unit="step",
+            disable=None if parallel.is_first() else True,
         )
         self._clock = self._logged = time.monotonic()
         self._waited, self._first = 0.0, {}
@@ -412,7 +430,9 @@ class _Reporter:
 
 
 def append_metrics(workdir: pathlib.Path, fields: dict) -> None:
-    """Adds a line to the working directory's `metrics.jsonl`."""
+    """Adds a line to the working directory's `metrics.jsonl`; the first process does."""
+    if not parallel.is_first():
+        return
     with (workdir / "metrics.jsonl").open("ab+") as file:
         if file.seek(0, os.SEEK_END):
             file.seek(-1, os.SEEK_END)

@@ -1,10 +1,23 @@
-"""Several devices compute what one computes. They are simulated, in a process of their own."""
+"""Several devices, and several processes, compute what one computes.
+
+They are simulated, in processes of their own.
+"""
 
 import os
+import socket
 import subprocess
 import sys
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
+
+from mmgc_jax import parallel, train
+from mmgc_jax.configs import default
+from mmgc_jax.errors import InputError
+from mmgc_jax.models import VGG16
+from tests import tiny
 
 STORY = """
 import jax, numpy as np
@@ -41,7 +54,7 @@ params = model.init(jax.random.key(0), batch["probabilities"], batch["present"])
 
 def four_steps(devices):
     mesh = Mesh(np.array(devices), ("data",))
-    step = train.make_train_step(apply, optimizer, np.ones(24, np.float32), jax.random.key(1))
+    step = train.make_train_step(apply, optimizer)
     fresh = jax.tree.map(np.array, params)
     state = train.TrainState(np.zeros((), np.int32), fresh, optimizer.init(fresh))
     state = parallel.replicate(state, mesh)
@@ -50,7 +63,7 @@ def four_steps(devices):
         assert array.addressable_shards[0].data.shape[0] == 16 // len(devices)
     losses = []
     for _ in range(4):
-        state, loss = step(state, sharded)
+        state, loss = step(state, sharded, np.uint32(1), np.ones(24, np.float32))
         losses.append(float(loss))
     for leaf in jax.tree.leaves(state.params):
         assert len(leaf.sharding.device_set) == len(devices) and leaf.is_fully_replicated
@@ -82,16 +95,115 @@ except ValueError:
 """
 
 
+def start(devices: int, *arguments, **environment) -> subprocess.Popen:
+    """A process of Python with so many devices."""
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    return subprocess.Popen(
+        [sys.executable, *map(str, arguments)],
+        env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"} | environment,
+        cwd=tiny.ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(*processes: subprocess.Popen) -> list[str]:
+    """What each has printed, after all have ended well."""
+    try:
+        said = [process.communicate(timeout=300) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    for process, (_, errors) in zip(processes, said):
+        assert process.returncode == 0, errors
+    return [printed for printed, _ in said]
+
+
 @pytest.mark.slow
 def test_a_training_step_on_eight_devices_equals_one_on_a_single_device():
-    flags = "--xla_force_host_platform_device_count=8"
-    finished = subprocess.run(
-        [sys.executable, "-c", STORY],
-        env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert finished.returncode == 0, finished.stderr
-    assert finished.stdout.strip() == "equal"
+    [printed] = finish(start(8, "-c", STORY))
+    assert printed.strip() == "equal"
+
+
+@pytest.mark.slow
+def test_two_processes_and_eight_devices_train_and_predict_as_one(tmp_path):
+    story = ("-m", "tests.shared_training")
+    finish(start(1, *story, tmp_path / "one"), start(8, *story, tmp_path / "eight", "split"))
+    with socket.create_server(("localhost", 0)) as free:
+        address = f"localhost:{free.getsockname()[1]}"
+    finish(
+        *(
+            start(
+                4, *story, tmp_path / "two", "distributed", "split",
+                JAX_COORDINATOR_ADDRESS=address, JAX_NUM_PROCESSES="2", JAX_PROCESS_ID=str(number),
+            )
+            for number in range(2)
+        )
+    )  # fmt: skip
+    one, eight, two = (np.load(tmp_path / name / "found.npz") for name in ("one", "eight", "two"))
+    assert len(one["losses"]) == 10 and one["losses"][-1] < one["losses"][0]
+    assert np.isfinite(one["probabilities"]).all() and np.ptp(one["probabilities"][:, 0]) > 0.1
+    for other in (eight, two):
+        assert other.files == one.files
+        for name in set(one.files) - {"read"}:
+            np.testing.assert_allclose(other[name], one[name], rtol=1e-5, atol=1e-6, err_msg=name)
+    # Of five batches of eight rows, the last three of them padding, each process has read half.
+    assert one["read"].sum() == 40 and two["read"].sum(axis=1).tolist() == [20, 20]
+    assert sorted(two["read"].sum(axis=0).tolist()) == [1] * 36 + [4]
+
+
+def test_environments_that_say_half_of_it_are_refused():
+    with pytest.raises(InputError, match=r"JAX_PROCESS_ID is set, but not JAX_COORD.*JAX_NUM"):
+        parallel.initialize({"JAX_PROCESS_ID": "1", "JAX_NUM_PROCESSES": ""})
+    with pytest.raises(InputError, match="invalid literal"):
+        numbers = {"JAX_NUM_PROCESSES": "two", "JAX_PROCESS_ID": "0"}
+        parallel.initialize({"JAX_COORDINATOR_ADDRESS": "localhost:1"} | numbers)
+
+
+# Eight devices that nobody has.
+MESH = jax.sharding.AbstractMesh((8,), ("data",))
+
+
+def parts(tree, split: bool) -> dict:
+    """The shape of each array on one device, in place of the array."""
+    where = parallel.shardings(tree, MESH, split)
+    return jax.tree.map(lambda array, sharding: sharding.shard_shape(array.shape), tree, where)
+
+
+def test_an_array_is_split_along_the_largest_axis_that_the_devices_divide():
+    tree = {
+        "kernel": jnp.zeros((512, 4096)),
+        "convolution": jnp.zeros((3, 3, 512, 512)),
+        "odd": jnp.zeros((1000, 4097)),
+        "odder": jnp.zeros((1001, 4097)),
+        "small": jnp.zeros((512, 8)),
+        "step": jnp.zeros((), jnp.int32),
+    }
+    assert parts(tree, split=True) == {
+        "kernel": (512, 512),
+        "convolution": (3, 3, 64, 512),
+        "odd": (125, 4097),
+        "odder": (1001, 4097),
+        "small": (512, 8),
+        "step": (),
+    }
+    assert parts(tree, split=False) == jax.tree.map(jnp.shape, tree)
+
+
+@pytest.mark.parametrize(
+    ("classes", "side", "millions", "whole", "of_eight"),
+    [(None, 160, 14.7, 177, 23), (1000, 224, 138.4, 1660, 208)],
+)
+def test_what_a_device_holds_is_what_the_readme_says(classes, side, millions, whole, of_eight):
+    """Parameters and Adam's two moments of VGG16, in megabytes."""
+    images = np.zeros((1, side, side, 3), np.uint8)
+    init = VGG16(num_classes=classes).init
+    params = jax.eval_shape(init, jax.random.key(0), images)["params"]
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == pytest.approx(millions * 1e6, 0.01)
+    optimizer = train.make_optimizer(default.get_config().fusion.training, 10)
+    state = params, jax.eval_shape(optimizer.init, params)
+    for split, megabytes in ((False, whole), (True, of_eight)):
+        where = parallel.shardings(state, MESH, split)
+        on_one = jax.tree.map(lambda a, w: 4 * np.prod(w.shard_shape(a.shape)), state, where)
+        assert sum(jax.tree.leaves(on_one)) == pytest.approx(megabytes * 1e6, abs=5e5)

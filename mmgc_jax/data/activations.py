@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from mmgc_jax import interruption
+from mmgc_jax import interruption, parallel
 from mmgc_jax.data import pipeline
 
 logger = logging.getLogger(__name__)
@@ -38,7 +38,8 @@ class ActivationExamples:
     dtype: str
     name: str = "images"
 
-    def __call__(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+    def __call__(self, indices: np.ndarray, batch: np.ndarray | None = None):
+        del batch  # rows have one size
         rows = _open(self.file).view(jnp.dtype(self.dtype))
         return {self.name: rows[self.row_of[indices]]}
 
@@ -77,11 +78,11 @@ def cache(
     """Writes the activations of all movies of `batches`, one row each, in their fixed order.
 
     A run that was interrupted goes on after the last whole batch. The file appears under its name
-    when it is whole.
+    when it is whole. The devices of all processes share the work, and the first process writes.
 
     Args:
       file: a `.npy` file; nothing is computed if it is there.
-      frozen: the jitted frozen part, batch -> <dtype>[batch, ...].
+      frozen: the jitted frozen part, batch on the devices -> <dtype>[batch, ...].
       batches: one unshuffled epoch.
       workers: processes that prepare batches.
       dtype: of the activations.
@@ -96,30 +97,36 @@ def cache(
     row_of = np.zeros(batches.num_movies_in_corpus, np.int64)
     row_of[batches.order] = np.arange(batches.num_movies)
     examples = ActivationExamples(file, row_of, dtype, name)
-    if file.exists():
+    if parallel.agree(file.exists()):
         logger.info("Frozen activations found: %s", file)
         return examples
     file.parent.mkdir(parents=True, exist_ok=True)
     size, *shape = (first := jax.eval_shape(frozen, batches[0])).shape
     header = _header(first.dtype, (batches.num_movies, *shape))
     row_bytes = math.prod(shape) * first.dtype.itemsize
+    mesh, writes = parallel.data_mesh(), parallel.is_first()
     # Appended to and not mapped into memory, where a full disk would crash the process.
     partial = file.with_suffix(".rows")
-    with partial.open("ab") as rows:
-        whole = max(0, rows.tell() - len(header)) // row_bytes // size
+    with open(partial if writes else os.devnull, "ab") as rows:
+        whole = parallel.agree(max(0, rows.tell() - len(header)) // row_bytes // size)
         done = whole * size
         logger.info("Frozen activations of %d movies, %d of them done: %s",
                     batches.num_movies, done, file)  # fmt: skip
-        rows.truncate(len(header) + done * row_bytes if done else 0)
+        if writes:
+            rows.truncate(len(header) + done * row_bytes if done else 0)
         if not done:
             rows.write(header)
         left = pipeline.iterate(batches, whole, workers)
         for batch in tqdm(left, total=len(batches), initial=whole, desc="activations",
-                          unit="batch", disable=None):  # fmt: skip
-            rows.write(np.asarray(frozen(batch))[batch["mask"] > 0].tobytes())
+                          unit="batch", disable=None if writes else True):  # fmt: skip
+            batch = parallel.shard_batch(batch, mesh)
+            found, mask = parallel.gather((frozen(batch), batch["mask"]))
+            rows.write(found[mask > 0].tobytes())
             rows.flush()
             interruption.raise_if_asked()
-    os.replace(partial, file)
+    with parallel.first_process_first():
+        if writes:
+            os.replace(partial, file)
     return examples
 
 

@@ -101,7 +101,7 @@ class _MoviesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         config, metadata = self.builder_config, self.info.metadata
         no_poster = posters.encode_jpeg(np.zeros((config.height, config.width, 3), np.uint8))
         for number, movie, poster, error in _map_ahead(self._resize_poster, found):
-            interruption.raise_if_asked()  # shards are begun anew
+            interruption.raise_if_asked_alone()  # shards are begun anew
             if movie.poster is not None:
                 metadata["posters"] += 1
             if error is not None:

@@ -1,18 +1,22 @@
 """Shards to batches: the corpus in memory but for its posters, and Grain to bring the batches.
 
 An *examples* object turns movie indices into a batch of arrays: `examples(indices) -> dict`. There
-is one for each kind of input. `Batches` decides which indices form which batch, from a seed alone,
-so that the n-th batch of a run is always the same one, however often the run was interrupted.
+is one for each kind of input. Where several processes share a batch, each makes the rows of its own
+movies, and `examples(indices, batch)` tells it of all, as they decide how long the rows are.
+`Batches` decides which indices form which batch, from a seed alone, so that the n-th batch of a run
+is always the same one, however often the run was interrupted.
 """
 
 import bisect
 import contextlib
+import copy
 import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import grain
+import jax
 import ml_collections
 import numpy as np
 import scipy.sparse
@@ -141,8 +145,10 @@ class PlotExamples:
     def lengths(self) -> np.ndarray:
         return np.array([len(plot) for plot in self.plots], np.int32)
 
-    def __call__(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        tokens, lengths = text.pad([self.plots[index] for index in indices], self.bucket)
+    def __call__(self, indices: np.ndarray, batch: np.ndarray | None = None):
+        plots = [self.plots[index] for index in indices]
+        longest = self.lengths[indices if batch is None else batch].max()
+        tokens, lengths = text.pad(plots, self.bucket, longest)
         return {self.name: tokens, "lengths": lengths}
 
 
@@ -164,9 +170,11 @@ class BagOfWordsExamples:
     def lengths(self) -> np.ndarray:
         return np.diff(self.rows.indptr).astype(np.int32)
 
-    def __call__(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+    def __call__(self, indices: np.ndarray, batch: np.ndarray | None = None):
         rows = self.rows[indices]
-        tokens, lengths = text.pad(np.split(rows.indices, rows.indptr[1:])[:-1], self.bucket)
+        words = np.split(rows.indices, rows.indptr[1:])[:-1]
+        longest = self.lengths[indices if batch is None else batch].max()
+        tokens, lengths = text.pad(words, self.bucket, longest)
         weights = np.zeros(tokens.shape, np.float32)
         weights[np.arange(tokens.shape[1]) < lengths[:, None]] = rows.data
         return {"tokens": tokens, "weights": weights}
@@ -180,7 +188,8 @@ class PosterExamples:
     height: int
     width: int
 
-    def __call__(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+    def __call__(self, indices: np.ndarray, batch: np.ndarray | None = None):
+        del batch  # posters have one size
         images = [self.records[index]["poster"] for index in indices]
         return {
             "images": np.stack([posters.decode(image, self.height, self.width) for image in images])
@@ -193,7 +202,8 @@ class ArrayExamples:
 
     arrays: Mapping[str, np.ndarray]
 
-    def __call__(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+    def __call__(self, indices: np.ndarray, batch: np.ndarray | None = None):
+        del batch  # rows have one size
         return {name: array[indices] for name, array in self.arrays.items()}
 
 
@@ -203,11 +213,13 @@ class Batches:
     A batch holds what `examples` gives, and `labels` <float32>[batch, genres], `indices`
     <int32>[batch] and `mask` <float32>[batch], 1 for a movie and 0 for padding, which repeats the
     batch's first movie.
+
+    Of several processes each makes only the rows of its own: see `share`.
     """
 
     def __init__(
         self,
-        examples: Callable[[np.ndarray], dict[str, np.ndarray]],
+        examples: Callable[..., dict[str, np.ndarray]],
         labels: np.ndarray,
         indices: np.ndarray,
         batch_size: int,
@@ -222,7 +234,7 @@ class Batches:
             share a batch.
           labels: <float32>[movies of the corpus, genres].
           indices: the movies to go through.
-          batch_size: of every batch.
+          batch_size: of every batch, all processes together.
           shuffle_seed: decides the order of each epoch; None keeps one fixed order.
           epochs: how often to go through the movies.
 
@@ -234,10 +246,23 @@ class Batches:
         self._examples = examples
         self._labels = labels
         self._indices = np.asarray(indices)
-        self._batch_size = batch_size
+        self.batch_size = batch_size
+        self._rows = slice(0, batch_size)
         self._shuffle_seed = shuffle_seed
         self._epochs = epochs
         self._planned: tuple[int, list[np.ndarray]] | None = None
+
+    def share(self, number: int, count: int) -> "Batches":
+        """The same batches, of which items hold only the rows of one process.
+
+        Args:
+          number: of the process, from 0 on.
+          count: of processes, a divisor of the batch size.
+        """
+        share = copy.copy(self)
+        size = self.batch_size // count
+        share._rows = slice(number * size, (number + 1) * size)
+        return share
 
     @property
     def order(self) -> np.ndarray:
@@ -258,7 +283,7 @@ class Batches:
 
     @property
     def steps_per_epoch(self) -> int:
-        return math.ceil(len(self._indices) / self._batch_size)
+        return math.ceil(len(self._indices) / self.batch_size)
 
     def __len__(self) -> int:
         return self.steps_per_epoch * self._epochs
@@ -271,19 +296,20 @@ class Batches:
         if planned is None or planned[0] != epoch:
             self._planned = planned = (epoch, self._plan(epoch))
         members = planned[1][position]
-        missing = self._batch_size - len(members)
+        missing = self.batch_size - len(members)
         indices = np.concatenate([members, np.repeat(members[:1], missing)])
-        mask = np.ones(self._batch_size, np.float32)
+        mask = np.ones(self.batch_size, np.float32)
         mask[len(members) :] = 0
-        return self._examples(indices) | {
-            "labels": self._labels[indices],
-            "indices": indices.astype(np.int32),
-            "mask": mask,
+        own = indices[self._rows]
+        return self._examples(own, indices) | {
+            "labels": self._labels[own],
+            "indices": own.astype(np.int32),
+            "mask": mask[self._rows],
         }
 
     def _plan(self, epoch: int) -> list[np.ndarray]:
         """The movies of each batch of one epoch."""
-        order, size = self._indices, self._batch_size
+        order, size = self._indices, self.batch_size
         lengths = getattr(self._examples, "lengths", None)
         if self._shuffle_seed is None:
             if lengths is not None:
@@ -303,13 +329,14 @@ class Batches:
 
 
 def iterate(batches: Batches, start: int = 0, workers: int = 0) -> Iterator[dict[str, np.ndarray]]:
-    """Brings batches ahead of their use, from a position on.
+    """Brings batches ahead of their use, from a position on; of each the rows of this process.
 
     Args:
       batches: the whole sequence.
       start: the first step wanted; a run that stopped after n steps goes on with start=n.
       workers: processes that prepare batches; 0 uses two threads of this process.
     """
+    batches = batches.share(jax.process_index(), jax.process_count())
     dataset = grain.MapDataset.source(batches)[start:].to_iter_dataset(
         grain.ReadOptions(num_threads=0 if workers else 2, prefetch_buffer_size=0 if workers else 4)
     )
@@ -321,5 +348,6 @@ def iterate(batches: Batches, start: int = 0, workers: int = 0) -> Iterator[dict
     try:
         yield from dataset
     except Exception:
-        interruption.raise_if_asked()  # the same signal has ended a worker that was just starting
+        # The same signal may have ended a worker that was just starting.
+        interruption.raise_if_asked_alone()
         raise

@@ -129,18 +129,21 @@ class Vocabulary:
         return np.array([self._ids.get(word, UNKNOWN_ID) for word in words], np.int32)
 
 
-def pad(sequences: Sequence[np.ndarray], bucket: int) -> tuple[np.ndarray, np.ndarray]:
+def pad(
+    sequences: Sequence[np.ndarray], bucket: int, longest: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
     """Pads sequences of ids to one length, a multiple of `bucket`, so that few shapes occur.
 
     Args:
       sequences: <int32>[length] each.
       bucket: the result's length is the smallest multiple of it that holds the longest sequence.
+      longest: the length of another sequence that it is to hold.
 
     Returns:
       tokens <int32>[batch, length] and the true lengths <int32>[batch].
     """
     lengths = np.array([len(sequence) for sequence in sequences], np.int32)
-    padded_length = max(1, -(-int(lengths.max(initial=0)) // bucket)) * bucket
+    padded_length = max(1, -(-int(lengths.max(initial=longest)) // bucket)) * bucket
     tokens = np.full((len(sequences), padded_length), PADDING_ID, np.int32)
     for row, sequence in zip(tokens, sequences):
         row[: len(sequence)] = sequence

@@ -102,7 +102,7 @@ class _Progress(CallbackAny2Vec):
 
     def on_epoch_end(self, model) -> None:
         self._bar.update()
-        interruption.raise_if_asked()
+        interruption.raise_if_asked_alone()
 
 
 def align(

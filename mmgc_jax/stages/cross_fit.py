@@ -129,6 +129,7 @@ def cross_fit(
             experiment.workdir,
             experiment.seed_of(name),
             workers,
+            split_parameters=experiment.config.split_parameters,
             movie=lambda index: corpus.ids[index],
         )
         size = settings.batch_size

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from mmgc_jax import evaluate, train
+from mmgc_jax import evaluate, parallel, train
 from mmgc_jax.data import pipeline
 from mmgc_jax.data.movies import Movie, clean
 from mmgc_jax.errors import InputError
@@ -108,14 +108,15 @@ def _batch_size() -> int:
 
 def _run_frozen(frozen, examples, present: np.ndarray) -> pipeline.ArrayExamples:
     """What the frozen part makes of the movies that are present."""
-    outputs = {}
+    outputs, mesh = {}, parallel.data_mesh()
     batches = pipeline.Batches(
         examples, np.zeros((len(present), 1)), np.flatnonzero(present), _batch_size()
     )
     for batch in pipeline.iterate(batches):
-        real = batch["mask"] > 0
-        for name, array in jax.device_get(frozen(batch)).items():
+        batch = parallel.shard_batch(batch, mesh)
+        found, indices, mask = parallel.gather((frozen(batch), batch["indices"], batch["mask"]))
+        for name, array in found.items():
             if name not in outputs:
                 outputs[name] = np.zeros((len(present), *array.shape[1:]), array.dtype)
-            outputs[name][batch["indices"][real]] = array[real]
+            outputs[name][indices[mask > 0]] = array[mask > 0]
     return pipeline.ArrayExamples(outputs)

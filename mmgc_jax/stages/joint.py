@@ -91,13 +91,15 @@ class JointExamples:
     parts: Mapping[str, Callable[[np.ndarray], dict[str, np.ndarray]]]
     present: np.ndarray
 
-    def __call__(self, indices: np.ndarray) -> dict:
-        batch = {"present": self.present[indices].astype(np.float32)}
+    def __call__(self, indices: np.ndarray, batch: np.ndarray | None = None) -> dict:
+        batch = indices if batch is None else batch
+        arrays = {"present": self.present[indices].astype(np.float32)}
         for (name, examples), stand_in, there in zip(
             self.parts.items(), self._stand_ins, self.present.T
         ):
-            batch[name] = examples(np.where(there[indices], indices, stand_in))
-        return batch
+            own, of_all = (np.where(there[rows], rows, stand_in) for rows in (indices, batch))
+            arrays[name] = examples(own, of_all)
+        return arrays
 
     @functools.cached_property
     def _stand_ins(self) -> np.ndarray:

@@ -8,7 +8,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from mmgc_jax import embeddings, train
+from mmgc_jax import embeddings, parallel, train
 from mmgc_jax.data import pipeline, text
 from mmgc_jax.data.movies import Movie
 from mmgc_jax.models import PlotLSTM
@@ -21,9 +21,10 @@ _INPUTS = ("tokens", "lengths")
 def prepare(experiment: Experiment, stage: str) -> Recipe:
     """Makes ready what the encoder's training needs."""
     config, corpus = experiment.config, experiment.corpus
-    vocabulary, table = embeddings.prepare(
-        config, experiment.workdir, corpus, experiment.cache / "word_vectors"
-    )
+    with parallel.first_process_first():
+        vocabulary, table = embeddings.prepare(
+            config, experiment.workdir, corpus, experiment.cache / "word_vectors"
+        )
     examples = _examples(config, vocabulary, map(corpus.plot, range(len(corpus.ids))))
     vector_size = None if table is None else table.shape[1]
     model = _model(config, len(corpus.genres), len(vocabulary), vector_size)

@@ -104,10 +104,11 @@ class _StateExamples:
     lengths: np.ndarray
     bucket: int
 
-    def __call__(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        lengths = self.lengths[indices]
-        longest = -(-int(lengths.max()) // self.bucket) * self.bucket
-        return {"inputs": self.states(indices)["inputs"][:, :longest], "lengths": lengths}
+    def __call__(self, indices: np.ndarray, batch: np.ndarray | None = None):
+        longest = int(self.lengths[indices if batch is None else batch].max())
+        padded = -(-longest // self.bucket) * self.bucket
+        states = self.states(indices)["inputs"][:, :padded]
+        return {"inputs": states, "lengths": self.lengths[indices]}
 
 
 def _first_layer(config: ml_collections.ConfigDict, network: BertEncoder) -> int:

@@ -26,10 +26,10 @@ class Frozen:
         self.seen = []
 
     def __call__(self, batch):
-        if isinstance(batch["indices"], np.ndarray):  # not if it is only traced for its shape
-            if self.stop_at in batch["indices"]:
-                raise KeyboardInterrupt
-            self.seen.append(batch["indices"].tolist())
+        indices = np.asarray(batch["indices"]).tolist()
+        if self.stop_at in indices:
+            raise KeyboardInterrupt
+        self.seen.append(indices)
         return jnp.asarray(batch["images"][:, ::2] * 2 + 1, self.dtype)
 
 

@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# Runs an experiment as a managed spot job of SkyPilot, which starts it again elsewhere when the
+# machine is taken away:
+#
+#   launch/skypilot.sh [--dry-run] --config=configs/talk.py --workdir=/share/runs/talk [--config.x=y ...]
+#
+# Machines and the bucket behind /share stand in launch/skypilot.yaml.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+run=
+if [ "${1-}" = --dry-run ]; then
+    run=print
+    shift
+fi
+print() {
+    printf '%q ' "$@"
+    echo
+    cat launch/skypilot.yaml
+}
+
+$run sky jobs launch --yes --env ARGUMENTS="$(printf '%q ' "$@")" launch/skypilot.yaml

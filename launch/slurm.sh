@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Runs an experiment on SLURM, one process for each GPU:
+#
+#   launch/slurm.sh [--dry-run] --config=configs/talk.py --workdir=DIR [--config.x=y ...]
+#
+# The checkout and DIR are on a file system that all nodes share. Nodes, GPUs and time stand below;
+# sbatch's own variables override them (SBATCH_TIMELIMIT, SBATCH_PARTITION, SBATCH_ACCOUNT, ...).
+# EXTRA says what to install: [cuda12] (the default), [cuda13], or nothing for CPUs.
+#
+#SBATCH --job-name=mmgc_jax
+#SBATCH --nodes=2
+#SBATCH --ntasks-per-node=4
+#SBATCH --gpus-per-node=4
+#SBATCH --cpus-per-task=8
+#SBATCH --time=04:00:00
+#SBATCH --output=mmgc_jax-%j.log
+#SBATCH --open-mode=append
+# Three minutes before the time is up the processes are asked to stop, and may then be requeued.
+#SBATCH --signal=TERM@180
+#SBATCH --requeue
+set -euo pipefail
+
+if [ -z "${SLURM_JOB_ID-}" ]; then # on the machine from which jobs are sent
+    cd "$(dirname "$0")/.."
+    submit=(sbatch launch/slurm.sh)
+    if [ "${1-}" = --dry-run ]; then
+        shift
+        printf '%q ' "${submit[@]}" "$@"
+        echo "# in $PWD, with:"
+        grep '^#SBATCH' launch/slurm.sh
+        exit
+    fi
+    exec "${submit[@]}" "$@"
+fi
+
+# On the first node of the job: one environment, then the same command everywhere.
+cd "$SLURM_SUBMIT_DIR"
+python3 -m venv .venv
+.venv/bin/pip install --quiet --editable ".${EXTRA-[cuda12]}"
+
+code=0
+srun --kill-on-bad-exit=0 .venv/bin/python -m mmgc_jax.main --distributed "$@" || code=$?
+if [ "$code" = 75 ]; then # stopped by a signal, with a checkpoint
+    scontrol requeue "$SLURM_JOB_ID"
+fi
+exit "$code"

@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# Runs an experiment on a Cloud TPU, on all of its hosts:
+#
+#   TPU=my-tpu ZONE=us-central2-b SHARE=10.0.0.2:/share launch/tpu_vm.sh [--dry-run] \
+#       --config=configs/talk.py --workdir=/mnt/share/runs/talk [--config.x=y ...]
+#
+# TPU is the name given to `gcloud compute tpus tpu-vm create`. SHARE is a file system of the same
+# network, such as Filestore, which every host mounts at /mnt/share: data, weights and the working
+# directory are there. The commit that is checked out is what runs. After a spot TPU was taken away,
+# create it again and give the same command.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+run=
+if [ "${1-}" = --dry-run ]; then
+    run='print'
+    shift
+fi
+print() {
+    printf '%q ' "$@"
+    echo
+}
+
+source=$(mktemp -d)/mmgc_jax.tar.gz
+$run git archive --format=tar.gz --output="$source" HEAD
+
+# What each host does; JAX finds the others by itself.
+on_each_host=$(
+    cat <<END
+set -euo pipefail
+sudo mkdir -p /mnt/share
+mountpoint -q /mnt/share || sudo mount -t nfs $SHARE /mnt/share
+mkdir -p mmgc_jax && tar -xzf mmgc_jax.tar.gz -C mmgc_jax && cd mmgc_jax
+python3 -m venv .venv && .venv/bin/pip install --quiet --editable '.[tpu]'
+.venv/bin/python -m mmgc_jax.main --distributed $(printf '%q ' "$@")
+END
+)
+$run gcloud compute tpus tpu-vm scp "$source" "$TPU:mmgc_jax.tar.gz" --zone="$ZONE" --worker=all
+$run gcloud compute tpus tpu-vm ssh "$TPU" --zone="$ZONE" --worker=all --command="$on_each_host"

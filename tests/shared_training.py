@@ -1,0 +1,103 @@
+"""A small training that one process runs alone, or several together: see test_parallel.py.
+
+    python -m tests.shared_training WORKDIR [distributed] [split]
+
+The first process leaves `found.npz`: what was lost at each step, the parameters, the probabilities
+of all movies, activations of a frozen network, and the rows that each process has read.
+"""
+
+import json
+import pathlib
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from scipy import sparse
+
+from mmgc_jax import evaluate, parallel, train
+from mmgc_jax.configs import default
+from mmgc_jax.data import activations, pipeline
+from mmgc_jax.models import PlotBagOfWords
+
+MOVIES, WORDS, BATCH = 37, 4096, 8
+
+
+class Examples(pipeline.BagOfWordsExamples):
+    """Remembers which movies it was asked for."""
+
+    def __call__(self, indices, batch=None):
+        np.add.at(asked, indices, 1)
+        return super().__call__(indices, batch)
+
+
+def settings():
+    config = default.get_config().fusion.training
+    config.update(batch_size=BATCH, epochs=2, learning_rate=0.1, log_every=1, checkpoint_every=3)
+    return config
+
+
+def movies():
+    """Bags of 1 to 60 words, so that padded lengths differ from row to row, and labels."""
+    rng = np.random.default_rng(0)
+    bags = np.zeros((MOVIES, WORDS), np.float32)
+    for bag in bags:
+        bag[rng.choice(WORDS, rng.integers(1, 60), replace=False)] = rng.uniform(0.1, 1)
+    return sparse.csr_matrix(bags), rng.integers(0, 2, (MOVIES, 24)).astype(np.float32)
+
+
+def main(workdir: pathlib.Path, split: bool) -> None:
+    bags, labels = movies()
+    examples = Examples(bags, bucket=16)
+    model = PlotBagOfWords(WORDS, 24)
+
+    def augment(key, batch):
+        kept = jax.random.bernoulli(key, 0.7, batch["weights"].shape)
+        return batch | {"weights": batch["weights"] * kept}
+
+    apply = train.make_apply(model, ("tokens", "weights"), augment)
+    params = model.init(jax.random.key(0), np.zeros((1, 8), np.int32), np.zeros((1, 8)))["params"]
+    rows = np.arange(MOVIES)
+
+    def batches(**more):
+        return pipeline.Batches(examples, labels, rows, BATCH, **more)
+
+    def validate(params):
+        scores = evaluate.probabilities(apply, params, batches())
+        return evaluate.headline(labels, scores)
+
+    run = train.Run("plot", workdir, seed=1, split_parameters=split)
+    weights = np.ones(24, np.float32)
+    training = batches(shuffle_seed=1, epochs=2)
+    trained = train.fit(run, apply, params, training, validate, settings(), weights)
+    for leaf in jax.tree.leaves(trained):
+        parts = {shard.data.size for shard in leaf.addressable_shards}
+        assert parts == {
+            leaf.size // jax.device_count() if split and leaf.size > 999 else leaf.size
+        }
+
+    asked[:] = 0
+    probabilities = evaluate.probabilities(apply, trained, batches())
+    read = asked.copy()
+    frozen = jax.jit(lambda batch: jnp.cumsum(batch["weights"], axis=1)[:, :1])
+    kept = activations.cache(workdir / "rows.npy", frozen, batches())
+
+    losses = [json.loads(line) for line in (workdir / "metrics.jsonl").open()]
+    found = {
+        "losses": [line["loss"] for line in losses if "loss" in line],
+        "probabilities": probabilities,
+        "activations": kept(rows)["images"],
+        "read": multihost_utils.process_allgather(read).reshape(-1, MOVIES),
+    } | {f"params/{name}": array for name, array in parallel.gather(trained).items()}
+    if parallel.is_first():
+        np.savez(workdir / "found.npz", **found)
+
+
+if __name__ == "__main__":
+    asked = np.zeros(MOVIES, int)
+    if "distributed" in sys.argv:
+        parallel.initialize()
+    folder = pathlib.Path(sys.argv[1])
+    folder.mkdir(exist_ok=True)
+    main(folder, "split" in sys.argv)

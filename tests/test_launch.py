@@ -1,0 +1,168 @@
+"""The launchers: what each would do, and what the local one does."""
+
+import json
+import os
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from tests import tiny
+
+LAUNCH = tiny.ROOT / "launch"
+SCRIPTS = sorted(LAUNCH.glob("*.sh"))
+# With a value that a shell would take apart.
+ARGUMENTS = ["--config=configs/talk.py", "--workdir=/share/runs/a b", "--config.encoders=('plot',)"]
+
+
+def launch(script: str, *arguments, **environment) -> str:
+    """What a launcher prints."""
+    path = f"{pathlib.Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    finished = subprocess.run(
+        [LAUNCH / script, *map(str, arguments)],
+        env=os.environ | {"PATH": path, "JAX_PLATFORMS": "cpu"} | environment,
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    return finished.stdout
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
+def test_shell_scripts_are_sound(script):
+    checker = pathlib.Path(sys.executable).with_name("shellcheck")
+    subprocess.run(["bash", "-n", script], check=True)
+    checked = subprocess.run([checker, script], capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stdout
+    assert os.access(script, os.X_OK)
+
+
+def test_local_starts_the_same_command_with_a_number_for_each():
+    lines = launch("local.sh", "--dry-run", "-n", "3", *ARGUMENTS).splitlines()
+    for number, line in enumerate(lines):
+        words = shlex.split(line)
+        assert f"JAX_PROCESS_ID={number}" in words and "JAX_NUM_PROCESSES=3" in words
+        assert words[-6:] == ["python", "-m", "mmgc_jax.main", "--distributed", *ARGUMENTS][-6:]
+    assert len(lines) == 3 and len(set(re.findall("localhost:[0-9]+", str(lines)))) == 1
+
+
+def test_slurm_sends_itself():
+    first, *options = launch("slurm.sh", "--dry-run", *ARGUMENTS).splitlines()
+    assert shlex.split(first, comments=True) == ["sbatch", "launch/slurm.sh", *ARGUMENTS]
+    assert {"#SBATCH --requeue", "#SBATCH --signal=TERM@180"} <= set(options)
+
+
+def test_in_its_job_slurm_runs_the_same_command_and_comes_back_when_stopped(tmp_path):
+    """With stand-ins for SLURM's commands and for Python, which note how they are called."""
+    for name, code in {"python3": 0, "srun": 75, "scontrol": 0, "pip": 0}.items():
+        stand_in = tmp_path / name
+        stand_in.write_text(
+            f'#!/bin/sh\nprintf "%s\\n" "{name} $*" >> {tmp_path}/calls\nexit {code}'
+        )
+        stand_in.chmod(0o755)
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv" / "bin").symlink_to(tmp_path)
+    stopped = subprocess.run(
+        [LAUNCH / "slurm.sh", *ARGUMENTS],
+        env={
+            "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}",
+            "SLURM_JOB_ID": "7",
+            "SLURM_SUBMIT_DIR": str(tmp_path),
+        },
+        check=False,
+    )
+    assert stopped.returncode == 75
+    assert (tmp_path / "calls").read_text().splitlines() == [
+        "python3 -m venv .venv",
+        "pip install --quiet --editable .[cuda12]",
+        "srun --kill-on-bad-exit=0 .venv/bin/python -m mmgc_jax.main --distributed "
+        + " ".join(ARGUMENTS),
+        "scontrol requeue 7",
+    ]
+
+
+def test_tpu_vm_takes_the_source_to_every_host_and_runs_it_there():
+    where = {"TPU": "mine", "ZONE": "somewhere", "SHARE": "10.0.0.2:/share"}
+    pack, copy, run = launch("tpu_vm.sh", "--dry-run", *ARGUMENTS, **where).splitlines()
+    assert pack.startswith("git archive") and copy.startswith("gcloud compute tpus tpu-vm scp ")
+    # Bash's quotes, which are not all Python's.
+    unquoted = subprocess.run(
+        ["bash", "-c", f"printf '%s\\n' {run}"], capture_output=True, text=True, check=True
+    ).stdout
+    assert "--worker=all" in unquoted
+    *_, install, command = unquoted.strip().splitlines()
+    assert "'.[tpu]'" in install
+    assert shlex.split(command)[1:] == ["-m", "mmgc_jax.main", "--distributed", *ARGUMENTS]
+
+
+def test_gke_gets_the_source_and_a_set_of_hosts():
+    printed = launch("gke.sh", "--dry-run", *ARGUMENTS, HOSTS="8")
+    source, jobs = yaml.safe_load_all(printed)
+    assert source["kind"] == "ConfigMap" and len(json.dumps(source)) < 1_000_000
+    assert (jobs["apiVersion"], jobs["kind"]) == ("jobset.x-k8s.io/v1alpha2", "JobSet")
+    assert {"name", "action", "onJobFailureReasons"} == set(
+        jobs["spec"]["failurePolicy"]["rules"][0]
+    )
+    [hosts] = jobs["spec"]["replicatedJobs"]
+    job = hosts["template"]["spec"]
+    assert job["parallelism"] == job["completions"] == 8 and job["backoffLimit"] == 0
+    pod = job["template"]["spec"]
+    [container] = pod["containers"]
+    assert container["args"] == ARGUMENTS
+    subprocess.run(["bash", "-n", "-c", container["command"][2]], check=True)
+    mounted = {mount["name"] for mount in container["volumeMounts"]}
+    assert mounted == {volume["name"] for volume in pod["volumes"]}
+    assert container["resources"]["limits"] == {"google.com/tpu": 4}
+
+
+def test_skypilot_gets_the_arguments_whole():
+    printed = launch("skypilot.sh", "--dry-run", *ARGUMENTS)
+    task = yaml.safe_load((LAUNCH / "skypilot.yaml").read_text())
+    assert yaml.safe_load(printed.split("\n", 1)[1]) == task
+    assert task["resources"]["use_spot"] and task["workdir"] == "."
+    assert task["resources"]["job_recovery"]["recover_on_exit_codes"] == [75]
+    submit = shlex.split(printed.splitlines()[0])
+    assert submit[:3] == ["sky", "jobs", "launch"] and submit[-1] == "launch/skypilot.yaml"
+    environment = {
+        "ARGUMENTS": submit[-2].removeprefix("ARGUMENTS="),
+        "SKYPILOT_NODE_IPS": "10.0.0.1\n10.0.0.2",
+        "SKYPILOT_NUM_NODES": "2",
+        "SKYPILOT_NODE_RANK": "1",
+    }
+    shown = task["run"].replace(
+        "exec .venv/bin/python", "printf '%s\\\\n' \"$JAX_COORDINATOR_ADDRESS\""
+    )
+    found = subprocess.run(
+        ["bash", "-c", shown],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    assert found == ["10.0.0.1:1234", "-m", "mmgc_jax.main", "--distributed", *ARGUMENTS]
+
+
+@pytest.mark.slow
+def test_local_runs_an_experiment_in_two_processes(inputs, tmp_path):
+    workdir, (data, weights) = tmp_path / "run", inputs
+    arguments = [
+        "--config=tests/tiny.py", f"--workdir={workdir}", f"--config.data.path={data}",
+        f"--config.poster.weights={weights}", "--config.poster.finetune_from=head",
+        "--config.encoders=('plot_bag_of_words','poster')", "--config.split_parameters",
+        "--config.fusion.encoders=('plot_bag_of_words','poster')",
+        "--config.fusion.training.epochs=2",
+    ]  # fmt: skip
+    printed = launch("local.sh", "-n", "2", *arguments)
+    assert printed.count("Fusion gains") == (workdir / "results.txt").read_text().count(
+        "Fusion gains"
+    )
+    results = (workdir / "results.json").read_text()
+    # One process alone finds nothing left to do, and says the same.
+    again = launch("local.sh", "-n", "1", *arguments)
+    assert (workdir / "results.json").read_text() == results and again == printed
