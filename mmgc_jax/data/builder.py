@@ -259,7 +259,10 @@ def build(data: ml_collections.ConfigDict, directory) -> _MoviesBuilder:
             f"config.data.source is {config.source!r}: no such source. "
             f"Known: {', '.join(_BUILDERS)}."
         )
-    config.name = f"{config.source}-{_fingerprint(config)}"
+    try:
+        config.name = f"{config.source}-{_fingerprint(config)}"
+    except OSError as error:
+        raise InputError(f"config.data.path={config.path} cannot be read: {error}") from error
     builder = _BUILDERS[config.source](
         data_dir=directory, config=config, file_format="array_record"
     )
@@ -317,5 +320,7 @@ def _fingerprint(config: MoviesConfig) -> str:
             if file.is_file():
                 digest.update(f"{file.relative_to(root)}:{file.stat().st_size}".encode())
                 if file.suffix in (".csv", ".json"):
-                    digest.update(file.read_bytes())
+                    with file.open("rb") as stream:
+                        while chunk := stream.read(1 << 20):
+                            digest.update(chunk)
     return digest.hexdigest()[:12]
