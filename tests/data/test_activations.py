@@ -26,10 +26,11 @@ class Frozen:
         self.seen = []
 
     def __call__(self, batch):
-        indices = np.asarray(batch["indices"]).tolist()
-        if self.stop_at in indices:
-            raise KeyboardInterrupt
-        self.seen.append(indices)
+        if not isinstance(batch["indices"], jax.core.Tracer):  # not if it is traced for its shape
+            indices = np.asarray(batch["indices"]).tolist()
+            if self.stop_at in indices:
+                raise KeyboardInterrupt
+            self.seen.append(indices)
         return jnp.asarray(batch["images"][:, ::2] * 2 + 1, self.dtype)
 
 
