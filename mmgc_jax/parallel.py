@@ -40,6 +40,8 @@ def initialize(environment: Mapping[str, str] = os.environ) -> None:
             f"--distributed: {', '.join(there)} is set, but not {missing}. Set all three, or none "
             "where JAX finds the processes itself (SLURM, Cloud TPU, GKE)."
         )
+    # It would take SIGTERM for itself.
+    jax.config.update("jax_enable_preemption_service", False)
     try:
         if there:
             address, count, number = (there[name] for name in _ENVIRONMENT)
