@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 
 import pytest
 import yaml
@@ -19,19 +20,24 @@ SCRIPTS = sorted(LAUNCH.glob("*.sh"))
 ARGUMENTS = ["--config=configs/talk.py", "--workdir=/share/runs/a b", "--config.encoders=('plot',)"]
 
 
-def launch(script: str, *arguments, **environment) -> str:
-    """What a launcher prints."""
+def start(script: str, *arguments, **environment) -> subprocess.Popen:
+    """A launcher that is running."""
     path = f"{pathlib.Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    finished = subprocess.run(
+    return subprocess.Popen(
         [LAUNCH / script, *map(str, arguments)],
         env=os.environ | {"PATH": path, "JAX_PLATFORMS": "cpu"} | environment,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=500,
-        check=False,
     )
-    assert finished.returncode == 0, finished.stderr
-    return finished.stdout
+
+
+def launch(script: str, *arguments, **environment) -> str:
+    """What a launcher prints."""
+    process = start(script, *arguments, **environment)
+    printed, errors = process.communicate(timeout=500)
+    assert process.returncode == 0, errors
+    return printed
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
@@ -149,7 +155,7 @@ def test_skypilot_gets_the_arguments_whole():
 
 
 @pytest.mark.slow
-def test_local_runs_an_experiment_in_two_processes(inputs, tmp_path):
+def test_local_runs_an_experiment_in_two_processes_which_stop_together(inputs, tmp_path):
     workdir, (data, weights) = tmp_path / "run", inputs
     arguments = [
         "--config=tests/tiny.py", f"--workdir={workdir}", f"--config.data.path={data}",
@@ -158,6 +164,16 @@ def test_local_runs_an_experiment_in_two_processes(inputs, tmp_path):
         "--config.fusion.encoders=('plot_bag_of_words','poster')",
         "--config.fusion.training.epochs=2",
     ]  # fmt: skip
+    process = start("local.sh", "-n", "2", *arguments)
+    while "poster: begins" not in log_of(workdir):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.1)
+    process.terminate()
+    _, errors = process.communicate(timeout=200)
+    assert process.returncode == 75, errors
+    assert errors.count("To continue, run the same again") == 2
+    assert not (workdir / "results.json").exists()
+
     table = launch("local.sh", "-n", "2", *arguments)[-2000:]
     said = (workdir / "results.txt").read_text()
     assert table.count(said[-500:]) == 1, "one process prints"
@@ -165,3 +181,8 @@ def test_local_runs_an_experiment_in_two_processes(inputs, tmp_path):
     before = (workdir / "results.json").read_text()
     assert said in launch("local.sh", "-n", "1", *arguments)
     assert (workdir / "results.json").read_text() == before
+
+
+def log_of(workdir) -> str:
+    log = workdir / "run.log"
+    return log.read_text() if log.exists() else ""
