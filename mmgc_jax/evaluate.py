@@ -39,6 +39,11 @@ def probabilities(
     """
     mesh = parallel.data_mesh()
     params = parallel.replicate(params, mesh)
+
+    def predict(batch):
+        inputs = {k: v for k, v in batch.items() if k not in ("labels", "indices", "mask")}
+        return _probabilities(apply, params, inputs)
+
     result = np.full((batches.num_movies_in_corpus, batches.num_genres), np.nan, np.float32)
     steps = tqdm(
         pipeline.iterate(batches, workers=workers),
@@ -50,11 +55,8 @@ def probabilities(
     )
     for batch in steps:
         interruption.raise_if_asked()
-        batch = parallel.shard_batch(batch, mesh)
-        inputs = {k: v for k, v in batch.items() if k not in ("labels", "indices", "mask")}
-        rows = _probabilities(apply, params, inputs)
-        rows, indices, mask = parallel.gather((rows, batch["indices"], batch["mask"]))
-        result[indices[mask > 0]] = rows[mask > 0]
+        rows, indices = parallel.outputs_of_movies(predict, batch, mesh)
+        result[indices] = rows
     return result
 
 

@@ -7,7 +7,7 @@ process, and the others wait for it.
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -129,6 +129,24 @@ def shard_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array
 def gather(tree: Any) -> Any:
     """The whole of every array of a tree, as numpy, on every process."""
     return multihost_utils.process_allgather(tree, tiled=True)
+
+
+def outputs_of_movies(
+    function: Callable[[dict], Any], batch: dict[str, np.ndarray], mesh: Mesh
+) -> tuple[Any, np.ndarray]:
+    """Runs a batch on all devices; brings back what belongs to its movies, and not to the padding.
+
+    Args:
+      function: batch on the devices -> a tree of arrays, a row for each of its rows.
+      batch: as of `shard_batch`, `indices` and `mask` among its arrays.
+      mesh: as of `data_mesh`.
+
+    Returns:
+      The tree, as numpy, and the movies' indices, on every process.
+    """
+    batch = shard_batch(batch, mesh)
+    outputs, indices, mask = gather((function(batch), batch["indices"], batch["mask"]))
+    return jax.tree.map(lambda rows: rows[mask > 0], outputs), indices[mask > 0]
 
 
 def shardings(tree: Any, mesh: Mesh, split: bool) -> Any:

@@ -184,6 +184,11 @@ def _is_kernel(path, _) -> bool:
     return path[-1].key == "kernel"
 
 
+def is_finite(tree: Any) -> jax.Array:
+    """Whether all values of all arrays are finite, <bool>[]."""
+    return jnp.all(jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]))
+
+
 def make_train_step(apply: ApplyFn, optimizer, shardings: Any = None):
     """The jitted step: (state, batch, seed, weights) -> (state, loss). The state given is used up.
 
@@ -204,8 +209,7 @@ def make_train_step(apply: ApplyFn, optimizer, shardings: Any = None):
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         # Updates and not gradients, which frozen parts need not compute.
-        finite = jnp.all(jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(updates)]))
-        loss = jnp.where(finite | ~jnp.isfinite(loss), loss, -jnp.inf)
+        loss = jnp.where(is_finite(updates) | ~jnp.isfinite(loss), loss, -jnp.inf)
         return TrainState(state.step + 1, params, opt_state), loss
 
     return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
@@ -349,7 +353,7 @@ def _mean_loss(run: Run, batches: pipeline.Batches, step: int, losses: list[jax.
 
 def _check_finite(run: Run, step: int, params: Any) -> None:
     """A loss tells of the parameters before its step; these are the ones after it."""
-    if not all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(params)):
+    if not is_finite(params):
         raise _diverged(run, f"the parameters after step {step} are not all finite")
 
 

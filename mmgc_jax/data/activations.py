@@ -119,9 +119,8 @@ def cache(
         left = pipeline.iterate(batches, whole, workers)
         for batch in tqdm(left, total=len(batches), initial=whole, desc="activations",
                           unit="batch", disable=None if writes else True):  # fmt: skip
-            batch = parallel.shard_batch(batch, mesh)
-            found, mask = parallel.gather((frozen(batch), batch["mask"]))
-            rows.write(found[mask > 0].tobytes())
+            found, _ = parallel.outputs_of_movies(frozen, batch, mesh)
+            rows.write(found.tobytes())
             rows.flush()
             interruption.raise_if_asked()
     with parallel.first_process_first():

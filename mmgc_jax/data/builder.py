@@ -321,6 +321,5 @@ def _fingerprint(config: MoviesConfig) -> str:
                 digest.update(f"{file.relative_to(root)}:{file.stat().st_size}".encode())
                 if file.suffix in (".csv", ".json"):
                     with file.open("rb") as stream:
-                        while chunk := stream.read(1 << 20):
-                            digest.update(chunk)
+                        hashlib.file_digest(stream, lambda: digest)
     return digest.hexdigest()[:12]

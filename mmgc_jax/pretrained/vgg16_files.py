@@ -38,10 +38,10 @@ TORCHVISION_MEAN = tuple(255 * mean for mean in (0.485, 0.456, 0.406))
 TORCHVISION_STD = tuple(255 * std for std in (0.229, 0.224, 0.225))
 
 _TORCHVISION_TOP = {"fc1": "classifier.0", "fc2": "classifier.3", "predictions": "classifier.6"}
+_TIMM_TOP = {"fc1": "pre_logits.fc1", "fc2": "pre_logits.fc2", "predictions": "head.fc"}
+
 # An HDF5 file with more is none of Keras's.
 _MOST_OBJECTS, _DEEPEST = 100_000, 20
-
-_TIMM_TOP = {"fc1": "pre_logits.fc1", "fc2": "pre_logits.fc2", "predictions": "head.fc"}
 
 
 @dataclasses.dataclass(frozen=True)

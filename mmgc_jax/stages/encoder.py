@@ -96,7 +96,7 @@ def load_params(workdir: pathlib.Path, names: Sequence[str]) -> list[Any]:
     """
     params = [train.restore_best(train.Run(name, workdir, seed=0)) for name in names]
     for name, of_one in zip(names, params):
-        if not all(np.isfinite(array).all() for array in jax.tree.leaves(of_one)):
+        if not train.is_finite(of_one):
             raise InputError(f"{workdir}: the parameters of {name} are damaged: not all finite.")
     return params
 
@@ -113,10 +113,9 @@ def _run_frozen(frozen, examples, present: np.ndarray) -> pipeline.ArrayExamples
         examples, np.zeros((len(present), 1)), np.flatnonzero(present), _batch_size()
     )
     for batch in pipeline.iterate(batches):
-        batch = parallel.shard_batch(batch, mesh)
-        found, indices, mask = parallel.gather((frozen(batch), batch["indices"], batch["mask"]))
+        found, indices = parallel.outputs_of_movies(frozen, batch, mesh)
         for name, array in found.items():
             if name not in outputs:
                 outputs[name] = np.zeros((len(present), *array.shape[1:]), array.dtype)
-            outputs[name][indices[mask > 0]] = array[mask > 0]
+            outputs[name][indices] = array
     return pipeline.ArrayExamples(outputs)
