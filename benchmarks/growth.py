@@ -107,7 +107,7 @@ def draw(results: dict, file: pathlib.Path) -> None:
         axis.plot(movies, [point[name] for point in results["points"]], "o")
         axis.set(xlabel="movies", ylabel=unit, xlim=(0, None), ylim=(0, None))
     figure.suptitle(f"An experiment's cost; {results['machine']}", fontsize=10)
-    write_beside(file, lambda beside: figure.savefig(beside, dpi=120))
+    write_beside(file, lambda stream: figure.savefig(stream, format="png", dpi=120))
     pyplot.close(figure)
 
 

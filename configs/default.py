@@ -26,9 +26,11 @@ def get_config() -> ml_collections.ConfigDict:
     data = config.data = ml_collections.ConfigDict()
     # talk (movies.csv and posters/), mmimdb (the official archive) or synthetic (embedded).
     data.source = "talk"
-    # The source's folder; of mmimdb, mmimdb.tar.gz or the folder that it extracts to.
+    # The source's folder; of mmimdb, mmimdb.tar.gz or the folder that it extracts to. This and all
+    # other inputs may be addresses, such as gs://bucket/folder, and are copied to this machine.
     data.path = ""
-    # Of shards, trained word vectors and frozen activations; empty: data/ in the working directory.
+    # Of shards, trained word vectors and frozen activations, on this machine; empty: data/ in the
+    # working directory, or in ~/.cache/mmgc_jax where that is in a bucket.
     # Several experiments may share one, but the first must have written it before the next begins.
     data.directory = ""
     # The share of the training movies that validates, where the source has no such part.

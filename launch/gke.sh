@@ -4,7 +4,8 @@
 #   launch/gke.sh [--dry-run] --config=configs/talk.py --workdir=/share/runs/talk [--config.x=y ...]
 #
 # /share is the volume claim named `share`, which many may write to (Filestore): data, weights and
-# the working directory are there. The commit that is checked out is what runs. The rest is below:
+# the working directory are there; with all of them in a bucket, gs://bucket/folder, delete the last
+# lines on `share`. The commit that is checked out is what runs. The rest is below:
 # ACCELERATOR and TOPOLOGY as of the node pool, HOSTS and CHIPS, of each host, as these have. To run
 # it again: kubectl delete jobset mmgc-jax, and the same command.
 set -euo pipefail
@@ -74,7 +75,7 @@ spec:
                       mkdir /mmgc_jax
                       tar -xzf /source/mmgc_jax.tar.gz -C /mmgc_jax
                       cd /mmgc_jax
-                      pip install --quiet --editable '.[tpu]'
+                      pip install --quiet --editable '.[tpu,gcs]'
                       exec python -m mmgc_jax.main --distributed "\$@"
                     - main
                   args: $arguments

@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # Runs an experiment on a Cloud TPU, on all of its hosts:
 #
-#   TPU=my-tpu ZONE=us-central2-b SHARE=10.0.0.2:/share launch/tpu_vm.sh [--dry-run] \
-#       --config=configs/talk.py --workdir=/mnt/share/runs/talk [--config.x=y ...]
+#   TPU=my-tpu ZONE=us-central2-b launch/tpu_vm.sh [--dry-run] \
+#       --config=configs/talk.py --workdir=gs://bucket/runs/talk [--config.x=y ...]
 #
-# TPU is the name given to `gcloud compute tpus tpu-vm create`. SHARE is a file system of the same
-# network, such as Filestore, which every host mounts at /mnt/share: data, weights and the working
-# directory are there. The commit that is checked out is what runs. After a spot TPU was taken away,
-# create it again and give the same command.
+# TPU is the name given to `gcloud compute tpus tpu-vm create`. Data, weights and the working
+# directory are in a bucket that its service account may use; or, with SHARE=10.0.0.2:/share, on a
+# file system of the same network, such as Filestore, which every host mounts at /mnt/share. The
+# commit that is checked out is what runs. After a spot TPU was taken away, create it again and give
+# the same command.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -24,14 +25,18 @@ print() {
 source=$(mktemp -d)/mmgc_jax.tar.gz
 $run git archive --format=tar.gz --output="$source" HEAD
 
+mount=
+if [ -n "${SHARE-}" ]; then
+    mount="sudo mkdir -p /mnt/share
+mountpoint -q /mnt/share || sudo mount -t nfs $SHARE /mnt/share"
+fi
 # What each host does; JAX finds the others by itself.
 on_each_host=$(
     cat <<END
 set -euo pipefail
-sudo mkdir -p /mnt/share
-mountpoint -q /mnt/share || sudo mount -t nfs $SHARE /mnt/share
+$mount
 mkdir -p mmgc_jax && tar -xzf mmgc_jax.tar.gz -C mmgc_jax && cd mmgc_jax
-python3 -m venv .venv && .venv/bin/pip install --quiet --editable '.[tpu]'
+python3 -m venv .venv && .venv/bin/pip install --quiet --editable '.[tpu,gcs]'
 .venv/bin/python -m mmgc_jax.main --distributed $(printf '%q ' "$@")
 END
 )

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import math
-import pathlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -12,7 +11,7 @@ from scipy.special import expit, logit
 
 from mmgc_jax import metrics
 from mmgc_jax.errors import InputError
-from mmgc_jax.files import read_json, write_text
+from mmgc_jax.files import Path, read_json, write_text
 
 # How strongly scale and shift are held at 1 and 0, in nats: as if each had been measured before,
 # the logarithm of the scale to within 1/2, and the shift to within 1.
@@ -126,7 +125,7 @@ def _scale_and_shift(labels, logits):
     return math.exp(log_scale), shift
 
 
-def save(file: pathlib.Path, calibrations: Mapping[str, Calibration]) -> None:
+def save(file: Path, calibrations: Mapping[str, Calibration]) -> None:
     """Writes the calibration of each stage into one JSON file.
 
     It holds `{stage: {genre: {"scale": ..., "shift": ..., "threshold": ...}}}`.
@@ -140,17 +139,16 @@ def save(file: pathlib.Path, calibrations: Mapping[str, Calibration]) -> None:
         }
         for stage, calibration in calibrations.items()
     }
-    write_text(pathlib.Path(file), json.dumps(content, indent=2, ensure_ascii=False))
+    write_text(file, json.dumps(content, indent=2, ensure_ascii=False))
 
 
-def load(file: pathlib.Path) -> dict[str, Calibration]:
+def load(file: Path) -> dict[str, Calibration]:
     """Reads what `save` wrote: the calibration of each stage.
 
     Raises:
       InputError: if the file is missing or no JSON, a number is missing or impossible, or two
         stages have different genres.
     """
-    file = pathlib.Path(file)
     again = "Run the experiment again to have it written anew."
     content = read_json(file, again)
     try:

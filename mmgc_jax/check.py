@@ -10,7 +10,7 @@ import ml_collections
 
 from mmgc_jax.data import movies, text
 from mmgc_jax.errors import InputError
-from mmgc_jax.files import read_json, write_text
+from mmgc_jax.files import Path, read_json, write_text
 from mmgc_jax.models import FUSIONS, VGG16
 from mmgc_jax.pretrained import minilm, vector_file, vgg16
 from mmgc_jax.stages import ENCODERS
@@ -168,26 +168,27 @@ def _check_vectors(vectors: ml_collections.ConfigDict) -> None:
         movies.read_csv(table)
 
 
-def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict, movies_name: str) -> None:
+def claim(workdir: Path, config: dict, movies_name: str, weights: str) -> None:
     """Writes what decides the results into the working directory, or checks that it is there.
 
     This comes after the data is read, so that a first try that fails binds nobody.
 
     Args:
       workdir: of the experiment.
-      config: of the experiment.
+      config: of the experiment, as of `as_json`.
       movies_name: a name that changes with the content of the data.
+      weights: the file of VGG16's weights on this machine; empty for none.
 
     Raises:
       InputError: if the folder was made with other movies or weights.
     """
     inputs = {"movies": movies_name}
-    if config.poster.weights:
-        with pathlib.Path(config.poster.weights).open("rb") as file:
+    if weights:
+        with pathlib.Path(weights).open("rb") as file:
             inputs["poster.weights"] = hashlib.file_digest(file, "sha256").hexdigest()
     same_as_before(workdir / "inputs.json", inputs)
     write_text(workdir / "inputs.json", json.dumps(inputs, indent=2))
-    write_text(workdir / "config.json", json.dumps(as_json(config), indent=2))
+    write_text(workdir / "config.json", json.dumps(config, indent=2))
 
 
 def as_json(config: ml_collections.ConfigDict) -> dict:
@@ -195,7 +196,7 @@ def as_json(config: ml_collections.ConfigDict) -> dict:
     return json.loads(config.to_json())
 
 
-def same_as_before(file: pathlib.Path, wanted: dict) -> None:
+def same_as_before(file: Path, wanted: dict) -> None:
     """Checks that a working directory was made from the same as what is wanted now.
 
     Args:

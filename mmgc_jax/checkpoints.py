@@ -3,7 +3,8 @@
 A checkpoint is written beside its place and renamed when it is whole, so that a stop at any moment
 leaves the one before it. The digests of its files lie in it, since Orbax checks the arrays' places
 (OCDBT has a CRC for each node) but not their values: a byte that has changed since is noticed. All
-processes of a run call these functions, each for its own part.
+processes of a run call these functions, each for its own part. In a bucket there are no digests:
+Cloud Storage checks what it keeps.
 """
 
 import hashlib
@@ -16,7 +17,7 @@ import orbax.checkpoint as ocp
 
 from mmgc_jax import parallel
 from mmgc_jax.errors import InputError
-from mmgc_jax.files import write_text
+from mmgc_jax.files import Path, as_path, is_address, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ def save(directory, step: int, tree: Any, notes: dict, keep: int = 1) -> None:
       notes: anything that JSON can hold.
       keep: how many checkpoints stay, this one included.
     """
-    directory = pathlib.Path(directory).absolute()
+    directory = as_path(directory)
     options = ocp.CheckpointManagerOptions(
         max_to_keep=keep, enable_async_checkpointing=False, cleanup_tmp_directories=True
     )
@@ -50,7 +51,7 @@ def save(directory, step: int, tree: Any, notes: dict, keep: int = 1) -> None:
             ),
         )
     folder = directory / str(step)
-    if parallel.is_first():
+    if parallel.is_first() and not is_address(folder):
         write_text(folder / _DIGESTS, json.dumps(_digests(folder), indent=0))
 
 
@@ -67,7 +68,7 @@ def restore(directory, like: Any = None) -> tuple[Any, dict] | None:
     Raises:
       InputError: if there are checkpoints, and all are damaged.
     """
-    directory = pathlib.Path(directory).absolute()
+    directory = as_path(directory)
     if not parallel.agree(directory.is_dir()):
         return None
     options = ocp.CheckpointManagerOptions(read_only=True)
@@ -89,12 +90,12 @@ def restore(directory, like: Any = None) -> tuple[Any, dict] | None:
     )
 
 
-def _first_finds_damage(folder: pathlib.Path) -> bool:
+def _first_finds_damage(folder: Path) -> bool:
     """Whether a checkpoint is damaged; the first process looks, and all know."""
     return bool(parallel.agree(parallel.is_first() and _is_damaged(folder)))
 
 
-def _is_damaged(folder: pathlib.Path) -> bool:
+def _is_damaged(folder: Path) -> bool:
     """Whether a file of a checkpoint is not as it was written."""
     written = folder / _DIGESTS
     if not written.exists():

@@ -12,7 +12,7 @@ import numpy as np
 from mmgc_jax.data import movies, pipeline, text
 from mmgc_jax.data.text import FIRST_WORD_ID, Vocabulary
 from mmgc_jax.errors import InputError
-from mmgc_jax.files import write_beside, write_text
+from mmgc_jax.files import Path, write_beside, write_text
 from mmgc_jax.pretrained import vector_file, word2vec
 
 logger = logging.getLogger(__name__)
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 def prepare(
     config: ml_collections.ConfigDict,
-    workdir: pathlib.Path,
+    workdir: Path,
     corpus: pipeline.Corpus,
     folder: pathlib.Path,
 ) -> tuple[Vocabulary, np.ndarray | None]:
@@ -56,16 +56,17 @@ def prepare(
         write_text(workdir / "word_coverage.json", json.dumps(covered, indent=2))
         for line in report(workdir):
             logger.info(line)
-        write_beside(table_file, lambda beside: np.save(beside, table))
+        write_beside(table_file, lambda stream: np.save(stream, table))
     else:
         vocabulary, table = _vocabulary(settings, text.count_words(plots)), None
-    write_beside(vocabulary_file, vocabulary.save)
+    vocabulary.save(vocabulary_file)
     return vocabulary, table
 
 
-def _read_table(file: pathlib.Path, words: int) -> np.ndarray:
+def _read_table(file: Path, words: int) -> np.ndarray:
     try:
-        table = np.load(file, allow_pickle=False)
+        with file.open("rb") as stream:
+            table = np.load(stream, allow_pickle=False)
         if table.ndim != 2 or len(table) != words or table.dtype != np.float32:
             raise ValueError(f"it holds {table.dtype}{list(table.shape)} for {words} words")
         if not np.isfinite(table).all():
@@ -153,7 +154,7 @@ def coverage(vocabulary: Vocabulary, known: np.ndarray, counts: Mapping[str, int
     }
 
 
-def report(workdir: pathlib.Path) -> list[str]:
+def report(workdir: Path) -> list[str]:
     """A sentence on the coverage of each origin of word vectors; none where words are learned."""
     file = workdir / "word_coverage.json"
     if not file.exists():

@@ -16,10 +16,11 @@ from collections.abc import Iterator
 import ml_collections
 import numpy as np
 
-from mmgc_jax import calibration, check, evaluate, interruption, parallel, report, stages
+from mmgc_jax import calibration, check, evaluate, inputs, interruption, parallel, report, stages
 from mmgc_jax.data import builder, pipeline, splits, synthetic
 from mmgc_jax.errors import InputError
-from mmgc_jax.files import held, write_beside, write_text
+from mmgc_jax.files import Path, append_line, as_path, held, is_address, write_beside, write_text
+from mmgc_jax.pretrained import download
 from mmgc_jax.stages import fusion, joint
 from mmgc_jax.stages.cross_fit import Experiment
 from mmgc_jax.stages.encoder import MODALITIES, MODALITY
@@ -35,7 +36,7 @@ def run(config: ml_collections.ConfigDict, workdir) -> dict:
 
     Args:
       config: as of `configs/default.py`.
-      workdir: a folder, made if it is not there.
+      workdir: a folder, made if it is not there; it may be in a bucket, `gs://...`.
 
     Returns:
       The content of `results.json`.
@@ -45,15 +46,32 @@ def run(config: ml_collections.ConfigDict, workdir) -> dict:
         the disk is full.
       Interrupted: if the process was asked to stop.
     """
-    workdir = pathlib.Path(workdir).absolute()
+    workdir = as_path(workdir)
+    data_directory = _data_directory(config, workdir)
+    as_given = check.as_json(config)
+    with parallel.first_process_first():
+        config = inputs.copy_inputs(config, data_directory / "copies")
     check.config_is_possible(config)
-    check.same_as_before(workdir / "config.json", check.as_json(config))
+    check.same_as_before(workdir / "config.json", as_given)
     with _full_disk_told(workdir), held(workdir), _log_to(workdir / "run.log"):
-        return _run_stages(config, workdir)
+        return _run_stages(config, workdir, data_directory, as_given)
 
 
-def _run_stages(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict:
-    data_directory = pathlib.Path(config.data.directory or workdir / "data").absolute()
+def _data_directory(config: ml_collections.ConfigDict, workdir: Path) -> pathlib.Path:
+    """Where the shards and all else that is mapped into memory lies, on this machine."""
+    if config.data.directory:
+        if is_address(config.data.directory):
+            raise InputError(
+                f"config.data.directory is {config.data.directory!r}: what it holds is mapped into "
+                "memory, so it must be a folder of this machine."
+            )
+        return pathlib.Path(config.data.directory).absolute()
+    return (download.cache_folder() if is_address(workdir) else workdir) / "data"
+
+
+def _run_stages(
+    config: ml_collections.ConfigDict, workdir: Path, data_directory: pathlib.Path, as_given: dict
+) -> dict:
     with parallel.first_process_first():
         dataset = builder.build(config.data, data_directory)
     corpus = pipeline.load_corpus(dataset, config.data)
@@ -67,7 +85,7 @@ def _run_stages(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dic
                     f"{stage}: {found} movies of the {split} part have a "
                     f"{MODALITY[stage]}; at least {least} are needed."
                 )
-    check.claim(workdir, config, dataset.builder_config.name)
+    check.claim(workdir, as_given, dataset.builder_config.name, config.poster.weights)
     cache = data_directory / "cache" / dataset.builder_config.name
     experiment = Experiment(config, workdir, corpus, assign_folds(config, corpus), cache)
     frequencies = dict(zip(corpus.genres, experiment.frequencies.tolist()))
@@ -97,7 +115,7 @@ def _run_stages(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dic
 
 
 @contextlib.contextmanager
-def _full_disk_told(workdir: pathlib.Path) -> Iterator[None]:
+def _full_disk_told(workdir: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
@@ -110,39 +128,39 @@ def _full_disk_told(workdir: pathlib.Path) -> Iterator[None]:
         ) from error
 
 
-class _Log(logging.FileHandler):
-    def handleError(self, record) -> None:
-        raise  # it is called where an exception is handled
+class _Log(logging.Handler):
+    def __init__(self, file: Path):
+        super().__init__()
+        self._file = file
+
+    def emit(self, record) -> None:
+        append_line(self._file, self.format(record))
 
 
 @contextlib.contextmanager
-def _log_to(file: pathlib.Path) -> Iterator[None]:
-    """Adds what this package logs, in the first process, to a file."""
-    if not parallel.is_first():
-        yield
-        return
+def _log_to(file: Path) -> Iterator[None]:
+    """Adds what this package logs to a file."""
     package = logging.getLogger("mmgc_jax")
-    handler = _Log(file, encoding="utf-8")
+    handler = _Log(file)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     package.addHandler(handler)
     try:
         yield
     finally:
         package.removeHandler(handler)
-        handler.close()
 
 
-def once(workdir: pathlib.Path, stage: str, compute) -> dict[str, np.ndarray]:
+def once(workdir: Path, stage: str, compute) -> dict[str, np.ndarray]:
     """The arrays that a stage ends with: read if it is finished, otherwise computed and kept."""
     interruption.raise_if_asked()
     file = workdir / "predictions" / f"{stage}.npz"
     if parallel.agree(file.exists()):
         logger.info("%s: finished before.", stage)
-        with np.load(file, allow_pickle=False) as arrays:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             return dict(arrays)
     logger.info("%s: begins.", stage)
     arrays = compute()
-    write_beside(file, lambda beside: np.savez_compressed(beside, **arrays))
+    write_beside(file, lambda stream: np.savez_compressed(stream, **arrays))
     return arrays
 
 

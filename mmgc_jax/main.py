@@ -33,7 +33,8 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "workdir",
         None,
-        "Folder for all that the experiment leaves behind; made if it is not there.",
+        "Folder for all that the experiment leaves behind; made if it is not there. It may be in a "
+        "bucket: gs://bucket/folder.",
         required=True,
     )
     config_flags.DEFINE_config_file(

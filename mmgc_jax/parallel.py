@@ -7,6 +7,7 @@ process, and the others wait for it.
 
 import contextlib
 import os
+import pathlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -76,6 +77,28 @@ def any_of(value: bool) -> bool:
 def agree(value: int) -> int:
     """What the first process says, on every process; all of them must call this."""
     return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
+
+
+def smallest(value: int) -> int:
+    """The smallest of what the processes say, on every process; all of them must call this."""
+    return value if is_alone() else int(multihost_utils.process_allgather(np.int32(value)).min())
+
+
+def is_first_of_disk(folder: pathlib.Path) -> bool:
+    """Whether this process is the first of those that see the same folder.
+
+    Hosts may have a disk in common or one each. All processes must call this.
+    """
+    if is_alone():
+        return True
+    run = agree(os.getpid())
+    mine = folder / f"process-{run}-{jax.process_index()}"
+    mine.touch()
+    multihost_utils.sync_global_devices("all have left a file")
+    seen = [int(file.name.rpartition("-")[2]) for file in folder.glob(f"process-{run}-*")]
+    multihost_utils.sync_global_devices("all have looked")
+    mine.unlink()
+    return min(seen) == jax.process_index()
 
 
 @contextlib.contextmanager

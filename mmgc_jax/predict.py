@@ -13,11 +13,12 @@ One movie, to be read:
 import contextlib
 import csv
 import functools
+import io
 import itertools
 import logging
-import pathlib
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from typing import BinaryIO
 
 import flax.errors
 import ml_collections
@@ -30,7 +31,9 @@ from mmgc_jax import calibration, evaluate
 from mmgc_jax.data import movies, posters
 from mmgc_jax.data.movies import Movie
 from mmgc_jax.errors import InputError
-from mmgc_jax.files import read_json, write_beside
+from mmgc_jax.files import Path, as_path, is_address, read_json, write_beside
+from mmgc_jax.inputs import copy_here
+from mmgc_jax.pretrained import download
 from mmgc_jax.stages import ENCODERS, fusion, joint
 from mmgc_jax.stages.encoder import Encoder
 
@@ -51,7 +54,7 @@ class Predictor:
       genres: the names of the columns of what it returns, in alphabetical order.
     """
 
-    def __init__(self, config: ml_collections.ConfigDict, workdir: pathlib.Path):
+    def __init__(self, config: ml_collections.ConfigDict, workdir: Path):
         """Opens the working directory of a finished experiment; see `load`."""
         self._config = config
         self._workdir = workdir
@@ -76,7 +79,7 @@ class Predictor:
           InputError: if there is none, or its files are damaged. Parameters are read, and found to
             be damaged, when a stage is first asked.
         """
-        workdir = pathlib.Path(workdir).absolute()
+        workdir = as_path(workdir)
         if not (workdir / "config.json").is_file():
             raise InputError(f"{workdir} is not the working directory of an experiment.")
         if not (workdir / "results.json").is_file():
@@ -168,9 +171,7 @@ _READING = (AttributeError, KeyError, TypeError, ValueError, OSError)
 
 
 @contextlib.contextmanager
-def _explained(
-    workdir: pathlib.Path, errors: tuple[type[Exception], ...] = _READING
-) -> Iterator[None]:
+def _explained(workdir: Path, errors: tuple[type[Exception], ...] = _READING) -> Iterator[None]:
     """Says of some errors that the working directory is damaged."""
     try:
         yield
@@ -181,22 +182,21 @@ def _explained(
         raise InputError(f"{workdir} is damaged or was changed ({reason}). {_ADVICE}") from error
 
 
-def predict_table(
-    predictor: Predictor, rows: Iterable[Movie], output: pathlib.Path, stage: str
-) -> int:
+def predict_table(predictor: Predictor, rows: Iterable[Movie], output: Path, stage: str) -> int:
     """Writes `ID,p_Action,...`, a row for each movie in the order given; returns their number."""
     written = 0
 
-    def write(beside: pathlib.Path) -> None:
+    def write(stream: BinaryIO) -> None:
         nonlocal written
-        with beside.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["ID", *(f"p_{genre}" for genre in predictor.genres)])
-            while chunk := list(itertools.islice(iterator, _MOVIES_AT_ONCE)):
-                for movie, scores in zip(chunk, predictor(chunk, stage)):
-                    writer.writerow([movie.id, *(f"{score:.6f}" for score in scores)])
-                written += len(chunk)
-                bar.update(len(chunk))
+        file = io.TextIOWrapper(stream, encoding="utf-8", newline="", write_through=True)
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["ID", *(f"p_{genre}" for genre in predictor.genres)])
+        while chunk := list(itertools.islice(iterator, _MOVIES_AT_ONCE)):
+            for movie, scores in zip(chunk, predictor(chunk, stage)):
+                writer.writerow([movie.id, *(f"{score:.6f}" for score in scores)])
+            written += len(chunk)
+            bar.update(len(chunk))
+        file.detach()
 
     iterator = iter(rows)
     with tqdm(desc="predicting", unit="movie", disable=None) as bar:
@@ -238,6 +238,10 @@ def main(argv: list[str]) -> None:
         sys.exit(2)
 
 
+def _here(place: str) -> str:
+    return copy_here(place, download.cache_folder() / "copies")
+
+
 def _predict(values: flags.FlagValues) -> None:
     one, many = values.plot or values.poster, values.movies or values.posters
     if bool(one) == bool(many):
@@ -246,9 +250,10 @@ def _predict(values: flags.FlagValues) -> None:
         raise InputError("A table needs --movies=FILE.csv and --output=FILE.csv.")
     predictor = Predictor.load(values.workdir)
     if many:
-        table = movies.read_csv(values.movies, values.posters)
-        output = pathlib.Path(values.output)
-        if output.exists() and output.samefile(values.movies):
+        given, output = _here(values.movies), as_path(values.output)
+        table = movies.read_csv(given, values.posters and _here(values.posters))
+        is_here = not is_address(output) and output.exists()
+        if values.output == values.movies or (is_here and output.samefile(given)):
             raise InputError(f"--output={output} is the table of --movies itself.")
         count = predict_table(predictor, table, output, values.stage)
         print(f"{count} rows written to {output}")
@@ -256,7 +261,7 @@ def _predict(values: flags.FlagValues) -> None:
     poster = None
     if values.poster:
         try:
-            poster = posters.read_image(values.poster)
+            poster = posters.read_image(_here(values.poster))
             posters.decode(poster, 32, 32)
         except (OSError, posters.PosterError) as error:
             raise InputError(f"--poster={values.poster} cannot be read: {error}") from error

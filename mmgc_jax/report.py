@@ -2,14 +2,13 @@
 
 import json
 import math
-import pathlib
 
 import matplotlib
 import numpy as np
 from sklearn.metrics import roc_curve
 
 from mmgc_jax import embeddings, evaluate, metrics, parallel
-from mmgc_jax.files import write_beside, write_text
+from mmgc_jax.files import Path, write_beside, write_text
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -40,7 +39,7 @@ _COLUMNS = (
 
 
 def write(
-    workdir: pathlib.Path, results: dict, missing: dict, corpus, scores, present, calibrations, best
+    workdir: Path, results: dict, missing: dict, corpus, scores, present, calibrations, best
 ) -> dict:
     """Writes results.json, results.txt and the figures, and prints the tables.
 
@@ -203,7 +202,7 @@ def missing_table(missing: dict) -> str:
     return "\n".join(lines)
 
 
-def read_metrics(workdir: pathlib.Path) -> list[dict]:
+def read_metrics(workdir: Path) -> list[dict]:
     """The lines of metrics.jsonl; of lines for the same step, as after a restart, the last.
 
     A line cut short by a kill is passed over: its step is run again.
@@ -348,8 +347,10 @@ def draw_reliability(
     return figure
 
 
-def _save(figure: plt.Figure, file: pathlib.Path) -> None:
-    write_beside(file, lambda beside: figure.savefig(beside, dpi=150, bbox_inches="tight"))
+def _save(figure: plt.Figure, file: Path) -> None:
+    write_beside(
+        file, lambda stream: figure.savefig(stream, format="png", dpi=150, bbox_inches="tight")
+    )
     plt.close(figure)
 
 

@@ -6,7 +6,6 @@ Each figure of cross-validation becomes a mean over the experiments and their st
 """
 
 import json
-import pathlib
 import sys
 from collections.abc import Sequence
 
@@ -15,12 +14,13 @@ from absl import app
 
 from mmgc_jax import check, report
 from mmgc_jax.errors import InputError
+from mmgc_jax.files import Path, as_path
 
 # What may differ between the experiments: it changes no figure, or is the seed.
 _MAY_DIFFER = {"seed", "data.directory"} | check.MAY_CHANGE
 
 
-def average(workdirs: Sequence[pathlib.Path]) -> dict[str, dict]:
+def average(workdirs: Sequence[Path]) -> dict[str, dict]:
     """The figures of `cross_validation` of several experiments.
 
     Args:
@@ -74,7 +74,7 @@ def _average(figures: Sequence[dict]) -> dict:
 
 def main(argv: list[str]) -> None:
     try:
-        averaged = average([pathlib.Path(workdir) for workdir in argv[1:]])
+        averaged = average([as_path(workdir) for workdir in argv[1:]])
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

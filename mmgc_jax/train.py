@@ -4,8 +4,6 @@ import dataclasses
 import json
 import logging
 import math
-import os
-import pathlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -21,6 +19,7 @@ from tqdm import tqdm
 from mmgc_jax import checkpoints, interruption, parallel
 from mmgc_jax.data import pipeline
 from mmgc_jax.errors import InputError
+from mmgc_jax.files import Path, append_line
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +53,7 @@ class Run:
     """
 
     name: str
-    workdir: pathlib.Path
+    workdir: Path
     seed: int
     workers: int = 0
     split_parameters: bool = False
@@ -70,7 +69,7 @@ class Run:
         return f"{part}.{'head_training' if last == 'head' else 'training'}"
 
     @property
-    def checkpoints(self) -> pathlib.Path:
+    def checkpoints(self) -> Path:
         return self.workdir / "checkpoints" / self.name
 
 
@@ -433,13 +432,6 @@ class _Reporter:
         append_metrics(self._run.workdir, {"run": self._run.name, **fields})
 
 
-def append_metrics(workdir: pathlib.Path, fields: dict) -> None:
-    """Adds a line to the working directory's `metrics.jsonl`; the first process does."""
-    if not parallel.is_first():
-        return
-    with (workdir / "metrics.jsonl").open("ab+") as file:
-        if file.seek(0, os.SEEK_END):
-            file.seek(-1, os.SEEK_END)
-            if file.read() != b"\n":  # a line cut short by a kill
-                file.write(b"\n")
-        file.write(json.dumps(fields).encode() + b"\n")
+def append_metrics(workdir: Path, fields: dict) -> None:
+    """Adds a line to the working directory's `metrics.jsonl`."""
+    append_line(workdir / "metrics.jsonl", json.dumps(fields))

@@ -7,6 +7,7 @@ of all movies, activations of a frozen network, and the rows that each process h
 """
 
 import json
+import os
 import pathlib
 import sys
 
@@ -82,6 +83,9 @@ def main(workdir: pathlib.Path, split: bool) -> None:
     read = asked.copy()
     frozen = jax.jit(lambda batch: jnp.cumsum(batch["weights"], axis=1)[:, :1])
     kept = activations.cache(workdir / "rows.npy", frozen, batches())
+    disk = pathlib.Path(os.environ.get("DISK_OF_THIS_PROCESS", workdir))
+    again = activations.cache(disk / "again.npy", frozen, batches())
+    np.testing.assert_array_equal(again(rows)["images"], kept(rows)["images"])
 
     losses = [json.loads(line) for line in (workdir / "metrics.jsonl").open()]
     found = {

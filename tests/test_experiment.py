@@ -304,14 +304,14 @@ def test_a_first_try_that_fails_binds_nobody(inputs, tmp_path):
 def test_a_working_directory_is_bound_to_its_movies_and_weights(inputs, tmp_path):
     config = tiny.config_of(inputs)
     weights = config.poster.weights = str(shutil.copy(inputs[1], tmp_path / "weights.npz"))
-    check.claim(tmp_path, config, "talk-one")
-    check.claim(tmp_path, config, "talk-one")
+    check.claim(tmp_path, check.as_json(config), "talk-one", config.poster.weights)
+    check.claim(tmp_path, check.as_json(config), "talk-one", config.poster.weights)
     with pytest.raises(InputError, match=r"inputs\.movies: 'talk-one' there, 'talk-two' now"):
-        check.claim(tmp_path, config, "talk-two")
+        check.claim(tmp_path, check.as_json(config), "talk-two", config.poster.weights)
     with open(weights, "ab") as file:
         file.write(b"more")
     with pytest.raises(InputError, match=r"inputs\.poster\.weights"):
-        check.claim(tmp_path, config, "talk-one")
+        check.claim(tmp_path, check.as_json(config), "talk-one", config.poster.weights)
 
 
 def test_too_few_movies_with_a_poster(inputs, tmp_path):

@@ -93,8 +93,9 @@ def test_in_its_job_slurm_runs_the_same_command_and_comes_back_when_stopped(tmp_
     ]
 
 
-def test_tpu_vm_takes_the_source_to_every_host_and_runs_it_there():
-    where = {"TPU": "mine", "ZONE": "somewhere", "SHARE": "10.0.0.2:/share"}
+@pytest.mark.parametrize("share", ["", "10.0.0.2:/share"])
+def test_tpu_vm_takes_the_source_to_every_host_and_runs_it_there(share):
+    where = {"TPU": "mine", "ZONE": "somewhere", "SHARE": share}
     pack, copy, run = launch("tpu_vm.sh", "--dry-run", *ARGUMENTS, **where).splitlines()
     assert pack.startswith("git archive") and copy.startswith("gcloud compute tpus tpu-vm scp ")
     # Bash's quotes, which are not all Python's.
@@ -102,8 +103,9 @@ def test_tpu_vm_takes_the_source_to_every_host_and_runs_it_there():
         ["bash", "-c", f"printf '%s\\n' {run}"], capture_output=True, text=True, check=True
     ).stdout
     assert "--worker=all" in unquoted
+    assert (f"mount -t nfs {share} /mnt/share" in unquoted) == bool(share)
     *_, install, command = unquoted.strip().splitlines()
-    assert "'.[tpu]'" in install
+    assert "'.[tpu,gcs]'" in install
     assert shlex.split(command)[1:] == ["-m", "mmgc_jax.main", "--distributed", *ARGUMENTS]
 
 

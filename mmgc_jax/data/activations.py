@@ -78,7 +78,8 @@ def cache(
     """Writes the activations of all movies of `batches`, one row each, in their fixed order.
 
     A run that was interrupted goes on after the last whole batch. The file appears under its name
-    when it is whole. The devices of all processes share the work, and the first process writes.
+    when it is whole. The devices of all processes share the work, and on each disk one of them
+    writes.
 
     Args:
       file: a `.npy` file; nothing is computed if it is there.
@@ -97,19 +98,20 @@ def cache(
     row_of = np.zeros(batches.num_movies_in_corpus, np.int64)
     row_of[batches.order] = np.arange(batches.num_movies)
     examples = ActivationExamples(file, row_of, dtype, name)
-    if parallel.agree(file.exists()):
+    if not parallel.any_of(not file.exists()):
         logger.info("Frozen activations found: %s", file)
         return examples
     file.parent.mkdir(parents=True, exist_ok=True)
     size, *shape = (first := jax.eval_shape(frozen, batches[0])).shape
     header = _header(first.dtype, (batches.num_movies, *shape))
     row_bytes = math.prod(shape) * first.dtype.itemsize
-    mesh, writes = parallel.data_mesh(), parallel.is_first()
+    mesh, writes = parallel.data_mesh(), parallel.is_first_of_disk(file.parent)
     # Appended to and not mapped into memory, where a full disk would crash the process.
     partial = file.with_suffix(".rows")
+    written = partial.stat().st_size - len(header) if partial.exists() else 0
+    whole = parallel.smallest(max(0, written) // row_bytes // size)
+    done = whole * size
     with open(partial if writes else os.devnull, "ab") as rows:
-        whole = parallel.agree(max(0, rows.tell() - len(header)) // row_bytes // size)
-        done = whole * size
         logger.info("Frozen activations of %d movies, %d of them done: %s",
                     batches.num_movies, done, file)  # fmt: skip
         if writes:
@@ -118,14 +120,14 @@ def cache(
             rows.write(header)
         left = pipeline.iterate(batches, whole, workers)
         for batch in tqdm(left, total=len(batches), initial=whole, desc="activations",
-                          unit="batch", disable=None if writes else True):  # fmt: skip
+                          unit="batch", disable=None if parallel.is_first() else True):  # fmt: skip
             found, _ = parallel.outputs_of_movies(frozen, batch, mesh)
             rows.write(found.tobytes())
             rows.flush()
             interruption.raise_if_asked()
-    with parallel.first_process_first():
-        if writes:
-            os.replace(partial, file)
+    if writes:
+        os.replace(partial, file)
+    parallel.any_of(False)  # none goes on before all have theirs
     return examples
 
 

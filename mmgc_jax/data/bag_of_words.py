@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import json
 import math
-import pathlib
 from collections.abc import Iterable
 
 import numpy as np
@@ -13,7 +12,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from mmgc_jax.data import text
 from mmgc_jax.errors import InputError
-from mmgc_jax.files import read_json, write_text
+from mmgc_jax.files import Path, read_json, write_text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,13 +88,12 @@ class TfIdf:
         return vectorizer
 
     @classmethod
-    def load(cls, file: pathlib.Path) -> "TfIdf":
+    def load(cls, file: Path) -> "TfIdf":
         """Reads what `save` wrote.
 
         Raises:
           InputError: if the file is missing, no JSON, or holds something else.
         """
-        file = pathlib.Path(file)
         content = read_json(file, "Run the experiment again to have it written anew.")
         wrong = _what_is_wrong(content)
         if wrong:
@@ -103,7 +101,7 @@ class TfIdf:
         idf = content.pop("idf")
         return cls(tuple(idf), np.array(list(idf.values()), np.float64), **content)
 
-    def save(self, file: pathlib.Path) -> None:
+    def save(self, file: Path) -> None:
         """Writes one JSON file: the settings by name, and `{"idf": {word: idf}}`."""
         content = {
             "tokens": self.tokens,
@@ -111,7 +109,7 @@ class TfIdf:
             "longest_phrase": self.longest_phrase,
             "idf": dict(zip(self.words, self.idf.tolist())),
         }
-        write_text(pathlib.Path(file), json.dumps(content, indent=0, ensure_ascii=False))
+        write_text(file, json.dumps(content, indent=0, ensure_ascii=False))
 
 
 def _vectorizer(tokens: str, stem_length: int, longest_phrase: int, **settings) -> TfidfVectorizer:

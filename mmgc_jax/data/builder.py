@@ -11,6 +11,7 @@ import collections
 import concurrent.futures
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import io
 import itertools
@@ -29,6 +30,7 @@ from mmgc_jax import interruption
 from mmgc_jax.data import mmimdb, movies, posters, synthetic
 from mmgc_jax.data.movies import Movie
 from mmgc_jax.errors import InputError
+from mmgc_jax.files import alone
 
 logger = logging.getLogger(__name__)
 
@@ -263,12 +265,16 @@ def build(data: ml_collections.ConfigDict, directory) -> _MoviesBuilder:
         config.name = f"{config.source}-{_fingerprint(config)}"
     except OSError as error:
         raise InputError(f"config.data.path={config.path} cannot be read: {error}") from error
-    builder = _BUILDERS[config.source](
-        data_dir=directory, config=config, file_format="array_record"
+    make = functools.partial(
+        _BUILDERS[config.source], data_dir=directory, config=config, file_format="array_record"
     )
+    builder = make()
     logger.info("Shards of movies: %s", builder.data_dir)
     if not builder.is_prepared():
-        _write(builder)
+        with alone(pathlib.Path(directory)):
+            builder = make()  # another process may have written them meanwhile
+            if not builder.is_prepared():
+                _write(builder)
 
     posters_in_all, bad = (builder.info.metadata[key] for key in ("posters", "bad_posters"))
     for line in bad:

@@ -2,14 +2,13 @@
 
 import collections
 import json
-import pathlib
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 
 from mmgc_jax.errors import InputError
-from mmgc_jax.files import read_json
+from mmgc_jax.files import as_path, read_json, write_text
 
 PADDING_ID, UNKNOWN_ID, FIRST_WORD_ID = 0, 1, 2
 
@@ -113,7 +112,7 @@ class Vocabulary:
         Raises:
           InputError: if the file is missing, no JSON, or no list of different words.
         """
-        words = read_json(pathlib.Path(path), "Run the experiment again to have it written anew.")
+        words = read_json(as_path(path), "Run the experiment again to have it written anew.")
         is_list = isinstance(words, list) and all(isinstance(word, str) for word in words)
         if not is_list or len(set(words)) < len(words):
             raise InputError(f"{path} does not hold a list of different words.")
@@ -121,7 +120,7 @@ class Vocabulary:
 
     def save(self, path) -> None:
         """Writes the words as a JSON list."""
-        pathlib.Path(path).write_text(json.dumps(self.words, ensure_ascii=False), encoding="utf-8")
+        write_text(as_path(path), json.dumps(self.words, ensure_ascii=False))
 
     def encode(self, tokens: Sequence[str], max_length: int) -> np.ndarray:
         """The ids of a plot's first `max_length` words and phrases, <int32>[at most max_length]."""

@@ -27,7 +27,7 @@ import safetensors
 import tokenizers
 
 from mmgc_jax.errors import InputError
-from mmgc_jax.files import read_json
+from mmgc_jax.files import Path, read_json
 from mmgc_jax.models.transformer import BertEncoder
 
 # What `network` and `Tokenizer` read.
@@ -121,9 +121,9 @@ def _how_to_get_it() -> str:
     )
 
 
-def _existing(folder: pathlib.Path, name: str) -> pathlib.Path:
+def _existing(folder: Path, name: str) -> Path:
     """A file of the folder."""
-    file = pathlib.Path(folder) / name
+    file = folder / name
     if file.is_file():
         return file
     if name == _WEIGHTS and (pickled := file.with_name("pytorch_model.bin")).is_file():
@@ -134,7 +134,7 @@ def _existing(folder: pathlib.Path, name: str) -> pathlib.Path:
     raise InputError(f"{file}: no such file. {_how_to_get_it()}")
 
 
-def network(folder: pathlib.Path) -> BertEncoder:
+def network(folder: Path) -> BertEncoder:
     """The network that the folder's config.json describes.
 
     Raises:
@@ -144,7 +144,7 @@ def network(folder: pathlib.Path) -> BertEncoder:
     return BertEncoder(**{ours: config[theirs] for ours, theirs in _SIZES.items()})
 
 
-def _read_config(folder: pathlib.Path) -> dict:
+def _read_config(folder: Path) -> dict:
     file = _existing(folder, _CONFIG)
     config = read_json(file, _how_to_get_it())
     if not isinstance(config, dict):
@@ -257,7 +257,7 @@ def _take(file: pathlib.Path, array: np.ndarray, name: str, shape: tuple[int, ..
 class Tokenizer:
     """Texts to token ids, as the folder's tokenizer.json says: for BERT, WordPiece."""
 
-    def __init__(self, folder: pathlib.Path):
+    def __init__(self, folder: Path):
         """Reads the file.
 
         Raises:
@@ -265,7 +265,7 @@ class Tokenizer:
         """
         file = _existing(folder, _TOKENIZER)
         try:
-            self._tokenizer = tokenizers.Tokenizer.from_file(str(file))
+            self._tokenizer = tokenizers.Tokenizer.from_buffer(file.read_bytes())
         except Exception as error:  # the library raises nothing more particular
             raise InputError(f"{file} cannot be read: {error}") from error
         highest = max(self._tokenizer.get_vocab().values(), default=0)

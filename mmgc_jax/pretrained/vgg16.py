@@ -93,11 +93,7 @@ def save(file, params: dict) -> None:
     """
     arrays = flax.traverse_util.flatten_dict(jax.device_get(params), sep="/")
 
-    def write(beside: pathlib.Path) -> None:
-        with beside.open("wb") as stream:  # a path would be given the ending .npz
-            np.savez(stream, **arrays)
-
-    write_beside(pathlib.Path(file), write)
+    write_beside(pathlib.Path(file), lambda stream: np.savez(stream, **arrays))
 
 
 def convert(source: str, output: pathlib.Path, top: bool) -> str:

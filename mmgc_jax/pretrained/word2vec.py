@@ -47,7 +47,8 @@ def train_once(
         logger.info("Word2Vec: trained before: %s", file)
     else:
         vectors = train(plots, settings, seed)
-        write_beside(file, lambda beside: vectors.save_word2vec_format(str(beside), binary=True))
+        # gensim opens what it writes to by itself, by its name.
+        write_beside(file, lambda stream: vectors.save_word2vec_format(stream.name, binary=True))
     return file
 
 

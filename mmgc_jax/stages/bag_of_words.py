@@ -1,7 +1,6 @@
 """A plot encoder beyond the talk: weighted words and a linear model, which is hard to beat."""
 
 import functools
-import pathlib
 from collections.abc import Sequence
 
 import ml_collections
@@ -10,6 +9,7 @@ from mmgc_jax import checkpoints, train
 from mmgc_jax.data import pipeline
 from mmgc_jax.data.bag_of_words import TfIdf
 from mmgc_jax.data.movies import Movie
+from mmgc_jax.files import Path
 from mmgc_jax.logistic import fit_logistic
 from mmgc_jax.models import PlotBagOfWords
 from mmgc_jax.stages.cross_fit import Experiment, Fitted, Recipe, fold_names
@@ -52,9 +52,7 @@ def trainings(config: ml_collections.ConfigDict, stage: str) -> list[str]:
     return fold_names(config, stage)
 
 
-def load(
-    config: ml_collections.ConfigDict, workdir: pathlib.Path, stage: str, num_genres: int
-) -> Encoder:
+def load(config: ml_collections.ConfigDict, workdir: Path, stage: str, num_genres: int) -> Encoder:
     """Reads what training left behind."""
     words = TfIdf.load(workdir / _WORDS)
     params = load_params(workdir, trainings(config, stage))

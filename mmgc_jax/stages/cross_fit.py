@@ -18,6 +18,7 @@ import numpy as np
 
 from mmgc_jax import evaluate, interruption, train
 from mmgc_jax.data import pipeline
+from mmgc_jax.files import Path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Experiment:
     """
 
     config: ml_collections.ConfigDict
-    workdir: pathlib.Path
+    workdir: Path
     corpus: pipeline.Corpus
     folds: np.ndarray
     cache: pathlib.Path

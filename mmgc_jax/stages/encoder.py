@@ -1,7 +1,6 @@
 """What is trained, for movies that are new."""
 
 import dataclasses
-import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ from mmgc_jax import evaluate, parallel, train
 from mmgc_jax.data import pipeline
 from mmgc_jax.data.movies import Movie, clean
 from mmgc_jax.errors import InputError
+from mmgc_jax.files import Path
 
 MODALITIES = ("plot", "poster")
 # What each encoder looks at.
@@ -88,7 +88,7 @@ def plots_of(movies: Sequence[Movie]) -> tuple[list[str], np.ndarray]:
     return plots, np.array([bool(plot.strip()) for plot in plots])
 
 
-def load_params(workdir: pathlib.Path, names: Sequence[str]) -> list[Any]:
+def load_params(workdir: Path, names: Sequence[str]) -> list[Any]:
     """The best parameters of several trainings.
 
     Raises:

@@ -1,6 +1,5 @@
 """Fusion: a network over what the encoders say of a movie."""
 
-import pathlib
 from collections.abc import Mapping
 
 import flax.linen as nn
@@ -12,6 +11,7 @@ import numpy as np
 from mmgc_jax import train
 from mmgc_jax.calibration import Calibration
 from mmgc_jax.data import pipeline
+from mmgc_jax.files import Path
 from mmgc_jax.models import FUSIONS, FusionOfLogits, LateFusion, drop_modalities
 from mmgc_jax.stages.cross_fit import Experiment, Recipe, cross_fit, fold_names
 from mmgc_jax.stages.encoder import MODALITIES, MODALITY, average, load_params
@@ -150,7 +150,7 @@ def calibrated(
 class Fuser:
     """A trained fusion, for movies that are new."""
 
-    def __init__(self, config: ml_collections.ConfigDict, workdir: pathlib.Path, num_genres: int):
+    def __init__(self, config: ml_collections.ConfigDict, workdir: Path, num_genres: int):
         """Reads what `fit` left behind of the stage `fusion`."""
         self._apply = apply_of(config, "fusion", num_genres)
         self._params = load_params(workdir, fold_names(config, "fusion"))

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import pathlib
 from collections.abc import Callable, Mapping, Sequence
 
 import jax
@@ -12,6 +11,7 @@ import numpy as np
 
 from mmgc_jax import train
 from mmgc_jax.data.movies import Movie
+from mmgc_jax.files import Path
 from mmgc_jax.stages import ENCODERS, fusion
 from mmgc_jax.stages.cross_fit import Experiment, Recipe, cross_fit, fold_names
 from mmgc_jax.stages.encoder import average, load_params
@@ -60,7 +60,7 @@ def fit(
 class JointFuser:
     """The trained network, for movies that are new."""
 
-    def __init__(self, config: ml_collections.ConfigDict, workdir: pathlib.Path, frequencies):
+    def __init__(self, config: ml_collections.ConfigDict, workdir: Path, frequencies):
         """Reads what `fit` left behind of the stage `fusion`."""
         names = config.fusion.encoders
         num_genres = len(frequencies)

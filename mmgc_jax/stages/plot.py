@@ -1,7 +1,6 @@
 """The plot encoder of the talk: words, their vectors, an LSTM."""
 
 import functools
-import pathlib
 from collections.abc import Sequence
 
 import jax
@@ -11,6 +10,7 @@ import numpy as np
 from mmgc_jax import embeddings, parallel, train
 from mmgc_jax.data import pipeline, text
 from mmgc_jax.data.movies import Movie
+from mmgc_jax.files import Path
 from mmgc_jax.models import PlotLSTM
 from mmgc_jax.stages.cross_fit import Experiment, Recipe, fold_names
 from mmgc_jax.stages.encoder import Encoder, load_params, plots_of
@@ -52,9 +52,7 @@ def trainings(config: ml_collections.ConfigDict, stage: str) -> list[str]:
     return fold_names(config, stage)
 
 
-def load(
-    config: ml_collections.ConfigDict, workdir: pathlib.Path, stage: str, num_genres: int
-) -> Encoder:
+def load(config: ml_collections.ConfigDict, workdir: Path, stage: str, num_genres: int) -> Encoder:
     """Reads what training left behind."""
     vocabulary = text.Vocabulary.load(workdir / "vocabulary.json")
     params = load_params(workdir, trainings(config, stage))

@@ -2,7 +2,6 @@
 
 import functools
 import logging
-import pathlib
 from collections.abc import Callable, Sequence
 
 import jax
@@ -12,6 +11,7 @@ import numpy as np
 from mmgc_jax import checkpoints, train
 from mmgc_jax.data import activations, pipeline, posters
 from mmgc_jax.data.movies import Movie
+from mmgc_jax.files import Path
 from mmgc_jax.models import VGG16, PosterVGG16, map_images, pool_blocks
 from mmgc_jax.pretrained import vgg16
 from mmgc_jax.stages.cross_fit import Experiment, Recipe, fold_names
@@ -86,9 +86,7 @@ def trainings(config: ml_collections.ConfigDict, stage: str) -> list[str]:
     return [name + head for name in fold_names(config, stage)]
 
 
-def load(
-    config: ml_collections.ConfigDict, workdir: pathlib.Path, stage: str, num_genres: int
-) -> Encoder:
+def load(config: ml_collections.ConfigDict, workdir: Path, stage: str, num_genres: int) -> Encoder:
     """Reads what training left behind."""
     grey = stage == "poster_grey"
     first_block = FIRST_BLOCK[config.poster.finetune_from]

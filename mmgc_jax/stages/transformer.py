@@ -2,8 +2,6 @@
 
 import dataclasses
 import functools
-import pathlib
-import shutil
 from collections.abc import Callable, Sequence
 
 import jax
@@ -14,7 +12,7 @@ import numpy as np
 from mmgc_jax import checkpoints, train
 from mmgc_jax.data import activations, pipeline
 from mmgc_jax.data.movies import Movie
-from mmgc_jax.files import write_beside
+from mmgc_jax.files import Path, write_beside
 from mmgc_jax.models import BertEncoder, PlotTransformer, mean_of_tokens
 from mmgc_jax.pretrained import minilm
 from mmgc_jax.stages.cross_fit import Experiment, Recipe, fold_names
@@ -36,7 +34,8 @@ def prepare(experiment: Experiment, stage: str) -> Recipe:
     trained = {name: part for name, part in pretrained.items() if name not in frozen}
     checkpoints.save(directory / "frozen", 0, {"bert": frozen}, {})
     for file in minilm.TOKENIZER_FILES:
-        write_beside(directory / file, functools.partial(shutil.copyfile, folder / file))
+        content = (folder / file).read_bytes()
+        write_beside(directory / file, lambda stream, content=content: stream.write(content))
 
     tokenizer = minilm.Tokenizer(folder)
     examples = _tokens(config, tokenizer, map(corpus.plot, range(len(corpus.ids))))
@@ -76,9 +75,7 @@ def trainings(config: ml_collections.ConfigDict, stage: str) -> list[str]:
     return [name + head for name in fold_names(config, stage)]
 
 
-def load(
-    config: ml_collections.ConfigDict, workdir: pathlib.Path, stage: str, num_genres: int
-) -> Encoder:
+def load(config: ml_collections.ConfigDict, workdir: Path, stage: str, num_genres: int) -> Encoder:
     """Reads what training left behind."""
     directory = workdir / "checkpoints" / stage
     [frozen, _] = checkpoints.restore(directory / "frozen")

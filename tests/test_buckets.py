@@ -1,0 +1,160 @@
+"""Data and working directories that are not on this machine.
+
+Google Cloud Storage is emulated, in memory; gcsfs and TensorStore speak to it as they would to
+Google's. Other addresses are tried with fsspec's own memory.
+"""
+
+import socket
+import subprocess
+import sys
+
+import fsspec
+import pytest
+from gcp_storage_emulator.handlers import objects
+from gcp_storage_emulator.server import create_server
+
+from mmgc_jax import experiment
+from mmgc_jax.errors import InputError
+from mmgc_jax.files import append_line, as_path, write_text
+from mmgc_jax.inputs import copy_here
+from tests import tiny
+from tests.test_experiment import kill_after
+
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
+
+
+@pytest.fixture(scope="module")
+def bucket():
+    """`gs://bucket`, for this process and those that it starts."""
+    with socket.create_server(("localhost", 0)) as free:
+        port = free.getsockname()[1]
+    server = create_server("localhost", port, in_memory=True, default_bucket="bucket")
+    url = f"http://localhost:{port}"
+    download = objects.download
+
+    def download_with_generation(request, response, storage, *args, **kwargs):
+        """As Google does and the emulator does not; TensorStore asks for it."""
+        download(request, response, storage, *args, **kwargs)
+        if response.status < 300:
+            name = request.params["bucket_name"], request.params["object_id"]
+            response["X-Goog-Generation"] = storage.get_file_obj(*name)["generation"]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(objects, "download", download_with_generation)
+        server.start()
+        patch.setenv("STORAGE_EMULATOR_HOST", url)
+        patch.setenv("TENSORSTORE_GCS_HTTP_URL", url)
+        patch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")  # asks another server of Google
+        yield as_path("gs://bucket")
+        server.stop()
+
+
+def files_below(folder) -> dict[str, bytes]:
+    """The files of a folder and those in it, by their names."""
+    found = {}
+    for place in folder.iterdir():
+        if place.is_dir():
+            found |= {f"{place.name}/{name}": it for name, it in files_below(place).items()}
+        else:
+            found[place.name] = place.read_bytes()
+    return found
+
+
+def upload(folder, bucket) -> None:
+    for name, content in files_below(folder).items():
+        (bucket / name).write_bytes(content)
+
+
+@pytest.mark.slow
+def test_an_experiment_in_a_bucket_is_the_same_as_on_a_disk(
+    finished, inputs, bucket, tmp_path, monkeypatch
+):
+    upload(inputs[0], bucket / "talk")
+    (bucket / "weights.npz").write_bytes(inputs[1].read_bytes())
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    command = tiny.command("gs://bucket/run", "gs://bucket/talk", "gs://bucket/weights.npz")
+    before = set(tiny.ROOT.iterdir())
+    kill_after("fusion/fold_0: epoch 5", command)
+    run = subprocess.run(command, cwd=tiny.ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert "poster: finished before" in run.stderr and "goes on after step" in run.stderr
+    assert "which was stopped the hard way or still runs" in run.stderr
+    assert run.stdout == finished.run.stdout
+
+    there, here = files_below(bucket / "run"), files_below(finished.workdir)
+    same = ("results.json", "results.txt", "vocabulary.json", "word_vectors.npy",
+            "genre_frequencies.json", "calibration.json")  # fmt: skip
+    assert {name: there[name] for name in same} == {name: here[name] for name in same}
+    for stage in ("plot", "poster", "poster_grey", "fusion"):
+        for workdir in (bucket / "run", finished.workdir):
+            assert (workdir / "predictions" / f"{stage}.npz").exists()
+    of_orbax = ("checkpoints/", "data/")
+    names = [
+        {name for name in files if not name.startswith(of_orbax) and "lock" not in name}
+        for files in (there, here)
+    ]
+    assert names[0] == names[1]
+    assert not any(name.startswith(("data/", "lock", "new-")) for name in there)
+    assert len(there["metrics.jsonl"].splitlines()) >= len(here["metrics.jsonl"].splitlines())
+    assert b"plot: begins" in there["run.log"] and b"poster: begins" in there["run.log"]
+    # All that is on this machine is in the cache: nothing has taken the address for a path.
+    assert set(tiny.ROOT.iterdir()) == before
+    assert [file.name for file in tmp_path.iterdir()] == ["cache"]
+
+    movies = ("--movies=gs://bucket/talk/movies.csv", "--posters=gs://bucket/talk/posters")
+    tables = "gs://bucket/probs.csv", tmp_path / "probs.csv"
+    for workdir, output in zip(("gs://bucket/run", finished.workdir), tables):
+        subprocess.run(
+            [sys.executable, "-m", "mmgc_jax.predict", f"--workdir={workdir}", *movies,
+             f"--output={output}"],
+            cwd=tiny.ROOT, check=True,
+        )  # fmt: skip
+    assert as_path(tables[0]).read_bytes() == tables[1].read_bytes()
+
+
+def test_lines_and_whole_files_in_a_bucket(bucket):
+    file = bucket / "some" / "lines.txt"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    for line in ("one", "zwei é"):
+        append_line(file, line)
+    assert file.read_text() == "one\nzwei é\n"
+    write_text(file, "anew")
+    assert file.read_text() == "anew"
+    assert [place.name for place in file.parent.iterdir()] == ["lines.txt"]
+
+
+def test_what_has_changed_is_copied_again_and_nothing_else(tmp_path):
+    memory = fsspec.filesystem("memory")
+    for name in ("movies.csv", "posters/1.jpg", "posters/2.jpg"):
+        memory.pipe_file(f"/there/{name}", name.encode())
+    copy = copy_here("memory://there", tmp_path)
+    assert files_below(as_path(copy)) == {
+        name: name.encode() for name in ("movies.csv", "posters/1.jpg", "posters/2.jpg")
+    }
+    memory.pipe_file("/there/posters/1.jpg", b"changed")
+    memory.rm_file("/there/posters/2.jpg")
+    (as_path(copy) / "movies.csv").write_bytes(b"touched, to see that it is not copied again")
+    assert copy_here("memory://there", tmp_path) == copy
+    assert files_below(as_path(copy)) == {
+        "movies.csv": b"touched, to see that it is not copied again",
+        "posters/1.jpg": b"changed",
+    }
+    assert copy_here("memory://there/movies.csv", tmp_path).endswith("/movies.csv")
+    assert copy_here(str(tmp_path), tmp_path) == str(tmp_path)
+
+
+@pytest.mark.parametrize("address", ["memory://nothing", "nosuch://bucket/file"])
+def test_an_address_of_nothing_is_one_error(tmp_path, address):
+    with pytest.raises(InputError, match=address):
+        copy_here(address, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_working_directories_and_caches_that_cannot_be(tmp_path):
+    config = tiny.get_config()
+    with pytest.raises(InputError, match="gs://bucket/folder is needed"):
+        experiment.run(config, "s3://bucket/run")
+    config.data.directory = "gs://bucket/data"
+    with pytest.raises(InputError, match=r"config\.data\.directory.* folder of this machine"):
+        experiment.run(config, tmp_path)
+    assert list(tmp_path.iterdir()) == []
