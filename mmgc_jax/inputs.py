@@ -96,6 +96,8 @@ def copy_here(place: str, folder: pathlib.Path) -> str:
                 except Exception as error:
                     raise InputError(f"{place} cannot be copied: {error}") from error
                 copied |= {name: wanted[name] for name in names}
-                listed.write_text(json.dumps(copied), encoding="utf-8")
+                beside = listed.with_name("new-copied.json")
+                beside.write_text(json.dumps(copied), encoding="utf-8")
+                beside.replace(listed)
                 bar.update(len(names))
     return str(copy)

@@ -271,9 +271,11 @@ def build(data: ml_collections.ConfigDict, directory) -> _MoviesBuilder:
     builder = make()
     logger.info("Shards of movies: %s", builder.data_dir)
     if not builder.is_prepared():
+        _read(builder)
         with alone(pathlib.Path(directory)):
-            builder = make()  # another process may have written them meanwhile
-            if not builder.is_prepared():
+            if builder.is_prepared():  # another process has written them meanwhile
+                builder = make()
+            else:
                 _write(builder)
 
     posters_in_all, bad = (builder.info.metadata[key] for key in ("posters", "bad_posters"))
@@ -288,15 +290,19 @@ def build(data: ml_collections.ConfigDict, directory) -> _MoviesBuilder:
     return builder
 
 
-def _write(builder: _MoviesBuilder) -> None:
+def _read(builder: _MoviesBuilder) -> None:
+    """Brings mistakes in the source to light, before anything is written."""
     path = builder.builder_config.path
-    builder.read(path)  # mistakes in the source come to light before anything is written
+    builder.read(path)
     if "train" not in builder.movies:
         raise InputError(
             f"config.data.path={path}: no movie to train on; is its movies.csv or split.json empty?"
         )
     if isinstance(builder, MmImdb) and "validation" not in builder.movies:
         raise InputError(f"config.data.path={path}: no movie to validate on, dev in split.json.")
+
+
+def _write(builder: _MoviesBuilder) -> None:
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()
     for leftover in builder.data_path.parent.glob("incomplete.*"):  # of a run that was killed
