@@ -108,10 +108,10 @@ def start(devices: int, *arguments, **environment) -> subprocess.Popen:
     )
 
 
-def finish(*processes: subprocess.Popen) -> list[str]:
+def finish(*processes: subprocess.Popen, timeout: int = 300) -> list[str]:
     """What each has printed, after all have ended well."""
     try:
-        said = [process.communicate(timeout=300) for process in processes]
+        said = [process.communicate(timeout=timeout) for process in processes]
     finally:
         for process in processes:
             process.kill()
@@ -126,6 +126,66 @@ def test_a_training_step_on_eight_devices_equals_one_on_a_single_device():
     assert printed.strip() == "equal"
 
 
+VGG16_WITH_TOP = """
+import jax, numpy as np
+from jax.sharding import Mesh
+from mmgc_jax import parallel, train
+from mmgc_jax.configs import default
+from mmgc_jax.models import VGG16
+
+rng = np.random.default_rng(0)
+batch = {
+    "images": rng.integers(0, 256, (8, 224, 224, 3), dtype=np.uint8),
+    "labels": rng.integers(0, 2, (8, 1000)).astype(np.float32),
+    "mask": np.ones(8, np.float32),
+}
+network = VGG16(num_classes=1000)
+params = network.init(jax.random.key(0), batch["images"][:1])["params"]
+params = jax.device_get(params)
+settings = default.get_config().poster.head_training
+settings.learning_rate = 1e-6  # random weights make large logits
+optimizer = train.make_optimizer(settings, 10)
+
+
+def apply(params, batch, key):
+    return network.apply({"params": params}, batch["images"])["logits"]
+
+
+def three_losses(devices, split):
+    mesh = Mesh(np.array(devices), ("data",))
+    state = train.TrainState(np.zeros((), np.int32), params, jax.eval_shape(optimizer.init, params))
+    where = parallel.shardings(state, mesh, split)
+    placed = parallel.place(params, where.params)
+    moments = jax.jit(optimizer.init, out_shardings=where.opt_state)(placed)
+    state = train.TrainState(np.zeros((), np.int32), placed, moments)
+    step = train.make_train_step(apply, optimizer, where)
+    on_devices, losses = parallel.shard_batch(batch, mesh), []
+    for _ in range(3):
+        state, loss = step(state, on_devices, np.uint32(1), np.ones(1000, np.float32))
+        losses.append(float(loss))
+    on_first = [
+        shard.data.nbytes
+        for leaf in jax.tree.leaves(state)
+        for shard in leaf.addressable_shards
+        if shard.device == devices[0]
+    ]
+    return losses, sum(on_first)
+
+
+one, whole = three_losses(jax.devices()[:1], split=False)
+eight, part = three_losses(jax.devices(), split=True)
+assert one[2] < one[1], one  # the first step has a learning rate of zero
+np.testing.assert_allclose(eight, one, rtol=1e-4)
+print(whole // 10**6, part // 10**6)
+"""
+
+
+@pytest.mark.slow
+def test_vgg16_with_its_138_million_parameters_trains_split_over_eight_devices():
+    [printed] = finish(start(8, "-c", VGG16_WITH_TOP), timeout=1200)
+    assert printed.split() == ["1660", "208"]
+
+
 @pytest.mark.slow
 def test_two_processes_and_eight_devices_train_and_predict_as_one(tmp_path):
     story = ("-m", "tests.shared_training")
@@ -137,10 +197,14 @@ def test_two_processes_and_eight_devices_train_and_predict_as_one(tmp_path):
             start(
                 4, *story, tmp_path / "two", "distributed", "split",
                 JAX_COORDINATOR_ADDRESS=address, JAX_NUM_PROCESSES="2", JAX_PROCESS_ID=str(number),
+                DISK_OF_THIS_PROCESS=str(tmp_path / f"disk{number}"),
             )
             for number in range(2)
         )
     )  # fmt: skip
+    disks = [sorted((tmp_path / f"disk{number}").iterdir()) for number in range(2)]
+    assert [[file.name for file in files] for files in disks] == [["again.npy"]] * 2
+    assert sorted(file.name for file in (tmp_path / "two").glob("*.npy")) == ["rows.npy"]
     one, eight, two = (np.load(tmp_path / name / "found.npz") for name in ("one", "eight", "two"))
     assert len(one["losses"]) == 10 and one["losses"][-1] < one["losses"][0]
     assert np.isfinite(one["probabilities"]).all() and np.ptp(one["probabilities"][:, 0]) > 0.1
