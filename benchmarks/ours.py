@@ -3,7 +3,6 @@
 Each function makes everything ready and returns (run, count), as `pairs.Worker` wants it.
 """
 
-import functools
 from collections.abc import Callable
 
 import jax
@@ -13,7 +12,7 @@ import numpy as np
 from benchmarks import work
 from mmgc_jax import train
 from mmgc_jax.configs import default
-from mmgc_jax.models import VGG16, PlotLSTM, PosterVGG16, map_images, pool_blocks
+from mmgc_jax.models import VGG16, PlotLSTM, PosterVGG16, apply_blocks, pool_blocks
 
 _WEIGHTS = np.ones(work.GENRES, np.float32)
 Ready = tuple[Callable[[], None], int]
@@ -26,9 +25,9 @@ def vgg16_features(dtype: str) -> Ready:
     params = network.init(jax.random.key(0), posters[:1])["params"]
 
     def features(images):
-        return pool_blocks(network.apply({"params": params}, images), (4, 5), "mean_max")
+        return pool_blocks(apply_blocks(network, params, images), (4, 5), "mean_max")
 
-    run = jax.jit(functools.partial(map_images, features))
+    run = jax.jit(features)
     return lambda: jax.block_until_ready(run(posters)), len(posters)
 
 

@@ -139,7 +139,7 @@ def get_config() -> ml_collections.ConfigDict:
     poster.weights = ""
     # The first block that trains, block1 to block5, or head. What is below is run once.
     poster.finetune_from = "block5"
-    # Of the convolutions: float32, or bfloat16, which is faster on GPU, TPU and recent CPUs.
+    # Of the convolutions: float32, or bfloat16, which is faster on GPU, TPU and CPUs with AMX.
     poster.dtype = "float32"
     # Augmentation; see mmgc_jax.data.posters.augment. Below finetune_from nothing is augmented: it
     # acts on posters if block1 trains, otherwise on activations, and colour then has no effect.

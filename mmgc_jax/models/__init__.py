@@ -8,7 +8,7 @@ arrays on the way to them.
     logits, intermediates = model.apply(variables, tokens, lengths)
 """
 
-from mmgc_jax.models.convolution import convolve, map_images
+from mmgc_jax.models.convolution import convolve
 from mmgc_jax.models.feature_fusion import (
     ConcatMaxout,
     GatedMultimodalUnit,
@@ -18,7 +18,7 @@ from mmgc_jax.models.feature_fusion import (
 )
 from mmgc_jax.models.fusion import FusionOfLogits, LateFusion, drop_modalities
 from mmgc_jax.models.plot import PlotBagOfWords, PlotLSTM
-from mmgc_jax.models.poster import VGG16, GenreHead, PosterVGG16, pool_blocks
+from mmgc_jax.models.poster import VGG16, GenreHead, PosterVGG16, apply_blocks, pool_blocks
 from mmgc_jax.models.transformer import BertEncoder, PlotTransformer, mean_of_tokens
 
 # By the names that a config gives them. `late` takes probabilities, the others vectors.
@@ -47,9 +47,9 @@ __all__ = [
     "PlotLSTM",
     "PlotTransformer",
     "PosterVGG16",
+    "apply_blocks",
     "convolve",
     "drop_modalities",
-    "map_images",
     "mean_of_tokens",
     "pool_blocks",
 ]

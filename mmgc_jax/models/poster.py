@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mmgc_jax.models.convolution import convolve
+from mmgc_jax.models.convolution import convolve, map_images
 
 # What the published Caffe and Keras weights want: pixels from 0 to 255, minus ImageNet's means of
 # R, G and B.
@@ -148,6 +148,28 @@ class VGG16(nn.Module):
                 f"the dense layers take the {TOP_SIDE} x {TOP_SIDE} map of posters of {pixels} x "
                 f"{pixels} pixels; this one is {height} x {width}"
             )
+
+
+def apply_blocks(network: VGG16, params: Mapping, images: jax.Array) -> dict[str, jax.Array]:
+    """What `network.apply` gives, computed block by block; on a CPU that is faster.
+
+    Args:
+      network: without dense layers.
+      params: at least those of its blocks.
+      images: as the network takes them.
+
+    Returns:
+      `block<n>_pool` for each block.
+    """
+    outputs = {}
+    for block in range(network.first_block, network.last_block + 1):
+        name = f"block{block}_pool"
+        alone = network.clone(first_block=block, last_block=block)
+        images = outputs[name] = map_images(
+            lambda images, alone=alone, name=name: alone.apply({"params": params}, images)[name],
+            images,
+        )
+    return outputs
 
 
 def _keras_preprocessing(key: jax.Array) -> dict[str, jax.Array]:

@@ -12,7 +12,7 @@ from mmgc_jax import checkpoints, train
 from mmgc_jax.data import activations, pipeline, posters
 from mmgc_jax.data.movies import Movie
 from mmgc_jax.files import Path
-from mmgc_jax.models import VGG16, PosterVGG16, map_images, pool_blocks
+from mmgc_jax.models import VGG16, PosterVGG16, apply_blocks, pool_blocks
 from mmgc_jax.pretrained import vgg16
 from mmgc_jax.stages.cross_fit import Experiment, Recipe, fold_names
 from mmgc_jax.stages.encoder import Encoder, load_params
@@ -156,12 +156,12 @@ def _frozen(
 
     def of_images(images):
         maps = {f"block{first_block - 1}_pool": images}
-        maps |= blocks.apply({"params": layers}, images)
+        maps |= apply_blocks(blocks, layers, images)
         if output == "features":
             return pool_blocks(maps, settings.head_blocks, settings.pooling)
         return maps[output]
 
-    run = jax.jit(functools.partial(map_images, of_images))
+    run = jax.jit(of_images)
     return lambda batch: {"images": run(batch["images"])}
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from mmgc_jax.models import convolution
+from mmgc_jax.models import convolution, winograd
 
 # Of several strips, of one, of a height without divisors, and narrower than its kernel.
 SHAPES = [(2, 48, 160, 16, 128), (3, 8, 6, 16, 24), (1, 13, 7, 32, 16), (2, 4, 1, 16, 16)]
@@ -34,9 +34,12 @@ def difference(result, expected):
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("bfloat16", 2**-8)])
-def test_products_are_the_convolution_and_its_gradients(shape, dtype, tolerance):
+@pytest.mark.parametrize("function", [convolution.by_products, winograd.convolve])
+def test_both_are_the_convolution_and_its_gradients(monkeypatch, function, shape, dtype, tolerance):
+    monkeypatch.setattr(winograd, "_FEWEST_CHANNELS", 0)
+    monkeypatch.setattr(winograd, "_AT_ONCE", 0)  # one image after the other
     images, kernel, gradients = arrays(shape, dtype)
-    result, back = jax.vjp(jax.jit(convolution.by_products), images, kernel)
+    result, back = jax.vjp(jax.jit(function), images, kernel)
     exact = [array.astype(jnp.float32) for array in (images, kernel, gradients)]
     expected, expected_back = jax.vjp(xla, *exact[:2])
 
@@ -54,39 +57,46 @@ def test_strips_are_of_whole_rows_and_fit():
     assert convolution._rows_of_strip((1, 1009, 4096, 512), 512) == 1
 
 
+def test_images_taken_together_give_the_same(monkeypatch):
+    images, kernel, gradients = arrays((6, 9, 5, 96, 96), "float32")
+    results = []
+    for of_images in (1, 2, 6):
+        monkeypatch.setattr(winograd, "_AT_ONCE", of_images * 36 * 4 * 3 * 2 * 192)
+        assert winograd._tiling(images.shape, 96) == (3, 2, of_images)
+        result, back = jax.vjp(lambda *given: winograd.convolve(*given), images, kernel)
+        results.append((result, *back(gradients)))
+    for other in results[1:]:
+        for one, another in zip(results[0], other):
+            assert difference(another, one) < 1e-5
+
+
 @pytest.mark.parametrize(
-    ("dtype", "channels", "flags", "chosen"),
+    ("dtype", "channels", "flags", "devices", "chosen"),
     [
-        ("bfloat16", 16, "fpu avx512_bf16", True),
-        ("bfloat16", 16, "fpu amx_bf16", True),
-        ("bfloat16", 16, "fpu avx512f", False),
-        ("bfloat16", 3, "fpu avx512_bf16", False),
-        ("float32", 16, "fpu avx512_bf16", False),
+        ("bfloat16", 64, "fpu amx_bf16", 1, "by_products"),
+        ("bfloat16", 64, "fpu avx512_bf16", 1, "winograd"),
+        ("float32", 64, "fpu amx_bf16", 1, "winograd"),
+        ("float32", 3, "fpu amx_bf16", 1, "xla"),
+        ("bfloat16", 3, "fpu amx_bf16", 1, "xla"),
+        ("bfloat16", 64, "fpu amx_bf16", 8, "xla"),
+        ("float32", 64, "fpu amx_bf16", 8, "xla"),
     ],
 )
-def test_products_are_chosen_where_they_pay(monkeypatch, dtype, channels, flags, chosen):
+def test_what_is_chosen(monkeypatch, dtype, channels, flags, devices, chosen):
     called = []
-    monkeypatch.setattr(convolution, "by_products", lambda *_: called.append(True))
+    for module, name in ((convolution, "by_products"), (winograd, "convolve")):
+        monkeypatch.setattr(module, name, lambda *_, name=name: called.append(name))
     monkeypatch.setattr(convolution, "_cpu_flags", lambda: set(flags.split()))
-    monkeypatch.setattr(jax, "device_count", lambda: 1)
-    images, kernel, _ = arrays((1, 4, 4, channels, 16), dtype)
-    convolution.convolve(images, kernel)
-    assert bool(called) == chosen
-
-
-def test_several_devices_share_the_convolution(monkeypatch):
-    called = []
-    monkeypatch.setattr(convolution, "by_products", lambda *_: called.append(True))
-    monkeypatch.setattr(convolution, "_cpu_flags", lambda: {"avx512_bf16"})
-    monkeypatch.setattr(jax, "device_count", lambda: 8)
-    images, kernel, _ = arrays((1, 4, 4, 16, 16), "bfloat16")
+    monkeypatch.setattr(jax, "device_count", lambda: devices)
+    images, kernel, _ = arrays((1, 4, 4, channels, 64), dtype)
     result = convolution.convolve(images, kernel)
-    assert not called
-    assert result.dtype == jnp.bfloat16
+    assert called == {"xla": [], "winograd": ["convolve"]}.get(chosen, [chosen])
+    if chosen == "xla":
+        assert result.dtype == images.dtype
 
 
-@pytest.mark.parametrize("batch", [1, 2, 5])
-def test_map_images_changes_nothing(batch):
-    images = np.random.default_rng(0).normal(size=(batch, 4, 3)).astype(np.float32)
+@pytest.mark.parametrize(("batch", "side"), [(1, 64), (6, 32), (5, 16), (6, 24)])
+def test_map_images_changes_nothing(batch, side):
+    images = np.random.default_rng(0).normal(size=(batch, side, side, 3)).astype(np.float32)
     result = convolution.map_images(lambda a: jnp.tanh(a).sum(axis=(1, 2)), images)
-    np.testing.assert_allclose(result, np.tanh(images).sum(axis=(1, 2)), rtol=1e-5)
+    np.testing.assert_allclose(result, np.tanh(images).sum(axis=(1, 2)), rtol=1e-4)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from mmgc_jax import train
 from mmgc_jax.configs import default
-from mmgc_jax.models import VGG16, GenreHead, PosterVGG16
+from mmgc_jax.models import VGG16, GenreHead, PosterVGG16, apply_blocks
 from mmgc_jax.models.poster import preprocess, to_grey_kernel
 from mmgc_jax.pretrained import vgg16
 
@@ -141,6 +141,17 @@ def test_blocks_run_in_parts_equal_all_at_once():
     above = run(VGG16(first_block=4, widths=WIDTHS), params, below["block3_pool"])
     assert (below | above).keys() == whole.keys()
     for block, activations in (below | above).items():
+        assert relative_error(activations, whole[block]) < 1e-5, block
+
+
+@pytest.mark.parametrize("images", [1, 6])
+def test_block_by_block_the_network_gives_the_same(images):
+    network = VGG16(last_block=4, widths=WIDTHS)
+    params = build(network)
+    posters = np.tile(POSTERS[:1], (images, 1, 1, 1))
+    whole, by_block = run(network, params, posters), apply_blocks(network, params, posters)
+    assert by_block.keys() == whole.keys()
+    for block, activations in by_block.items():
         assert relative_error(activations, whole[block]) < 1e-5, block
 
 
