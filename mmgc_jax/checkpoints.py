@@ -7,12 +7,16 @@ processes of a run call these functions, each for its own part. In a bucket ther
 Cloud Storage checks what it keeps.
 """
 
+import errno
 import hashlib
 import json
 import logging
+import os
 import pathlib
+import shutil
 from typing import Any
 
+import jax
 import orbax.checkpoint as ocp
 
 from mmgc_jax import parallel
@@ -22,6 +26,7 @@ from mmgc_jax.files import Path, as_path, is_address, write_text
 logger = logging.getLogger(__name__)
 
 _DIGESTS = "digests.json"
+_BESIDE_ARRAYS = 2**22  # bytes of a checkpoint that are not its arrays', and some to spare
 
 
 def save(directory, step: int, tree: Any, notes: dict, keep: int = 1) -> None:
@@ -34,8 +39,13 @@ def save(directory, step: int, tree: Any, notes: dict, keep: int = 1) -> None:
       tree: of arrays.
       notes: anything that JSON can hold.
       keep: how many checkpoints stay, this one included.
+
+    Raises:
+      OSError: ENOSPC, before anything is written, if there is no room for it on the disk of any of
+        the processes.
     """
     directory = as_path(directory)
+    _require_room(directory, tree)
     options = ocp.CheckpointManagerOptions(
         max_to_keep=keep, enable_async_checkpointing=False, cleanup_tmp_directories=True
     )
@@ -88,6 +98,17 @@ def restore(directory, like: Any = None) -> tuple[Any, dict] | None:
         f"from a copy; or delete {directory.parent}, and predictions/ in the working directory, "
         "and run the experiment again: it makes anew what is missing."
     )
+
+
+def _require_room(directory: Path, tree: Any) -> None:
+    """Raises what `save` does; Orbax's many threads would each print an exception of their own."""
+    has_room = True
+    if not is_address(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        needed = sum(leaf.nbytes for leaf in jax.tree.leaves(tree)) + _BESIDE_ARRAYS
+        has_room = shutil.disk_usage(directory).free >= needed
+    if not parallel.smallest(has_room):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(directory))
 
 
 def _first_finds_damage(folder: Path) -> bool:

@@ -71,18 +71,23 @@ def copy_here(place: str, folder: pathlib.Path) -> str:
     origin = pathlib.PurePosixPath(root)
     kept = folder / hashlib.sha256(place.encode()).hexdigest()[:16]
     copy = kept / origin.name
-    wanted, targets = {}, {}
-    for name, information in found.items():
-        target = copy / pathlib.PurePosixPath(name).relative_to(origin)
-        if ".." in target.parts:
+
+    def target(name: str) -> pathlib.Path:
+        below = pathlib.PurePosixPath(name).relative_to(origin)
+        if ".." in below.parts:
             raise InputError(f"{place}: {name} leads out of it.")
-        targets[name] = target
-        wanted[name] = json.dumps(information, sort_keys=True, default=str)
+        return copy / below
+
+    wanted = {
+        name: json.dumps(information, sort_keys=True, default=str)
+        for name, information in found.items()
+    }
+    targets = {name: target(name) for name in wanted}
     with alone(kept):
         listed = kept / "copied.json"
         copied = read_json(listed, f"Delete {kept}.") if listed.exists() else {}
         for name in copied.keys() - wanted.keys():
-            (copy / pathlib.PurePosixPath(name).relative_to(origin)).unlink(missing_ok=True)
+            target(name).unlink(missing_ok=True)
         copied = {name: copied[name] for name in copied if copied[name] == wanted.get(name)}
         missing = iter([name for name in wanted if name not in copied])
         with tqdm(desc=f"copying {place}", total=len(wanted), initial=len(copied), unit="file",

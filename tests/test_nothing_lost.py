@@ -7,7 +7,9 @@ import functools
 import logging
 import multiprocessing
 import os
+import shlex
 import signal
+import subprocess
 import sys
 import time
 
@@ -102,19 +104,29 @@ def test_stopped_in_every_stage_it_ends_bit_for_bit_the_same(inputs, tmp_path):
         "--config.fusion.training.epochs=4",
         "--config.fusion.compare=('joint',)",
     )
-    undisturbed, stopped = tmp_path / "undisturbed", tmp_path / "stopped"
+    undisturbed = tmp_path / "undisturbed"
     assert run(undisturbed, inputs, *everything) == 0, said(undisturbed)
+    for workers in (0, 2):
+        stopped = tmp_path / f"stopped_{workers}"
+        stop_often_and_end(stopped, inputs, *everything, f"--config.data.workers={workers}")
+        assert_equal(stopped, undisturbed)
+
+
+def stop_often_and_end(stopped, *arguments):
     for line, number in MOMENTS:
         send = functools.partial(send_at, line, number)
         expected = -number if number == signal.SIGKILL else 75
-        assert run(stopped, inputs, *everything, prepare=send) == expected, (line, said(stopped))
+        assert run(stopped, *arguments, prepare=send) == expected, (line, said(stopped))
         assert not (stopped / "results.json").exists()
         if expected == 75:
             *_, stop, command = said(stopped).splitlines()
             assert stop.startswith(f"Stopped by {number.name}; what was done is kept.")
             assert f"--workdir={stopped}" in command
-    assert run(stopped, inputs, *everything) == 0, said(stopped)
+    assert run(stopped, *arguments) == 0, said(stopped)
 
+
+def assert_equal(stopped, undisturbed):
+    """Tables, predictions, parameters, optimisers and where trainings stand, bit for bit."""
     assert tables(stopped) == tables(undisturbed)
     for file in undisturbed.glob("predictions/*.npz"):
         with np.load(file) as one, np.load(stopped / "predictions" / file.name) as other:
@@ -134,7 +146,7 @@ QUICK = (
     "--config.poster.finetune_from=head",
     "--config.fusion.training.epochs=3",
 )
-KILLS = 15
+KILLS = 50
 
 
 def kill_at(number: int, seconds: float, workdir):
@@ -244,6 +256,41 @@ def test_a_full_disk_is_one_error(inputs, tmp_path, monkeypatch, error):
         InputError, match=r"^(No space|Read-only).*: .*run or config.data.directory"
     ):
         experiment.run(tiny.config_of(inputs), tmp_path / "run")
+
+
+# On a small disk and on one that takes nothing: mounted where this process alone sees them.
+MOUNT = ("unshare", "--user", "--map-root-user", "--mount", "sh", "-ec")
+FILL = """
+mount -t tmpfs -o size=6m tmpfs {disk}
+code=0; {run} || code=$?; echo first $code
+mount -o remount,size=1g {disk}
+{run}; echo then $?
+cp {disk}/run/results.json {copy}
+mount -o remount,ro {disk}
+code=0; {run} || code=$?; echo read-only $code
+"""
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_full_then_has_room_then_takes_nothing(finished, inputs, tmp_path):
+    can_mount = subprocess.run((*MOUNT, "mount -t tmpfs tmpfs /mnt"), capture_output=True)
+    if can_mount.returncode:
+        pytest.skip(f"no disk can be mounted here: {can_mount.stderr.decode()}")
+    (disk := tmp_path / "disk").mkdir()
+    command = shlex.join(tiny.command(disk / "run", *inputs))
+    story = FILL.format(disk=disk, run=command, copy=tmp_path / "results.json")
+    ran = subprocess.run((*MOUNT, story), cwd=tiny.ROOT, capture_output=True, text=True)
+    codes = [line for line in ran.stdout.splitlines() if line.startswith(("first", "then", "read"))]
+    assert codes == ["first 2", "then 0", "read-only 2"], ran.stderr
+    errors = [line for line in ran.stderr.splitlines() if line.startswith("error: ")]
+    assert (
+        "No space left on device" in errors[0] and "make room and run the same again" in errors[0]
+    )
+    assert "cannot be written to" in errors[1] and "Read-only file system" in errors[1]
+    assert len(errors) == 2 and "Traceback" not in ran.stderr
+    assert (tmp_path / "results.json").read_bytes() == (
+        finished.workdir / "results.json"
+    ).read_bytes()
 
 
 def test_other_errors_stay_what_they_are(inputs, tmp_path, monkeypatch):
