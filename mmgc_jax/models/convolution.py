@@ -22,15 +22,16 @@ _AMX = "amx_bf16"
 _STRIP = 655_360
 # Of images that are taken through a block at once.
 _PIXELS_AT_ONCE = 2048
-# With fewer channels the products are too small to pay.
+# Where there is less, products are too small to pay, and tiles are mostly padding.
 _FEWEST_CHANNELS = 64
+_SMALLEST_SIDE = 8  # of images
 
 
 def convolve(images: jax.Array, kernel: jax.Array) -> jax.Array:
     """A convolution with stride 1 that keeps height and width: zeros are beyond the edges.
 
     On a single CPU it is `winograd.convolve`, or in bfloat16 with AMX `by_products`; on other
-    devices, and with few channels, XLA's.
+    devices, with few channels and on small images XLA's.
 
     Args:
       images: <float>[batch, height, width, in].
@@ -39,7 +40,8 @@ def convolve(images: jax.Array, kernel: jax.Array) -> jax.Array:
     Returns:
       <float>[batch, height, width, out], of the same dtype.
     """
-    if _is_one_cpu() and min(kernel.shape[2:]) >= _FEWEST_CHANNELS:
+    large = min(images.shape[1:3]) >= _SMALLEST_SIDE and min(kernel.shape[2:]) >= _FEWEST_CHANNELS
+    if large and _is_one_cpu():
         if images.dtype == jnp.bfloat16 and _AMX in _cpu_flags():
             return by_products(images, kernel)
         return winograd.convolve(images, kernel)

@@ -71,24 +71,25 @@ def test_images_taken_together_give_the_same(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("dtype", "channels", "flags", "devices", "chosen"),
+    ("dtype", "shape", "flags", "devices", "chosen"),
     [
-        ("bfloat16", 64, "fpu amx_bf16", 1, "by_products"),
-        ("bfloat16", 64, "fpu avx512_bf16", 1, "winograd"),
-        ("float32", 64, "fpu amx_bf16", 1, "winograd"),
-        ("float32", 3, "fpu amx_bf16", 1, "xla"),
-        ("bfloat16", 3, "fpu amx_bf16", 1, "xla"),
-        ("bfloat16", 64, "fpu amx_bf16", 8, "xla"),
-        ("float32", 64, "fpu amx_bf16", 8, "xla"),
+        ("bfloat16", (9, 8, 64), "fpu amx_bf16", 1, "by_products"),
+        ("bfloat16", (9, 8, 64), "fpu avx512_bf16", 1, "winograd"),
+        ("float32", (9, 8, 64), "fpu amx_bf16", 1, "winograd"),
+        ("float32", (9, 8, 3), "fpu amx_bf16", 1, "xla"),
+        ("bfloat16", (9, 8, 3), "fpu amx_bf16", 1, "xla"),
+        ("float32", (9, 7, 64), "fpu", 1, "xla"),
+        ("bfloat16", (9, 8, 64), "fpu amx_bf16", 8, "xla"),
+        ("float32", (9, 8, 64), "fpu amx_bf16", 8, "xla"),
     ],
 )
-def test_what_is_chosen(monkeypatch, dtype, channels, flags, devices, chosen):
+def test_what_is_chosen(monkeypatch, dtype, shape, flags, devices, chosen):
     called = []
     for module, name in ((convolution, "by_products"), (winograd, "convolve")):
         monkeypatch.setattr(module, name, lambda *_, name=name: called.append(name))
     monkeypatch.setattr(convolution, "_cpu_flags", lambda: set(flags.split()))
     monkeypatch.setattr(jax, "device_count", lambda: devices)
-    images, kernel, _ = arrays((1, 4, 4, channels, 64), dtype)
+    images, kernel, _ = arrays((1, *shape, 64), dtype)
     result = convolution.convolve(images, kernel)
     assert called == {"xla": [], "winograd": ["convolve"]}.get(chosen, [chosen])
     if chosen == "xla":
