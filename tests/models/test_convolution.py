@@ -99,5 +99,5 @@ def test_what_is_chosen(monkeypatch, dtype, shape, flags, devices, chosen):
 @pytest.mark.parametrize(("batch", "side"), [(1, 64), (6, 32), (5, 16), (6, 24)])
 def test_map_images_changes_nothing(batch, side):
     images = np.random.default_rng(0).normal(size=(batch, side, side, 3)).astype(np.float32)
-    result = convolution.map_images(lambda a: jnp.tanh(a).sum(axis=(1, 2)), images)
-    np.testing.assert_allclose(result, np.tanh(images).sum(axis=(1, 2)), rtol=1e-4)
+    result = convolution.map_images(lambda a: jnp.tanh(a).max(axis=(1, 2)), images)
+    np.testing.assert_allclose(result, np.tanh(images).max(axis=(1, 2)), rtol=1e-5)
