@@ -64,7 +64,7 @@ def map_images(function: Callable[[jax.Array], jax.Array], images: jax.Array) ->
     most = max(1, _PIXELS_AT_ONCE // (height * width))
     if not _is_one_cpu() or most >= batch:
         return function(images)
-    group = next(n for n in range(most, 0, -1) if batch % n == 0)
+    group = winograd.largest_divisor(batch, most)
     parts = lax.map(function, images.reshape(-1, group, *images.shape[1:]))
     return parts.reshape(batch, *parts.shape[2:])
 
@@ -81,7 +81,6 @@ def _cpu_flags() -> set[str]:
     return set(description.read_text().split()) if description.exists() else set()
 
 
-@jax.custom_vjp
 def by_products(images: jax.Array, kernel: jax.Array) -> jax.Array:
     """The convolution as matrix products of strips of rows, whose sums are in float32.
 
@@ -106,19 +105,6 @@ def by_products(images: jax.Array, kernel: jax.Array) -> jax.Array:
     return strips.reshape(batch, height, width, channels)
 
 
-def _forward(images, kernel):
-    return by_products(images, kernel), (images, kernel)
-
-
-def _backward(residuals, gradients):
-    images, kernel = residuals
-    turned = kernel[::-1, ::-1].swapaxes(2, 3)
-    return by_products(gradients, turned), _kernel_gradient(images, gradients).astype(kernel.dtype)
-
-
-by_products.defvjp(_forward, _backward)
-
-
 def _kernel_gradient(images: jax.Array, gradients: jax.Array) -> jax.Array:
     """<float32>[3, 3, in, out], from what went in and the gradients of what came out."""
     (_, _, width, channels), out = images.shape, gradients.shape[-1]
@@ -141,11 +127,14 @@ def _kernel_gradient(images: jax.Array, gradients: jax.Array) -> jax.Array:
     return total.reshape(3, 3, channels, out)
 
 
+by_products = winograd.with_gradients(by_products, _kernel_gradient)
+
+
 def _rows_of_strip(shape: tuple[int, ...], out: int) -> int:
     """The most rows that make equal strips of at most `_STRIP` numbers."""
     _, height, width, channels = shape
     most = max(1, _STRIP // (width * max(channels, out)))
-    return next(rows for rows in range(min(most, height), 0, -1) if height % rows == 0)
+    return winograd.largest_divisor(height, most)
 
 
 def _pad(images: jax.Array) -> jax.Array:

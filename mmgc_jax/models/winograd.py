@@ -46,7 +46,28 @@ _FEWEST_CHANNELS = 192
 _apart = lax.optimization_barrier
 
 
-@jax.custom_vjp
+def with_gradients(convolve, kernel_gradient):
+    """Gives a convolution its gradients.
+
+    Args:
+      convolve: images <float>[batch, height, width, in] and a kernel <float>[3, 3, in, out] to
+        <float>[batch, height, width, out]; that of the images is made by it, too.
+      kernel_gradient: images and the gradients of what came out to [3, 3, in, out].
+    """
+    convolve = jax.custom_vjp(convolve)
+
+    def forward(images, kernel):
+        return convolve(images, kernel), (images, kernel)
+
+    def backward(residuals, gradients):
+        images, kernel = residuals
+        turned = kernel[::-1, ::-1].swapaxes(2, 3)
+        return convolve(gradients, turned), kernel_gradient(images, gradients).astype(kernel.dtype)
+
+    convolve.defvjp(forward, backward)
+    return convolve
+
+
 def convolve(images: jax.Array, kernel: jax.Array) -> jax.Array:
     """A convolution with stride 1 that keeps height and width: zeros are beyond the edges.
 
@@ -82,19 +103,6 @@ def convolve(images: jax.Array, kernel: jax.Array) -> jax.Array:
     return result.reshape(batch, 4 * down, 4 * across, -1)[:, :height, :width]
 
 
-def _forward(images, kernel):
-    return convolve(images, kernel), (images, kernel)
-
-
-def _backward(residuals, gradients):
-    images, kernel = residuals
-    turned = kernel[::-1, ::-1].swapaxes(2, 3)
-    return convolve(gradients, turned), _kernel_gradient(images, gradients).astype(kernel.dtype)
-
-
-convolve.defvjp(_forward, _backward)
-
-
 def _kernel_gradient(images: jax.Array, gradients: jax.Array) -> jax.Array:
     """<float32>[3, 3, in, out], from what went in and the gradients of what came out."""
     channels, out = images.shape[-1], gradients.shape[-1]
@@ -113,12 +121,20 @@ def _kernel_gradient(images: jax.Array, gradients: jax.Array) -> jax.Array:
     return jnp.stack([jnp.stack(row) for row in of_kernel])
 
 
+convolve = with_gradients(convolve, _kernel_gradient)
+
+
 def _tiling(shape: tuple[int, ...], out: int) -> tuple[int, int, int]:
     """How many tiles are below and beside each other, and how many images are taken at once."""
     batch, height, width, channels = shape
     down, across = -(-height // 4), -(-width // 4)
     most = max(1, _AT_ONCE // (36 * 4 * down * across * (channels + out)))
-    return down, across, next(n for n in range(min(most, batch), 0, -1) if batch % n == 0)
+    return down, across, largest_divisor(batch, most)
+
+
+def largest_divisor(number: int, most: int) -> int:
+    """The largest that is not above `most`, which is at least 1."""
+    return next(n for n in range(min(most, number), 0, -1) if number % n == 0)
 
 
 def _pad(images: jax.Array, edge: int) -> jax.Array:
