@@ -80,17 +80,16 @@ def finetune(first_block: int, batch_size: int, dtype: str) -> Ready:
     """As `ours.finetune`."""
     model = _ready(_Poster(first_block))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
-    labels = torch.from_numpy(work.labels(batch_size)).to(_DEVICE)
+    labels = torch.from_numpy(work.labels(batch_size))
     if first_block == 1:
-        posters = torch.from_numpy(work.posters(batch_size))
+        images = torch.from_numpy(work.posters(batch_size))
     else:
         images = torch.from_numpy(work.activations(first_block, batch_size)).permute(0, 3, 1, 2)
-        images = images.to(_DEVICE).contiguous(memory_format=torch.channels_last)
 
     def run():
         with _autocast(dtype):
-            logits = model(preprocess(posters) if first_block == 1 else images)
-        _step(model, optimizer, logits.float(), labels)
+            logits = model(preprocess(images) if first_block == 1 else images.to(_DEVICE))
+        _wait(_step(model, optimizer, logits.float(), labels))
 
     return run, batch_size
 
@@ -120,15 +119,16 @@ def plot_lstm(lengths: str, bucket: int, dtype: str) -> Ready:
     model = _PlotLSTM().to(_DEVICE)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     batches = [
-        tuple(torch.from_numpy(x).to(_DEVICE) for x in (tokens, sizes, work.labels(len(sizes))))
+        tuple(torch.from_numpy(x) for x in (tokens, sizes, work.labels(len(sizes))))
         for tokens, sizes in work.plots(lengths, bucket)
     ]
 
     def run():
         for tokens, sizes, labels in batches:
             with _autocast(dtype):
-                logits = model(tokens, sizes)
-            _step(model, optimizer, logits.float(), labels)
+                logits = model(tokens.to(_DEVICE), sizes.to(_DEVICE))
+            loss = _step(model, optimizer, logits.float(), labels)
+        _wait(loss)
 
     return run, sum(len(sizes) for _, sizes, _ in batches)
 
@@ -148,13 +148,14 @@ def _autocast(dtype: str):
     return torch.autocast(_DEVICE, torch.bfloat16, enabled=dtype == "bfloat16")
 
 
-def _step(model, optimizer, logits, labels) -> None:
-    loss = nn.functional.binary_cross_entropy_with_logits(logits, labels)
+def _step(model, optimizer, logits, labels) -> torch.Tensor:
+    """One step of training; returns the loss."""
+    loss = nn.functional.binary_cross_entropy_with_logits(logits, labels.to(_DEVICE))
     optimizer.zero_grad()
     loss.backward()
     nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
-    _wait(loss)
+    return loss
 
 
 def _wait(result: torch.Tensor) -> None:

@@ -94,6 +94,7 @@ def test_a_gpu_has_rows_of_its_own_and_its_share_of_the_peak():
     names = {row.name: row for row in comparison.rows(on_gpu=True)}
     assert names["Fine-tuning everything, bfloat16"].ours[1]["batch_size"] == 128
     assert "LSTM by cuDNN, length 200" in names
+    assert set(names["LSTM, length 200, float32"].asked.values()) == {1.0}
 
     # 15.3 billion products at 224 x 224 (arXiv 1512.03385, section 3.3).
     assert pytest.approx(2 * 15.3e9 * 256 * 160 / 224**2, rel=0.01) == work.FLOP_OF_A_POSTER

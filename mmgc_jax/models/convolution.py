@@ -9,6 +9,7 @@ import functools
 import pathlib
 from collections.abc import Callable
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -48,6 +49,28 @@ def convolve(images: jax.Array, kernel: jax.Array) -> jax.Array:
     return lax.conv_general_dilated(
         images, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
+
+
+def max_pool(images: jax.Array) -> jax.Array:
+    """The largest of each 2 x 2 pixels; a last odd row or column is left out.
+
+    On a GPU it is a maximum over axes, since XLA scatters the gradient of a window's maximum there:
+    a step of VGG16 took 29 ms with that, and 23 with this (128 posters of 256 x 160, bfloat16,
+    H100). Where several pixels are largest, it divides the gradient between them; a window gives
+    it to the first.
+
+    Args:
+      images: <float>[batch, height, width, channels].
+
+    Returns:
+      <float>[batch, height // 2, width // 2, channels], of the same dtype.
+    """
+    if jax.default_backend() != "gpu":
+        return nn.max_pool(images, (2, 2), strides=(2, 2))
+    batch, height, width, channels = images.shape
+    height, width = height // 2, width // 2
+    whole = images[:, : 2 * height, : 2 * width]
+    return whole.reshape(batch, height, 2, width, 2, channels).max(axis=(2, 4))
 
 
 def map_images(function: Callable[[jax.Array], jax.Array], images: jax.Array) -> jax.Array:

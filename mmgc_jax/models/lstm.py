@@ -92,7 +92,9 @@ def _recur_forward(inputs, kernel, is_word, dtype, backwards):
         return (c, h), (h, c, jnp.concatenate([i, f, g, o], axis=-1))
 
     start = jnp.zeros((inputs.shape[1], kernel.shape[0]))
-    _, (h, c, gates) = jax.lax.scan(step, (start, start), (inputs, is_word), reverse=backwards)
+    _, (h, c, gates) = jax.lax.scan(
+        step, (start, start), (inputs, is_word), reverse=backwards, unroll=_words_in_a_turn()
+    )
     return h, (kernel, is_word, h, c, gates)
 
 
@@ -124,6 +126,7 @@ def _recur_backward(dtype, backwards, saved, h_gradients):
         (start, start),
         (h_gradients, c, _before(c, backwards), gates, is_word),
         reverse=not backwards,
+        unroll=_words_in_a_turn(),
     )
     states = _before(h, backwards).reshape(-1, h.shape[-1])
     flat = inputs_gradients.reshape(-1, inputs_gradients.shape[-1])
@@ -131,6 +134,15 @@ def _recur_backward(dtype, backwards, saved, h_gradients):
 
 
 _recur.defvjp(_recur_forward, _recur_backward)
+
+
+def _words_in_a_turn() -> int:
+    """Of the loop, each turn of which costs a GPU time of its own.
+
+    On an H100 8 took 21 ms, 1 took 35, 32 took 19 but twice as long to compile (8 batches of 64
+    plots of 200 words, state of 128); on a CPU more than 1 did not help.
+    """
+    return 8 if jax.default_backend() == "gpu" else 1
 
 
 def _before(states, backwards):

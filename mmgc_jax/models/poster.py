@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mmgc_jax.models.convolution import convolve, map_images
+from mmgc_jax.models.convolution import convolve, map_images, max_pool
 
 # What the published Caffe and Keras weights want: pixels from 0 to 255, minus ImageNet's means of
 # R, G and B.
@@ -126,7 +126,7 @@ class VGG16(nn.Module):
                     name=name,
                 )
                 x = nn.relu(conv(x))
-            x = outputs[f"block{block}_pool"] = nn.max_pool(x, (2, 2), strides=(2, 2))
+            x = outputs[f"block{block}_pool"] = max_pool(x)
         if self.num_classes is None:
             return outputs
 

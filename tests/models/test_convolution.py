@@ -1,3 +1,4 @@
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -88,12 +89,28 @@ def test_what_is_chosen(monkeypatch, dtype, shape, flags, devices, chosen):
     for module, name in ((convolution, "by_products"), (winograd, "convolve")):
         monkeypatch.setattr(module, name, lambda *_, name=name: called.append(name))
     monkeypatch.setattr(convolution, "_cpu_flags", lambda: set(flags.split()))
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
     monkeypatch.setattr(jax, "device_count", lambda: devices)
     images, kernel, _ = arrays((1, *shape, 64), dtype)
     result = convolution.convolve(images, kernel)
     assert called == {"xla": [], "winograd": ["convolve"]}.get(chosen, [chosen])
     if chosen == "xla":
         assert result.dtype == images.dtype
+
+
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+def test_max_pool_is_that_of_flax(monkeypatch, backend):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    rng = np.random.default_rng(0)
+    images = rng.permutation(2 * 7 * 9 * 3).astype(np.float32).reshape(2, 7, 9, 3)
+    gradients = rng.normal(size=(2, 3, 4, 3)).astype(np.float32)
+
+    def run(pool):
+        pooled, backward = jax.vjp(pool, images)
+        return pooled, *backward(gradients)
+
+    expected = run(lambda images: nn.max_pool(images, (2, 2), strides=(2, 2)))
+    jax.tree.map(np.testing.assert_array_equal, run(convolution.max_pool), expected)
 
 
 @pytest.mark.parametrize(("batch", "side"), [(1, 64), (6, 32), (5, 16), (6, 24)])

@@ -42,8 +42,12 @@ def of_flax(words, lengths, cells):
     return jnp.swapaxes(jnp.concatenate(states, axis=-1) * is_word, 0, 1)
 
 
+@pytest.mark.parametrize("words_in_a_turn", [1, 3, 8])
 @pytest.mark.parametrize("directions", [1, 2])
-def test_states_and_gradients_equal_those_of_flax(words, cells, directions):
+def test_states_and_gradients_equal_those_of_flax(
+    monkeypatch, words, cells, directions, words_in_a_turn
+):
+    monkeypatch.setattr(lstm, "_words_in_a_turn", lambda: words_in_a_turn)
     weights = np.random.default_rng(2).normal(size=(BATCH, LENGTH, directions * HIDDEN))
 
     def loss(states_of, words, cells):
