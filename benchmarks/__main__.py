@@ -30,6 +30,8 @@ from mmgc_jax.configs import default
 from mmgc_jax.errors import InputError
 from mmgc_jax.files import write_text
 
+_DTYPES = ("float32", "bfloat16")
+
 _OUTPUT = flags.DEFINE_string("output", "benchmarks.json", "The figures, as JSON.")
 _PAIRS = flags.DEFINE_integer("pairs", 5, "How often ours and each peer take turns.", lower_bound=1)
 _ROWS = flags.DEFINE_string("rows", "", "Only rows whose name matches this regular expression.")
@@ -80,11 +82,7 @@ def _in_both(name, unit, function, sizes, asked, fastest="bfloat16") -> list[Row
 
     The aims stand with the one that is the fastest of ours.
     """
-    dtypes = ("float32", "bfloat16")
-    peers = {
-        f"PyTorch {dtype}": (f"benchmarks.torch_peer:{function}", sizes | {"dtype": dtype})
-        for dtype in dtypes
-    }
+    peers = _peers(function, sizes)
     return [
         Row(
             f"{name}, {dtype}",
@@ -93,18 +91,23 @@ def _in_both(name, unit, function, sizes, asked, fastest="bfloat16") -> list[Row
             peers,
             dict(zip(peers, asked)) if dtype == fastest else dict.fromkeys(peers),
         )
-        for dtype in dtypes
+        for dtype in _DTYPES
     ]
+
+
+def _peers(function: str, sizes: dict) -> dict[str, tuple[str, dict]]:
+    """PyTorch's side, in both dtypes."""
+    return {
+        f"PyTorch {dtype}": (f"benchmarks.torch_peer:{function}", sizes | {"dtype": dtype})
+        for dtype in _DTYPES
+    }
 
 
 def _cudnn() -> Row:
     sizes = {"lengths": "equal", "bucket": 8}
     ours = ("benchmarks.ours:plot_lstm", sizes | {"lstm": "cudnn"})
-    peers = {
-        f"PyTorch {dtype}": ("benchmarks.torch_peer:plot_lstm", sizes | {"dtype": dtype})
-        for dtype in ("float32", "bfloat16")
-    }
-    return Row("LSTM by cuDNN, length 200", "plots/s", ours, peers, dict.fromkeys(peers))
+    peers = _peers("plot_lstm", sizes)
+    return Row("LSTM by cuDNN, length 200", "plots/s", ours, peers, dict.fromkeys(peers, 1.0))
 
 
 def _buckets() -> Row:
