@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 from jax import lax
 
-from mmgc_jax.models import convolution, winograd
+from mmgc_jax.models import convolution, strips, winograd
 
-# Of several strips, of one, of a height without divisors, and narrower than its kernel.
-SHAPES = [(2, 48, 160, 16, 128), (3, 8, 6, 16, 24), (1, 13, 7, 32, 16), (2, 4, 1, 16, 16)]
+# Of several strips, of three images in a strip, of a height without divisors, narrower than its
+# kernel; rows end with one zero, with two and with none.
+SHAPES = [(2, 48, 160, 16, 128), (3, 8, 6, 16, 24), (1, 13, 8, 32, 16), (2, 4, 1, 16, 16)]
 
 
 def xla(images, kernel):
@@ -34,8 +35,14 @@ def difference(result, expected):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("bfloat16", 2**-8)])
-@pytest.mark.parametrize("function", [convolution.by_products, winograd.convolve])
+@pytest.mark.parametrize(
+    ("function", "dtype", "tolerance"),
+    [
+        (strips.convolve, "bfloat16", 2**-8),
+        (winograd.convolve, "bfloat16", 2**-8),
+        (winograd.convolve, "float32", 1e-5),
+    ],
+)
 def test_both_are_the_convolution_and_its_gradients(monkeypatch, function, shape, dtype, tolerance):
     monkeypatch.setattr(winograd, "_FEWEST_CHANNELS", 0)
     monkeypatch.setattr(winograd, "_AT_ONCE", 0)  # one image after the other
@@ -51,11 +58,13 @@ def test_both_are_the_convolution_and_its_gradients(monkeypatch, function, shape
         assert difference(ours, theirs) < tolerance
 
 
-def test_strips_are_of_whole_rows_and_fit():
-    assert convolution._rows_of_strip((1, 256, 160, 64), 64) == 64
-    assert convolution._rows_of_strip((1, 128, 80, 64), 128) == 64
-    assert convolution._rows_of_strip((1, 16, 10, 512), 512) == 16
-    assert convolution._rows_of_strip((1, 1009, 4096, 512), 512) == 1
+def test_strips_are_of_whole_rows_or_images_and_fit():
+    assert strips._strip_size((1, 256, 160, 64), 64) == (1, 64)
+    assert strips._strip_size((8, 128, 80, 64), 128) == (1, 64)
+    assert strips._strip_size((1, 16, 10, 512), 512) == (1, 16)
+    assert strips._strip_size((16, 16, 10, 512), 512) == (8, 16)
+    assert strips._strip_size((6, 16, 10, 512), 512) == (6, 16)
+    assert strips._strip_size((1, 1009, 4096, 512), 512) == (1, 1)
 
 
 def test_images_taken_together_give_the_same(monkeypatch):
@@ -74,7 +83,7 @@ def test_images_taken_together_give_the_same(monkeypatch):
 @pytest.mark.parametrize(
     ("dtype", "shape", "flags", "devices", "chosen"),
     [
-        ("bfloat16", (9, 8, 64), "fpu amx_bf16", 1, "by_products"),
+        ("bfloat16", (9, 8, 64), "fpu amx_bf16", 1, "strips"),
         ("bfloat16", (9, 8, 64), "fpu avx512_bf16", 1, "winograd"),
         ("float32", (9, 8, 64), "fpu amx_bf16", 1, "winograd"),
         ("float32", (9, 8, 3), "fpu amx_bf16", 1, "xla"),
@@ -86,19 +95,19 @@ def test_images_taken_together_give_the_same(monkeypatch):
 )
 def test_what_is_chosen(monkeypatch, dtype, shape, flags, devices, chosen):
     called = []
-    for module, name in ((convolution, "by_products"), (winograd, "convolve")):
-        monkeypatch.setattr(module, name, lambda *_, name=name: called.append(name))
+    for module, name in ((strips, "strips"), (winograd, "winograd")):
+        monkeypatch.setattr(module, "convolve", lambda *_, name=name: called.append(name))
     monkeypatch.setattr(convolution, "_cpu_flags", lambda: set(flags.split()))
     monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
     monkeypatch.setattr(jax, "device_count", lambda: devices)
     images, kernel, _ = arrays((1, *shape, 64), dtype)
     result = convolution.convolve(images, kernel)
-    assert called == {"xla": [], "winograd": ["convolve"]}.get(chosen, [chosen])
+    assert called == ([] if chosen == "xla" else [chosen])
     if chosen == "xla":
         assert result.dtype == images.dtype
 
 
-@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+@pytest.mark.parametrize("backend", ["cpu", "gpu", "tpu"])
 def test_max_pool_is_that_of_flax(monkeypatch, backend):
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     rng = np.random.default_rng(0)
@@ -111,6 +120,17 @@ def test_max_pool_is_that_of_flax(monkeypatch, backend):
 
     expected = run(lambda images: nn.max_pool(images, (2, 2), strides=(2, 2)))
     jax.tree.map(np.testing.assert_array_equal, run(convolution.max_pool), expected)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_max_pool_divides_the_gradient_between_the_largest(dtype):
+    windows = [[[3, 3], [3, 3]], [[5, 1], [5, 0]], [[2, 7], [1, 0]]]
+    images = jnp.asarray(windows, dtype)[..., None]
+    _, backward = jax.vjp(convolution.max_pool, images)
+    (gradients,) = backward(jnp.full((3, 1, 1, 1), 8, dtype))
+    assert gradients.dtype == images.dtype
+    expected = [[[2, 2], [2, 2]], [[4, 0], [4, 0]], [[0, 8], [0, 0]]]
+    np.testing.assert_array_equal(gradients[..., 0].astype(np.float32), expected)
 
 
 @pytest.mark.parametrize(("batch", "side"), [(1, 64), (6, 32), (5, 16), (6, 24)])

@@ -321,6 +321,21 @@ def test_the_encoder_from_any_block_on_gives_the_same_logits(first_block):
     np.testing.assert_allclose(run(part, params, inputs)[0], logits, rtol=1e-4, atol=1e-4)
 
 
+def test_gradients_of_biases_are_summed_up_in_float32():
+    """With kernels of zeros each of the map's pixels gives them 1; bfloat16 has no 3362."""
+    network = VGG16(last_block=1, widths=(2,), depths=(1,), dtype="bfloat16")
+    posters = np.zeros((2, 82, 82, 3), np.uint8)
+    params = jax.tree.map(jnp.zeros_like, network.init(jax.random.key(0), posters)["params"])
+    params["preprocessing"]["std"] += 1
+    params["block1_conv1"]["bias"] += 1
+
+    def total(params):
+        return run(network, params, posters)["block1_pool"].astype(jnp.float32).sum()
+
+    gradients = jax.grad(total)(params)["block1_conv1"]["bias"]
+    np.testing.assert_array_equal(gradients, [2 * 41 * 41] * 2)
+
+
 def test_bfloat16_changes_the_computation_but_not_the_parameters():
     half = VGG16(widths=WIDTHS, dtype="bfloat16")
     params = jax.eval_shape(half.init, jax.random.key(0), POSTERS)["params"]
