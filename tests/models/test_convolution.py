@@ -58,13 +58,19 @@ def test_both_are_the_convolution_and_its_gradients(monkeypatch, function, shape
         assert difference(ours, theirs) < tolerance
 
 
-def test_strips_are_of_whole_rows_or_images_and_fit():
-    assert strips._strip_size((1, 256, 160, 64), 64) == (1, 64)
-    assert strips._strip_size((8, 128, 80, 64), 128) == (1, 64)
-    assert strips._strip_size((1, 16, 10, 512), 512) == (1, 16)
-    assert strips._strip_size((16, 16, 10, 512), 512) == (8, 16)
-    assert strips._strip_size((6, 16, 10, 512), 512) == (6, 16)
-    assert strips._strip_size((1, 1009, 4096, 512), 512) == (1, 1)
+@pytest.mark.parametrize(
+    ("shape", "out", "count", "rows"),
+    [
+        ((1, 256, 160, 64), 64, 1, 64),
+        ((8, 128, 80, 64), 128, 1, 64),
+        ((1, 16, 10, 512), 512, 1, 16),
+        ((16, 16, 10, 512), 512, 8, 16),
+        ((6, 16, 10, 512), 512, 6, 16),
+        ((1, 1009, 4096, 512), 512, 1, 1),
+    ],
+)
+def test_strips_are_of_whole_rows_or_images_and_fit(shape, out, count, rows):
+    assert strips._strip_size(shape, out, 655_360) == (count, rows)
 
 
 def test_images_taken_together_give_the_same(monkeypatch):
