@@ -6,11 +6,11 @@ from typing import Any
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
 from mmgc_jax import interruption, metrics, parallel
 from mmgc_jax.calibration import Calibration
 from mmgc_jax.data import pipeline
+from mmgc_jax.progress import progress_bar
 from mmgc_jax.train import ApplyFn
 
 
@@ -45,12 +45,12 @@ def probabilities(
         return _probabilities(apply, params, inputs)
 
     result = np.full((batches.num_movies_in_corpus, batches.num_genres), np.nan, np.float32)
-    steps = tqdm(
+    steps = progress_bar(
         pipeline.iterate(batches, workers=workers),
         total=len(batches),
         desc=name,
         unit="batch",
-        disable=None if name and parallel.is_first() else True,
+        shown=bool(name) and parallel.is_first(),
         leave=False,
     )
     for batch in steps:

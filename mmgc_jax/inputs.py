@@ -7,11 +7,11 @@ import pathlib
 
 import fsspec
 import ml_collections
-from tqdm import tqdm
 
 from mmgc_jax import interruption
 from mmgc_jax.errors import InputError
 from mmgc_jax.files import alone, is_address, read_json
+from mmgc_jax.progress import progress_bar
 
 _COPIED_AT_ONCE = 256  # files
 
@@ -90,8 +90,9 @@ def copy_here(place: str, folder: pathlib.Path) -> str:
             target(name).unlink(missing_ok=True)
         copied = {name: copied[name] for name in copied if copied[name] == wanted.get(name)}
         missing = iter([name for name in wanted if name not in copied])
-        with tqdm(desc=f"copying {place}", total=len(wanted), initial=len(copied), unit="file",
-                  disable=None) as bar:  # fmt: skip
+        with progress_bar(
+            desc=f"copying {place}", total=len(wanted), initial=len(copied), unit="file"
+        ) as bar:
             while names := list(itertools.islice(missing, _COPIED_AT_ONCE)):
                 interruption.raise_if_asked_alone()
                 for name in names:

@@ -25,7 +25,6 @@ import ml_collections
 import numpy as np
 from absl import app, flags
 from absl import logging as absl_logging
-from tqdm import tqdm
 
 from mmgc_jax import calibration, evaluate
 from mmgc_jax.data import movies, posters
@@ -34,6 +33,7 @@ from mmgc_jax.errors import InputError
 from mmgc_jax.files import Path, as_path, is_address, read_json, write_beside
 from mmgc_jax.inputs import copy_here
 from mmgc_jax.pretrained import download
+from mmgc_jax.progress import progress_bar
 from mmgc_jax.stages import ENCODERS, fusion, joint
 from mmgc_jax.stages.encoder import Encoder
 
@@ -199,7 +199,7 @@ def predict_table(predictor: Predictor, rows: Iterable[Movie], output: Path, sta
         file.detach()
 
     iterator = iter(rows)
-    with tqdm(desc="predicting", unit="movie", disable=None) as bar:
+    with progress_bar(desc="predicting", unit="movie") as bar:
         try:
             write_beside(output, write)
         except OSError as error:
@@ -231,6 +231,7 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"Not a flag: {' '.join(argv[1:])}")
     absl_logging.set_verbosity(absl_logging.ERROR)
+    logger.setLevel(logging.INFO)
     try:
         _predict(flags.FLAGS)
     except InputError as error:

@@ -20,14 +20,12 @@ from mmgc_jax import checkpoints, interruption, parallel
 from mmgc_jax.data import pipeline
 from mmgc_jax.errors import InputError
 from mmgc_jax.files import Path, append_line
+from mmgc_jax.progress import SECONDS_BETWEEN_LINES
 
 logger = logging.getLogger(__name__)
 
 # apply(params, batch, key) -> logits; key is None where nothing is to be random.
 ApplyFn = Callable[[Any, dict[str, jax.Array], jax.Array | None], jax.Array]
-
-# Where nobody watches, a line this often says how a training goes.
-_SECONDS_BETWEEN_LINES = 20
 
 
 @flax.struct.dataclass
@@ -404,7 +402,7 @@ class _Reporter:
         self._clock, self._waited, self._step = now, 0.0, step
         self._bar.update(steps)
         self._bar.set_postfix(loss=f"{loss:.4f}", movies_per_s=f"{rate:.1f}")
-        if self._bar.disable and now - self._logged > _SECONDS_BETWEEN_LINES:
+        if self._bar.disable and now - self._logged > SECONDS_BETWEEN_LINES:
             self._logged = now
             left = (len(self._batches) - step) * movies / rate
             logger.info("%s: step %d of %d, loss %.4f, %.1f movies/s, at most %.0f s left",

@@ -14,10 +14,10 @@ from collections.abc import Callable, Mapping
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
 from mmgc_jax import interruption, parallel
 from mmgc_jax.data import pipeline
+from mmgc_jax.progress import progress_bar
 
 logger = logging.getLogger(__name__)
 
@@ -119,8 +119,8 @@ def cache(
         if not done:
             rows.write(header)
         left = pipeline.iterate(batches, whole, workers)
-        for batch in tqdm(left, total=len(batches), initial=whole, desc="activations",
-                          unit="batch", disable=None if parallel.is_first() else True):  # fmt: skip
+        for batch in progress_bar(left, total=len(batches), initial=whole, desc="activations",
+                                  unit="batch", shown=parallel.is_first()):  # fmt: skip
             found, _ = parallel.outputs_of_movies(frozen, batch, mesh)
             rows.write(found.tobytes())
             rows.flush()

@@ -12,10 +12,10 @@ import urllib.error
 import urllib.request
 
 import filelock
-from tqdm import tqdm
 
 from mmgc_jax.errors import InputError
 from mmgc_jax.files import write_text
+from mmgc_jax.progress import progress_bar
 
 logger = logging.getLogger(__name__)
 
@@ -129,9 +129,10 @@ def _download_rest(published: Published, partial: pathlib.Path, etag: pathlib.Pa
             raise OSError(f"it has {total:,} bytes there")
         with (
             partial.open("ab" if done else "wb") as file,
-            tqdm(total=total, initial=done, desc=published.name, unit="B", unit_scale=True,
-                 disable=None) as bar,
-        ):  # fmt: skip
+            progress_bar(
+                total=total, initial=done, desc=published.name, unit="B", unit_scale=True
+            ) as bar,
+        ):
             if not done:
                 _remember(answer.headers.get("ETag"), etag)
             while chunk := answer.read(_CHUNK):

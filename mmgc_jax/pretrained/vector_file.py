@@ -18,9 +18,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import BinaryIO
 
 import numpy as np
-from tqdm import tqdm
 
 from mmgc_jax.errors import InputError
+from mmgc_jax.progress import progress_bar
 
 _CHUNK = 1 << 20  # bytes read at once
 _LONGEST_WORD = 1 << 12  # bytes
@@ -62,8 +62,8 @@ def read(file, words: Iterable[str]) -> dict[str, np.ndarray]:
     best: dict[str, tuple[int, int]] = {}
     vectors: dict[str, np.ndarray] = {}
     with _open(file) as (entries, total, _):
-        for key, vector in tqdm(
-            entries, desc="word vectors", total=total, unit="word", unit_scale=True, disable=None
+        for key, vector in progress_bar(
+            entries, desc="word vectors", total=total, unit="word", unit_scale=True
         ):
             for rank, form, word in wanted.get(_fold(key), ()):
                 closeness = rank, sum(a != b for a, b in zip(key, form))

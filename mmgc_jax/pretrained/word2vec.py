@@ -17,6 +17,7 @@ from mmgc_jax import interruption
 from mmgc_jax.data.text import FIRST_WORD_ID, PADDING_ID, Vocabulary
 from mmgc_jax.errors import InputError
 from mmgc_jax.files import write_beside
+from mmgc_jax.progress import progress_bar
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +88,7 @@ def train(
             "lower config.plot.vectors.min_count."
         )
     logger.info("Word2Vec: training on %d plots.", model.corpus_count)
-    with tqdm(total=model.epochs, desc="Word2Vec", unit="epoch", disable=None) as bar:
+    with progress_bar(total=model.epochs, desc="Word2Vec", unit="epoch") as bar:
         model.train(
             plots,
             total_examples=model.corpus_count,
