@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from mmgc_jax.models import strips, winograd
+from mmgc_jax.models.product import is_one_cpu
 
 # Of a CPU, as Linux lists it: matrix products of bfloat16 numbers.
 _AMX = "amx_bf16"
@@ -39,7 +40,7 @@ def convolve(images: jax.Array, kernel: jax.Array) -> jax.Array:
       <float>[batch, height, width, out], of the same dtype.
     """
     large = min(images.shape[1:3]) >= _SMALLEST_SIDE and min(kernel.shape[2:]) >= _FEWEST_CHANNELS
-    if large and _is_one_cpu():
+    if large and is_one_cpu():
         if images.dtype == jnp.bfloat16 and _AMX in _cpu_flags():
             return strips.convolve(images, kernel)
         return winograd.convolve(images, kernel)
@@ -110,16 +111,11 @@ def map_images(function: Callable[[jax.Array], jax.Array], images: jax.Array) ->
     """
     batch, height, width, _ = images.shape
     most = max(1, _PIXELS_AT_ONCE // (height * width))
-    if not _is_one_cpu() or most >= batch:
+    if not is_one_cpu() or most >= batch:
         return function(images)
     group = winograd.largest_divisor(batch, most)
     parts = lax.map(function, images.reshape(-1, group, *images.shape[1:]))
     return parts.reshape(batch, *parts.shape[2:])
-
-
-def _is_one_cpu() -> bool:
-    # What is taken one after the other cannot be shared out to several devices.
-    return jax.default_backend() == "cpu" and jax.device_count() == 1
 
 
 @functools.cache

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from mmgc_jax.models import winograd
+from mmgc_jax.models.product import from_bits, to_bits
 
 # Numbers in a strip. What is computed of it then stays in the processor's cache: with half as much
 # VGG16 took 8 % more time, with twice as much one of its layers 70 % (Intel Xeon with AMX).
@@ -41,11 +42,11 @@ def convolve(images: jax.Array, kernel: jax.Array) -> jax.Array:
         windows = _windows(padded, image, row * across, (count, (rows + 2) * across))
         products = _product(windows, by_column).reshape(3, count, rows + 2, across // 3, 3, out)
         sums = sum(products[:, :, row : row + rows, :, row] for row in range(3))
-        in_order = _bits(sums.astype(images.dtype)).transpose(1, 2, 3, 0, 4)
+        in_order = to_bits(sums.astype(images.dtype)).transpose(1, 2, 3, 0, 4)
         return in_order.reshape(count, rows, across, out)[:, :, 1 : width + 1]
 
     strips = lax.map(convolve_strip, jnp.arange(batch * height // (count * rows)))
-    return _numbers(strips).reshape(batch, height, width, out)
+    return from_bits(strips).reshape(batch, height, width, out)
 
 
 def _kernel_gradient(images: jax.Array, gradients: jax.Array) -> jax.Array:
@@ -70,7 +71,7 @@ def _kernel_gradient(images: jax.Array, gradients: jax.Array) -> jax.Array:
             ).transpose(1, 2, 0, 3)
             for shift in range(3)
         ]
-        left = _numbers(jnp.stack(shifted)).reshape(3 * channels, -1)
+        left = from_bits(jnp.stack(shifted)).reshape(3 * channels, -1)
         return total + _product(left, windows), None
 
     total = jnp.zeros((3 * channels, 3 * out))
@@ -105,12 +106,12 @@ def _pad(images: jax.Array, edge: int) -> tuple[jax.Array, int]:
       edge: rows of zeros above and below.
 
     Returns:
-      <uint16>[batch, 1 + (height + 2 * edge) * across + 1, channels], as of `_bits`, where each
+      <uint16>[batch, 1 + (height + 2 * edge) * across + 1, channels], as of `to_bits`, where each
       row begins with a zero, and `across`, of one row, which is divisible by 3.
     """
     batch, _, width, channels = images.shape
     right = -(width + 1) % 3
-    padded = jnp.pad(_bits(images), ((0, 0), (edge, edge), (1, right), (0, 0)))
+    padded = jnp.pad(to_bits(images), ((0, 0), (edge, edge), (1, right), (0, 0)))
     # The last row may end without a zero. One is before the first for `_windows`.
     in_a_row = padded.reshape(batch, -1, channels)
     return jnp.pad(in_a_row, ((0, 0), (1, 1), (0, 0))), width + 1 + right
@@ -138,18 +139,8 @@ def _windows(
         lax.dynamic_slice(padded, (image, pixel + third, 0), (*size, channels))
         for third in range(3)
     ]
-    return _numbers(jnp.stack(parts)).reshape(-1, 3 * channels)
+    return from_bits(jnp.stack(parts)).reshape(-1, 3 * channels)
 
 
 def _product(left: jax.Array, right: jax.Array) -> jax.Array:
     return lax.dot(left, right, preferred_element_type=jnp.float32)
-
-
-# On a CPU XLA pads, cuts and joins bfloat16 numbers by way of float32, but integers as they are:
-# VGG16's convolutions and their gradients take half the time with these.
-def _bits(numbers: jax.Array) -> jax.Array:
-    return lax.bitcast_convert_type(numbers, jnp.uint16)
-
-
-def _numbers(bits: jax.Array) -> jax.Array:
-    return lax.bitcast_convert_type(bits, jnp.bfloat16)
