@@ -27,8 +27,8 @@ from absl import app, flags
 from benchmarks import machine, pairs, work
 from mmgc_jax import configs
 from mmgc_jax.configs import default
-from mmgc_jax.errors import InputError
-from mmgc_jax.files import write_text
+from mmgc_jax.runtime.errors import InputError
+from mmgc_jax.runtime.files import write_text
 
 _DTYPES = ("float32", "bfloat16")
 

@@ -13,9 +13,10 @@ import numpy as np
 from absl import app
 from jax.sharding import NamedSharding, PartitionSpec
 
-from mmgc_jax import parallel, train
 from mmgc_jax.configs import default
 from mmgc_jax.models import VGG16
+from mmgc_jax.runtime import parallel
+from mmgc_jax.training import loop
 
 _DEVICES = 8
 # Height and width of the posters, and outputs of the dense layers.
@@ -38,20 +39,20 @@ def measure(size: tuple[int, int], classes: int | None, split: bool, posters: in
     network = VGG16(num_classes=classes)
     images = np.zeros((1, *size, 3), np.uint8)
     params = jax.eval_shape(network.init, jax.random.key(0), images)["params"]
-    optimizer = train.make_optimizer(default.get_config().poster.head_training, steps=100)
+    optimizer = loop.make_optimizer(default.get_config().poster.head_training, steps=100)
 
     def apply(params, batch, key):
         outputs = network.apply({"params": params}, batch["images"])
         return outputs["block5_pool"].mean(axis=(1, 2)) if classes is None else outputs["logits"]
 
-    def begin(params) -> train.TrainState:
-        return train.TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+    def begin(params) -> loop.TrainState:
+        return loop.TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
 
     state = jax.eval_shape(begin, params)
     where = parallel.shardings(state, mesh, split)
     genres = classes or 512  # one for each channel that block 5 puts out
     weights = np.ones(genres, np.float32)
-    step = train.make_train_step(apply, optimizer, where)
+    step = loop.make_train_step(apply, optimizer, where)
     rows = NamedSharding(mesh, PartitionSpec("data"))
     count = posters * mesh.size
     batch = {

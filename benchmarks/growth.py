@@ -24,7 +24,7 @@ from benchmarks import machine
 from benchmarks.data import measure
 from mmgc_jax import experiment
 from mmgc_jax.configs import demo
-from mmgc_jax.files import write_beside, write_text
+from mmgc_jax.runtime.files import write_atomically, write_text
 
 _TIMES = (1, 2, 4, 8)
 
@@ -107,7 +107,7 @@ def draw(results: dict, file: pathlib.Path) -> None:
         axis.plot(movies, [point[name] for point in results["points"]], "o")
         axis.set(xlabel="movies", ylabel=unit, xlim=(0, None), ylim=(0, None))
     figure.suptitle(f"An experiment's cost; {results['machine']}", fontsize=10)
-    write_beside(file, lambda stream: figure.savefig(stream, format="png", dpi=120))
+    write_atomically(file, lambda stream: figure.savefig(stream, format="png", dpi=120))
     pyplot.close(figure)
 
 

@@ -10,9 +10,9 @@ import ml_collections
 import numpy as np
 
 from benchmarks import work
-from mmgc_jax import train
 from mmgc_jax.configs import default
 from mmgc_jax.models import VGG16, PlotLSTM, PosterVGG16, apply_blocks, pool_blocks
+from mmgc_jax.training import loop
 
 _WEIGHTS = np.ones(work.GENRES, np.float32)
 Ready = tuple[Callable[[], None], int]
@@ -38,7 +38,7 @@ def finetune(first_block: int, batch_size: int, dtype: str) -> Ready:
         work.posters(batch_size) if first_block == 1 else work.activations(first_block, batch_size)
     )
     params = model.init(jax.random.key(0), images[:1])["params"]
-    step = _Step(train.make_apply(model, ("images",)), params)
+    step = _Step(loop.make_apply(model, ("images",)), params)
     batch = {"images": images, "labels": work.labels(batch_size)}
     return lambda: step(batch), batch_size
 
@@ -59,7 +59,7 @@ def plot_lstm(lengths: str, bucket: int, dtype: str = "float32", lstm: str = "sc
     ]
     first = batches[0]
     params = model.init(jax.random.key(0), first["tokens"][:1], first["lengths"][:1])["params"]
-    step = _Step(train.make_apply(model, ("tokens", "lengths")), params)
+    step = _Step(loop.make_apply(model, ("tokens", "lengths")), params)
 
     def run():
         for batch in batches:
@@ -72,13 +72,13 @@ def plot_lstm(lengths: str, bucket: int, dtype: str = "float32", lstm: str = "sc
 class _Step:
     """The training step of `train`, and its state."""
 
-    def __init__(self, apply: train.ApplyFn, params):
+    def __init__(self, apply: loop.ApplyFn, params):
         settings = ml_collections.ConfigDict(default.get_config().poster.training)
         settings.learning_rate_scale = ml_collections.ConfigDict()
-        optimizer = train.make_optimizer(settings, steps=1000)
-        self._step = train.make_train_step(apply, optimizer)
+        optimizer = loop.make_optimizer(settings, steps=1000)
+        self._step = loop.make_train_step(apply, optimizer)
         params = jax.tree.map(jax.numpy.asarray, params)
-        self.state = train.TrainState(jax.numpy.zeros((), np.int32), params, optimizer.init(params))
+        self.state = loop.TrainState(jax.numpy.zeros((), np.int32), params, optimizer.init(params))
 
     def __call__(self, batch: dict[str, np.ndarray], wait: bool = True) -> None:
         batch = batch | {"mask": np.ones(len(batch["labels"]), np.float32)}

@@ -16,14 +16,24 @@ from collections.abc import Iterator
 import ml_collections
 import numpy as np
 
-from mmgc_jax import calibration, check, evaluate, inputs, interruption, parallel, report, stages
+from mmgc_jax import settings
 from mmgc_jax.data import builder, pipeline, splits, synthetic
-from mmgc_jax.errors import InputError
-from mmgc_jax.files import Path, append_line, as_path, held, is_address, write_beside, write_text
+from mmgc_jax.encoders import fusion, joint, registry
+from mmgc_jax.encoders.base import MODALITIES, MODALITY
+from mmgc_jax.evaluation import calibration, report, results
 from mmgc_jax.pretrained import download
-from mmgc_jax.stages import fusion, joint
-from mmgc_jax.stages.cross_fit import Experiment
-from mmgc_jax.stages.encoder import MODALITIES, MODALITY
+from mmgc_jax.runtime import parallel, preemption, remote
+from mmgc_jax.runtime.errors import InputError
+from mmgc_jax.runtime.files import (
+    Path,
+    append_line,
+    as_path,
+    held,
+    is_address,
+    write_atomically,
+    write_text,
+)
+from mmgc_jax.training.cross_fit import Experiment
 
 logger = logging.getLogger(__name__)
 
@@ -48,11 +58,11 @@ def run(config: ml_collections.ConfigDict, workdir) -> dict:
     """
     workdir = as_path(workdir)
     data_directory = _data_directory(config, workdir)
-    as_given = check.as_json(config)
+    as_given = settings.as_json(config)
     with parallel.first_process_first():
-        config = inputs.copy_inputs(config, data_directory / "copies")
-    check.config_is_possible(config)
-    check.same_as_before(workdir / "config.json", as_given)
+        config = remote.copy_inputs(config, data_directory / "copies")
+    settings.config_is_possible(config)
+    settings.same_as_before(workdir / "config.json", as_given)
     with _full_disk_told(workdir), held(workdir), _log_to(workdir / "run.log"):
         return _run_stages(config, workdir, data_directory, as_given)
 
@@ -77,7 +87,7 @@ def _run_stages(
     corpus = pipeline.load_corpus(dataset, config.data)
     logger.info("Movies: %s.", ", ".join(f"{len(v)} {k}" for k, v in corpus.split.items()))
 
-    present = {stage: stages.present(corpus, stage) for stage in config.encoders}
+    present = {stage: registry.present(corpus, stage) for stage in config.encoders}
     for stage, there in present.items():
         for split, least in (("train", config.folds), ("validation", 1)):
             if (found := int(there[corpus.split[split]].sum())) < least:
@@ -85,7 +95,7 @@ def _run_stages(
                     f"{stage}: {found} movies of the {split} part have a "
                     f"{MODALITY[stage]}; at least {least} are needed."
                 )
-    check.claim(workdir, as_given, dataset.builder_config.name, config.poster.weights)
+    settings.claim(workdir, as_given, dataset.builder_config.name, config.poster.weights)
     cache = data_directory / "cache" / dataset.builder_config.name
     experiment = Experiment(config, workdir, corpus, assign_folds(config, corpus), cache)
     frequencies = dict(zip(corpus.genres, experiment.frequencies.tolist()))
@@ -93,7 +103,7 @@ def _run_stages(
 
     arrays = {}
     for stage in config.encoders:
-        compute = functools.partial(stages.fit_encoder, experiment, stage)
+        compute = functools.partial(registry.fit_encoder, experiment, stage)
         arrays[stage] = once(workdir, stage, compute)
     said = {stage: arrays[stage]["probabilities"] for stage in config.encoders}
     for stage in fusion.stages(config):
@@ -102,11 +112,11 @@ def _run_stages(
         arrays[stage] = once(workdir, stage, compute)
         present[stage] = np.any([present[name] for name in config.fusion.encoders], axis=0)
 
-    interruption.raise_if_asked()
+    preemption.raise_if_requested()
     said = {stage: arrays[stage]["probabilities"] for stage in arrays}
     calibrations = calibrate(experiment, said, present)
     calibration.save(workdir / "calibration.json", calibrations)
-    results = evaluate.evaluate_stages(
+    results = results.evaluate_stages(
         corpus, experiment.folds, said, present, config.fusion.encoders, calibrations
     )
     missing = try_without(experiment, arrays, present)
@@ -152,7 +162,7 @@ def _log_to(file: Path) -> Iterator[None]:
 
 def once(workdir: Path, stage: str, compute) -> dict[str, np.ndarray]:
     """The arrays that a stage ends with: read if it is finished, otherwise computed and kept."""
-    interruption.raise_if_asked()
+    preemption.raise_if_requested()
     file = workdir / "predictions" / f"{stage}.npz"
     if parallel.agree(file.exists()):
         logger.info("%s: finished before.", stage)
@@ -160,7 +170,7 @@ def once(workdir: Path, stage: str, compute) -> dict[str, np.ndarray]:
             return dict(arrays)
     logger.info("%s: begins.", stage)
     arrays = compute()
-    write_beside(file, lambda stream: np.savez_compressed(stream, **arrays))
+    write_atomically(file, lambda stream: np.savez_compressed(stream, **arrays))
     return arrays
 
 
@@ -188,7 +198,7 @@ def try_without(experiment, arrays, present) -> dict:
     """What each fusion does when movies with both modalities lose one, out of fold.
 
     Returns:
-      For each modality that can be lost, and each fusion, as `evaluate.missing_modalities`; and
+      For each modality that can be lost, and each fusion, as `results.missing_modalities`; and
       likewise for the encoders that never look at it, which do not change.
     """
     corpus, config = experiment.corpus, experiment.config
@@ -202,7 +212,7 @@ def try_without(experiment, arrays, present) -> dict:
         for stage in [*spared, *fusion.stages(config)]:
             whole = arrays[stage]["probabilities"]
             without = whole if stage in spared else arrays[stage][f"without_{modality}"]
-            missing.setdefault(modality, {})[stage] = evaluate.missing_modalities(
+            missing.setdefault(modality, {})[stage] = results.missing_modalities(
                 corpus.labels[rows],
                 experiment.folds[rows],
                 whole[rows],

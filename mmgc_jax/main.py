@@ -15,9 +15,10 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-from mmgc_jax import configs, experiment, interruption, parallel
-from mmgc_jax.errors import InputError
+from mmgc_jax import configs, experiment
 from mmgc_jax.pretrained import download
+from mmgc_jax.runtime import parallel, preemption
+from mmgc_jax.runtime.errors import InputError
 
 logger = logging.getLogger("mmgc_jax")
 
@@ -49,7 +50,7 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"Not a flag: {' '.join(argv[1:])}")
     # Libraries speak up when something is wrong; this package says what it does.
     absl_logging.set_verbosity(absl_logging.ERROR)
-    with interruption.listening():
+    with preemption.listening():
         try:
             if flags.FLAGS.distributed:
                 parallel.initialize()
@@ -60,10 +61,10 @@ def main(argv: list[str]) -> None:
             experiment.run(_config(), flags.FLAGS.workdir)
         except InputError as error:
             _exit(error)
-        except interruption.Interrupted as stop:
+        except preemption.Interrupted as stop:
             again = shlex.join(["python", "-m", "mmgc_jax.main", *sys.argv[1:]])
             print(f"{stop} To continue, run the same again:\n  {again}", file=sys.stderr)
-            sys.exit(interruption.EXIT_CODE)
+            sys.exit(preemption.EXIT_CODE)
 
 
 def keep_compiled() -> None:

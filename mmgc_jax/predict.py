@@ -26,16 +26,17 @@ import numpy as np
 from absl import app, flags
 from absl import logging as absl_logging
 
-from mmgc_jax import calibration, evaluate
 from mmgc_jax.data import movies, posters
 from mmgc_jax.data.movies import Movie
-from mmgc_jax.errors import InputError
-from mmgc_jax.files import Path, as_path, is_address, read_json, write_beside
-from mmgc_jax.inputs import copy_here
+from mmgc_jax.encoders import fusion, joint
+from mmgc_jax.encoders.base import Encoder
+from mmgc_jax.encoders.registry import ENCODERS
+from mmgc_jax.evaluation import calibration, results
 from mmgc_jax.pretrained import download
-from mmgc_jax.progress import progress_bar
-from mmgc_jax.stages import ENCODERS, fusion, joint
-from mmgc_jax.stages.encoder import Encoder
+from mmgc_jax.runtime.errors import InputError
+from mmgc_jax.runtime.files import Path, as_path, is_address, read_json, write_atomically
+from mmgc_jax.runtime.progress import progress_bar
+from mmgc_jax.runtime.remote import copy_here
 
 logger = logging.getLogger("mmgc_jax")
 
@@ -113,7 +114,7 @@ class Predictor:
         calibrated = self._calibrations[stage](scores)
         if not np.isfinite(calibrated).all():
             raise InputError(f"{self._workdir}: the parameters of {stage} are damaged. {_ADVICE}")
-        return evaluate.fill_absent(calibrated, present, self._frequencies)
+        return results.fill_absent(calibrated, present, self._frequencies)
 
     def _ask(self, movies: Sequence[Movie], stage: str) -> tuple[np.ndarray, np.ndarray]:
         """What `_encode` gives, of an encoder or of fusion, which is not calibrated yet."""
@@ -140,7 +141,7 @@ class Predictor:
     def _encode(self, movies: Sequence[Movie], stage: str) -> tuple[np.ndarray, np.ndarray]:
         """Probabilities <float32>[movies, genres] of one encoder, and which movies it looked at."""
         scores, present = self._encoder(stage)(movies, len(self.genres))
-        return evaluate.fill_absent(scores, present, self._frequencies), present
+        return results.fill_absent(scores, present, self._frequencies), present
 
     @functools.cache  # noqa: B019 (a predictor lives as long as its process)
     def _encoder(self, stage: str) -> Encoder:
@@ -201,7 +202,7 @@ def predict_table(predictor: Predictor, rows: Iterable[Movie], output: Path, sta
     iterator = iter(rows)
     with progress_bar(desc="predicting", unit="movie") as bar:
         try:
-            write_beside(output, write)
+            write_atomically(output, write)
         except OSError as error:
             raise InputError(f"--output={output} cannot be written: {error}") from error
     return written

@@ -17,10 +17,12 @@ import numpy as np
 from jax.experimental import multihost_utils
 from scipy import sparse
 
-from mmgc_jax import evaluate, parallel, train
 from mmgc_jax.configs import default
-from mmgc_jax.data import activations, pipeline
+from mmgc_jax.data import pipeline
+from mmgc_jax.evaluation import results
 from mmgc_jax.models import PlotBagOfWords
+from mmgc_jax.runtime import parallel
+from mmgc_jax.training import inference, loop
 
 MOVIES, WORDS, BATCH = 37, 4096, 8
 
@@ -57,7 +59,7 @@ def main(workdir: pathlib.Path, split: bool) -> None:
         kept = jax.random.bernoulli(key, 0.7, batch["weights"].shape)
         return batch | {"weights": batch["weights"] * kept}
 
-    apply = train.make_apply(model, ("tokens", "weights"), augment)
+    apply = loop.make_apply(model, ("tokens", "weights"), augment)
     params = model.init(jax.random.key(0), np.zeros((1, 8), np.int32), np.zeros((1, 8)))["params"]
     rows = np.arange(MOVIES)
 
@@ -65,13 +67,13 @@ def main(workdir: pathlib.Path, split: bool) -> None:
         return pipeline.Batches(examples, labels, rows, BATCH, **more)
 
     def validate(params):
-        scores = evaluate.probabilities(apply, params, batches())
-        return evaluate.headline(labels, scores)
+        scores = inference.probabilities(apply, params, batches())
+        return results.headline(labels, scores)
 
-    run = train.Run("plot", workdir, seed=1, split_parameters=split)
+    run = loop.Run("plot", workdir, seed=1, split_parameters=split)
     weights = np.ones(24, np.float32)
     training = batches(shuffle_seed=1, epochs=2)
-    trained = train.fit(run, apply, params, training, validate, settings(), weights)
+    trained = loop.fit(run, apply, params, training, validate, settings(), weights)
     for leaf in jax.tree.leaves(trained):
         parts = {shard.data.size for shard in leaf.addressable_shards}
         assert parts == {
@@ -79,12 +81,12 @@ def main(workdir: pathlib.Path, split: bool) -> None:
         }
 
     asked[:] = 0
-    probabilities = evaluate.probabilities(apply, trained, batches())
+    probabilities = inference.probabilities(apply, trained, batches())
     read = asked.copy()
     frozen = jax.jit(lambda batch: jnp.cumsum(batch["weights"], axis=1)[:, :1])
-    kept = activations.cache(workdir / "rows.npy", frozen, batches())
+    kept = frozen.cache(workdir / "rows.npy", frozen, batches())
     disk = pathlib.Path(os.environ.get("DISK_OF_THIS_PROCESS", workdir))
-    again = activations.cache(disk / "again.npy", frozen, batches())
+    again = frozen.cache(disk / "again.npy", frozen, batches())
     np.testing.assert_array_equal(again(rows)["images"], kept(rows)["images"])
 
     losses = [json.loads(line) for line in (workdir / "metrics.jsonl").open()]

@@ -17,9 +17,9 @@ from gcp_storage_emulator.handlers import objects
 from gcp_storage_emulator.server import create_server
 
 from mmgc_jax import experiment
-from mmgc_jax.errors import InputError
-from mmgc_jax.files import append_line, as_path, write_text
-from mmgc_jax.inputs import copy_here
+from mmgc_jax.runtime.errors import InputError
+from mmgc_jax.runtime.files import append_line, as_path, write_text
+from mmgc_jax.runtime.remote import copy_here
 from tests import tiny
 from tests.test_experiment import kill_after
 

@@ -13,13 +13,15 @@ import types
 import numpy as np
 import pytest
 
-from mmgc_jax import check, experiment, metrics, train
+from mmgc_jax import experiment, settings
 from mmgc_jax.configs import demo
 from mmgc_jax.data import mmimdb
 from mmgc_jax.data.mmimdb import GENRES as MMIMDB_GENRES
 from mmgc_jax.data.movies import GENRES, read_csv
-from mmgc_jax.errors import InputError
+from mmgc_jax.evaluation import metrics
 from mmgc_jax.predict import Predictor, predict_table
+from mmgc_jax.runtime.errors import InputError
+from mmgc_jax.training import loop
 from tests import tiny, tiny_bert
 
 
@@ -271,7 +273,7 @@ def test_encoders_and_fusion_as_one_network(inputs, tmp_path):
     for stage in ("fusion", "plot_bag_of_words"):
         check_predictions(tmp_path, config, stage, movies)
     before, after = (
-        train.restore_best(train.Run(f"{run}/fold_0", tmp_path, seed=0))
+        loop.restore_best(loop.Run(f"{run}/fold_0", tmp_path, seed=0))
         for run in ("poster", "fusion")
     )
     kernel = after["poster"]["vgg16"]["block5_conv1"]["kernel"]
@@ -298,20 +300,22 @@ def test_a_first_try_that_fails_binds_nobody(inputs, tmp_path):
     config.data.path = "/nowhere"
     with pytest.raises(InputError, match="no such folder"):
         experiment.run(config, tmp_path / "run")
-    check.same_as_before(tmp_path / "run" / "config.json", check.as_json(tiny.config_of(inputs)))
+    settings.same_as_before(
+        tmp_path / "run" / "config.json", settings.as_json(tiny.config_of(inputs))
+    )
 
 
 def test_a_working_directory_is_bound_to_its_movies_and_weights(inputs, tmp_path):
     config = tiny.config_of(inputs)
     weights = config.poster.weights = str(shutil.copy(inputs[1], tmp_path / "weights.npz"))
-    check.claim(tmp_path, check.as_json(config), "talk-one", config.poster.weights)
-    check.claim(tmp_path, check.as_json(config), "talk-one", config.poster.weights)
+    settings.claim(tmp_path, settings.as_json(config), "talk-one", config.poster.weights)
+    settings.claim(tmp_path, settings.as_json(config), "talk-one", config.poster.weights)
     with pytest.raises(InputError, match=r"inputs\.movies: 'talk-one' there, 'talk-two' now"):
-        check.claim(tmp_path, check.as_json(config), "talk-two", config.poster.weights)
+        settings.claim(tmp_path, settings.as_json(config), "talk-two", config.poster.weights)
     with open(weights, "ab") as file:
         file.write(b"more")
     with pytest.raises(InputError, match=r"inputs\.poster\.weights"):
-        check.claim(tmp_path, check.as_json(config), "talk-one", config.poster.weights)
+        settings.claim(tmp_path, settings.as_json(config), "talk-one", config.poster.weights)
 
 
 def test_too_few_movies_with_a_poster(inputs, tmp_path):

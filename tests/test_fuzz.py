@@ -18,9 +18,9 @@ from PIL import Image
 
 from mmgc_jax.data import mmimdb, movies, posters
 from mmgc_jax.data.text import tokenize_mmimdb
-from mmgc_jax.errors import InputError
 from mmgc_jax.models import VGG16
 from mmgc_jax.pretrained import vector_file, vgg16_files
+from mmgc_jax.runtime.errors import InputError
 from tests import tiny
 from tests.conftest import TALK_HEADER, image_bytes
 from tests.pretrained.test_vgg16_files import write_keras_3, write_published

@@ -18,10 +18,11 @@ import numpy as np
 import pytest
 from absl import app
 
-from mmgc_jax import checkpoints, experiment, main, train
+from mmgc_jax import experiment, main
 from mmgc_jax.data import builder, pipeline
-from mmgc_jax.errors import InputError
-from mmgc_jax.files import held, write_text
+from mmgc_jax.runtime.errors import InputError
+from mmgc_jax.runtime.files import held, write_text
+from mmgc_jax.training import checkpoints, loop
 from tests import test_train, tiny, tiny_bert
 
 _CONTEXT = multiprocessing.get_context("forkserver")
@@ -194,17 +195,17 @@ def test_with_workers_it_goes_on_as_without(tmp_path):
 
 def fit(workdir, workers, kill_at_step):
     """The training of `test_train`, in 15 steps with a checkpoint after every third."""
-    append = train.append_metrics
+    append = loop.append_metrics
 
     def append_or_die(folder, fields):
         append(folder, fields)
         if fields["step"] == kill_at_step:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    train.append_metrics = append_or_die
+    loop.append_metrics = append_or_die
     workdir.mkdir(exist_ok=True)
-    train.fit(
-        train.Run("fusion", workdir, seed=7, workers=workers),
+    loop.fit(
+        loop.Run("fusion", workdir, seed=7, workers=workers),
         test_train.apply,
         test_train.PARAMS,
         test_train.batches(3),

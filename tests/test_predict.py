@@ -8,10 +8,11 @@ import sys
 import numpy as np
 import pytest
 
-from mmgc_jax import experiment, train
+from mmgc_jax import experiment
 from mmgc_jax.data.movies import GENRES, Movie, read_csv
-from mmgc_jax.errors import InputError
 from mmgc_jax.predict import Predictor, describe
+from mmgc_jax.runtime.errors import InputError
+from mmgc_jax.training import loop
 from tests import tiny
 
 pytestmark = pytest.mark.slow
@@ -43,7 +44,7 @@ def test_preprocessing_of_the_weights_stays_with_them_where_all_blocks_train(inp
     config.poster.finetune_from = "block1"
     experiment.run(config, tmp_path)
     with np.load(inputs[1]) as weights:
-        trained = train.restore_best(train.Run("poster/fold_1", tmp_path, seed=0))["vgg16"]
+        trained = loop.restore_best(loop.Run("poster/fold_1", tmp_path, seed=0))["vgg16"]
         for part, array in trained["preprocessing"].items():
             np.testing.assert_array_equal(array, weights[f"preprocessing/{part}"])
         kernel = trained["block1_conv1"]["kernel"]

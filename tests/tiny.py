@@ -11,9 +11,9 @@ import jax
 import ml_collections
 import numpy as np
 
-from mmgc_jax import calibration
 from mmgc_jax.configs import default
 from mmgc_jax.data import builder, pipeline, posters, synthetic
+from mmgc_jax.evaluation import calibration
 from mmgc_jax.models import VGG16
 from mmgc_jax.pretrained import vgg16
 

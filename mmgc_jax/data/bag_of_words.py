@@ -11,8 +11,8 @@ import scipy.sparse
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from mmgc_jax.data import text
-from mmgc_jax.errors import InputError
-from mmgc_jax.files import Path, read_json, write_text
+from mmgc_jax.runtime.errors import InputError
+from mmgc_jax.runtime.files import Path, read_json, write_text
 
 
 @dataclasses.dataclass(frozen=True)

@@ -26,11 +26,11 @@ import ml_collections
 import numpy as np
 import tensorflow_datasets as tfds
 
-from mmgc_jax import interruption
 from mmgc_jax.data import mmimdb, movies, posters, synthetic
 from mmgc_jax.data.movies import Movie
-from mmgc_jax.errors import InputError
-from mmgc_jax.files import alone
+from mmgc_jax.runtime import preemption
+from mmgc_jax.runtime.errors import InputError
+from mmgc_jax.runtime.files import alone
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +103,7 @@ class _MoviesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         config, metadata = self.builder_config, self.info.metadata
         no_poster = posters.encode_jpeg(np.zeros((config.height, config.width, 3), np.uint8))
         for number, movie, poster, error in _map_ahead(self._resize_poster, found):
-            interruption.raise_if_asked_alone()  # shards are begun anew
+            preemption.raise_if_requested_locally()  # shards are begun anew
             if movie.poster is not None:
                 metadata["posters"] += 1
             if error is not None:

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 from mmgc_jax.data import movies, text
 from mmgc_jax.data.movies import Movie
-from mmgc_jax.errors import InputError
+from mmgc_jax.runtime.errors import InputError
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from typing import TextIO
 import numpy as np
 
 from mmgc_jax.data.posters import read_image
-from mmgc_jax.errors import InputError
+from mmgc_jax.runtime.errors import InputError
 
 logger = logging.getLogger(__name__)
 

@@ -23,9 +23,9 @@ import scipy.sparse
 import tensorflow_datasets as tfds
 from absl import flags
 
-from mmgc_jax import interruption
 from mmgc_jax.data import posters, splits, text
-from mmgc_jax.errors import InputError
+from mmgc_jax.runtime import preemption
+from mmgc_jax.runtime.errors import InputError
 
 # Plots of similar length share a batch; they are sought among this many batches of shuffled movies.
 _BATCHES_SORTED_TOGETHER = 16
@@ -344,10 +344,10 @@ def iterate(batches: Batches, start: int = 0, workers: int = 0) -> Iterator[dict
         if not flags.FLAGS.is_parsed():  # Grain reads flags of its own, also in a notebook
             flags.FLAGS.mark_as_parsed()
         options = grain.MultiprocessingOptions(num_workers=workers)
-        dataset = dataset.mp_prefetch(options, interruption.leave_to_parent)
+        dataset = dataset.mp_prefetch(options, preemption.follow_parent)
     try:
         yield from dataset
     except Exception:
         # The same signal may have ended a worker that was just starting.
-        interruption.raise_if_asked_alone()
+        preemption.raise_if_requested_locally()
         raise

@@ -7,8 +7,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from mmgc_jax.errors import InputError
-from mmgc_jax.files import as_path, read_json, write_text
+from mmgc_jax.runtime.errors import InputError
+from mmgc_jax.runtime.files import as_path, read_json, write_text
 
 PADDING_ID, UNKNOWN_ID, FIRST_WORD_ID = 0, 1, 2
 

@@ -8,7 +8,6 @@ arrays on the way to them.
     logits, intermediates = model.apply(variables, tokens, lengths)
 """
 
-from mmgc_jax.models.convolution import convolve
 from mmgc_jax.models.feature_fusion import (
     ConcatMaxout,
     GatedMultimodalUnit,
@@ -20,6 +19,7 @@ from mmgc_jax.models.fusion import FusionOfLogits, LateFusion, drop_modalities
 from mmgc_jax.models.plot import PlotBagOfWords, PlotLSTM
 from mmgc_jax.models.poster import VGG16, GenreHead, PosterVGG16, apply_blocks, pool_blocks
 from mmgc_jax.models.transformer import BertEncoder, PlotTransformer, mean_of_tokens
+from mmgc_jax.ops.convolution import convolve
 
 # By the names that a config gives them. `late` takes probabilities, the others vectors.
 FUSIONS = {

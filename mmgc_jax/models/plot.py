@@ -4,8 +4,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mmgc_jax.models import lstm
-from mmgc_jax.models.dropout import Dropout
+from mmgc_jax.ops import lstm
+from mmgc_jax.ops.dropout import Dropout
 
 
 class PlotLSTM(nn.Module):

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mmgc_jax.models.convolution import convolve, map_images, max_pool
+from mmgc_jax.ops.convolution import convolve, map_images, max_pool
 
 # What the published Caffe and Keras weights want: pixels from 0 to 255, minus ImageNet's means of
 # R, G and B.

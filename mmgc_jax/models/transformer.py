@@ -6,8 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mmgc_jax.models.dropout import Dropout
-from mmgc_jax.models.product import product_bfloat16
+from mmgc_jax.ops.dropout import Dropout
+from mmgc_jax.ops.matmul import product_bfloat16
 
 # As BERT's authors have it; a variance is never as small.
 _NORM_EPSILON = 1e-12

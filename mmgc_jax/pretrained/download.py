@@ -13,9 +13,9 @@ import urllib.request
 
 import filelock
 
-from mmgc_jax.errors import InputError
-from mmgc_jax.files import write_text
-from mmgc_jax.progress import progress_bar
+from mmgc_jax.runtime.errors import InputError
+from mmgc_jax.runtime.files import write_text
+from mmgc_jax.runtime.progress import progress_bar
 
 logger = logging.getLogger(__name__)
 

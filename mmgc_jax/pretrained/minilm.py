@@ -26,9 +26,9 @@ import numpy as np
 import safetensors
 import tokenizers
 
-from mmgc_jax.errors import InputError
-from mmgc_jax.files import Path, read_json
 from mmgc_jax.models.transformer import BertEncoder
+from mmgc_jax.runtime.errors import InputError
+from mmgc_jax.runtime.files import Path, read_json
 
 # What `network` and `Tokenizer` read.
 TOKENIZER_FILES = ("config.json", "tokenizer.json")

@@ -19,8 +19,8 @@ from typing import BinaryIO
 
 import numpy as np
 
-from mmgc_jax.errors import InputError
-from mmgc_jax.progress import progress_bar
+from mmgc_jax.runtime.errors import InputError
+from mmgc_jax.runtime.progress import progress_bar
 
 _CHUNK = 1 << 20  # bytes read at once
 _LONGEST_WORD = 1 << 12  # bytes

@@ -23,10 +23,10 @@ import numpy as np
 from absl import app, flags
 from absl import logging as absl_logging
 
-from mmgc_jax.errors import InputError
-from mmgc_jax.files import write_beside
 from mmgc_jax.models.poster import VGG16, to_grey_kernel
 from mmgc_jax.pretrained import download, vgg16_files
+from mmgc_jax.runtime.errors import InputError
+from mmgc_jax.runtime.files import write_atomically
 
 logger = logging.getLogger("mmgc_jax")
 
@@ -93,7 +93,7 @@ def save(file, params: dict) -> None:
     """
     arrays = flax.traverse_util.flatten_dict(jax.device_get(params), sep="/")
 
-    write_beside(pathlib.Path(file), lambda stream: np.savez(stream, **arrays))
+    write_atomically(pathlib.Path(file), lambda stream: np.savez(stream, **arrays))
 
 
 def convert(source: str, output: pathlib.Path, top: bool) -> str:

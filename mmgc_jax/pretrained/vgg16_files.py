@@ -30,8 +30,8 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors
 
-from mmgc_jax.errors import InputError
 from mmgc_jax.models.poster import BLOCKS, KERAS_MEAN, KERAS_STD, TOP_SIDE, VGG16
+from mmgc_jax.runtime.errors import InputError
 
 # torchvision's VGG16_Weights.IMAGENET1K_V1.transforms, in pixels from 0 to 255.
 TORCHVISION_MEAN = tuple(255 * mean for mean in (0.485, 0.456, 0.406))

@@ -13,11 +13,11 @@ import numpy as np
 from gensim.models.callbacks import CallbackAny2Vec
 from tqdm import tqdm
 
-from mmgc_jax import interruption
 from mmgc_jax.data.text import FIRST_WORD_ID, PADDING_ID, Vocabulary
-from mmgc_jax.errors import InputError
-from mmgc_jax.files import write_beside
-from mmgc_jax.progress import progress_bar
+from mmgc_jax.runtime import preemption
+from mmgc_jax.runtime.errors import InputError
+from mmgc_jax.runtime.files import write_atomically
+from mmgc_jax.runtime.progress import progress_bar
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,9 @@ def train_once(
     else:
         vectors = train(plots, settings, seed)
         # gensim opens what it writes to by itself, by its name.
-        write_beside(file, lambda stream: vectors.save_word2vec_format(stream.name, binary=True))
+        write_atomically(
+            file, lambda stream: vectors.save_word2vec_format(stream.name, binary=True)
+        )
     return file
 
 
@@ -104,7 +106,7 @@ class _Progress(CallbackAny2Vec):
 
     def on_epoch_end(self, model) -> None:
         self._bar.update()
-        interruption.raise_if_asked_alone()
+        preemption.raise_if_requested_locally()
 
 
 def align(

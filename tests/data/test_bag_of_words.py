@@ -9,7 +9,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from mmgc_jax.data import text
 from mmgc_jax.data.bag_of_words import TfIdf
-from mmgc_jax.errors import InputError
+from mmgc_jax.runtime.errors import InputError
 
 PLOTS = [
     "A spy, a spy and his cat.",

@@ -14,7 +14,7 @@ from PIL import Image
 
 from mmgc_jax.configs import default
 from mmgc_jax.data import builder, mmimdb, movies, pipeline, posters
-from mmgc_jax.errors import InputError
+from mmgc_jax.runtime.errors import InputError
 from tests.conftest import forty_movies, image_bytes, write_talk
 from tests.tiny import write_mmimdb_archive, write_mmimdb_folder
 

@@ -7,7 +7,7 @@ import tracemalloc
 import pytest
 
 from mmgc_jax.data import mmimdb, movies
-from mmgc_jax.errors import InputError
+from mmgc_jax.runtime.errors import InputError
 from tests.tiny import write_mmimdb_archive, write_mmimdb_folder
 
 GOOD = {

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from mmgc_jax.data import movies
-from mmgc_jax.errors import InputError
+from mmgc_jax.runtime.errors import InputError
 from tests.conftest import TALK_HEADER, write_talk
 
 REAL_TALK = pathlib.Path(__file__).parents[3] / "shared/data/talk/train"

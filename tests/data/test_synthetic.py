@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmgc_jax import metrics
 from mmgc_jax.data import movies, synthetic, text
 from mmgc_jax.data.movies import GENRES
 from mmgc_jax.data.synthetic import Cues
+from mmgc_jax.evaluation import metrics
 
 
 @pytest.fixture(scope="module")

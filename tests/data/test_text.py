@@ -3,7 +3,7 @@ import pytest
 
 from mmgc_jax.data import text
 from mmgc_jax.data.text import Vocabulary
-from mmgc_jax.errors import InputError
+from mmgc_jax.runtime.errors import InputError
 
 
 @pytest.mark.parametrize(

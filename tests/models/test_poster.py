@@ -10,11 +10,11 @@ import optax
 import pytest
 from PIL import Image
 
-from mmgc_jax import train
 from mmgc_jax.configs import default
 from mmgc_jax.models import VGG16, GenreHead, PosterVGG16, apply_blocks
 from mmgc_jax.models.poster import preprocess, to_grey_kernel
 from mmgc_jax.pretrained import vgg16
+from mmgc_jax.training import loop
 
 WEIGHTS = pathlib.Path(__file__).parents[3] / "shared" / "weights"
 DEPTHS = (2, 2, 3, 3, 3)
@@ -209,7 +209,7 @@ def test_training_leaves_the_preprocessing_alone(grey):
 
     settings = default.get_config().poster.training
     settings.learning_rate_scale = {}
-    optimizer = train.make_optimizer(settings, steps=2)
+    optimizer = loop.make_optimizer(settings, steps=2)
     params, state = before, optimizer.init(before)
     for _ in range(2):
         updates, state = optimizer.update(gradients, state, params)

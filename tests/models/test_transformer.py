@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from mmgc_jax.models import BertEncoder, PlotTransformer
-from mmgc_jax.models.dropout import Dropout
 from mmgc_jax.models.transformer import mean_of_tokens
+from mmgc_jax.ops.dropout import Dropout
 
 BERT = BertEncoder(
     vocabulary_size=12, hidden=8, layers=2, heads=2, intermediate=16, max_length=16, dropout=0.0

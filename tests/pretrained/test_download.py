@@ -10,8 +10,8 @@ import threading
 import numpy as np
 import pytest
 
-from mmgc_jax.errors import InputError
 from mmgc_jax.pretrained import download
+from mmgc_jax.runtime.errors import InputError
 
 CONTENT = np.random.default_rng(0).bytes(3 << 20)
 OTHER = np.random.default_rng(1).bytes(3 << 20)

@@ -8,8 +8,8 @@ import gensim
 import numpy as np
 import pytest
 
-from mmgc_jax.errors import InputError
 from mmgc_jax.pretrained import vector_file
+from mmgc_jax.runtime.errors import InputError
 
 WORDS = ("the", "ship", "sank", "Zürich")
 VECTORS = np.random.default_rng(0).normal(2, 3, (4, 5)).astype(np.float32)

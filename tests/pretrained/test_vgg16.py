@@ -10,9 +10,9 @@ import jax
 import numpy as np
 import pytest
 
-from mmgc_jax.errors import InputError
 from mmgc_jax.models import VGG16
 from mmgc_jax.pretrained import download, vgg16
+from mmgc_jax.runtime.errors import InputError
 
 NETWORK = VGG16(widths=(2, 3, 4, 5, 6))
 KERNEL = "block1_conv1/kernel"

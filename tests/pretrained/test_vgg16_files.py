@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from mmgc_jax.errors import InputError
 from mmgc_jax.models import VGG16
 from mmgc_jax.pretrained import vgg16
+from mmgc_jax.runtime.errors import InputError
 
 NETWORK = VGG16(widths=(3, 4, 5, 6, 7), num_classes=8, top_widths=(11, 9))
 CONVOLUTIONS = (3, 3), (4, 4), (5, 5, 5), (6, 6, 6), (7, 7, 7)

@@ -1,0 +1,1 @@
+"""Encoders: one file is one kind of encoder."""

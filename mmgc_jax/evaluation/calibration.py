@@ -1,0 +1,188 @@
+"""From probabilities to calibrated ones and to decisions, genre by genre."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from scipy.optimize import minimize
+from scipy.special import expit, logit
+
+from mmgc_jax.evaluation import metrics
+from mmgc_jax.runtime.errors import InputError
+from mmgc_jax.runtime.files import Path, read_json, write_text
+
+# How strongly scale and shift are held at 1 and 0, in nats: as if each had been measured before,
+# the logarithm of the scale to within 1/2, and the shift to within 1.
+_SCALE_PENALTY, _SHIFT_PENALTY = 4.0, 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Calibration:
+    """Platt scaling (Platt 1999), and a threshold, of each genre.
+
+    A probability p becomes sigmoid(scale * logit(p) + shift). Since scale is positive, movies keep
+    their order, and AUC its value, but where float32 cannot tell two results apart.
+
+    Attributes:
+      genres: the names of the columns.
+      scale: <float64>[genres], above 0.
+      shift: <float64>[genres], in logits.
+      thresholds: <float64>[genres]: a genre is predicted where its calibrated probability is at
+        least this.
+    """
+
+    genres: tuple[str, ...]
+    scale: np.ndarray
+    shift: np.ndarray
+    thresholds: np.ndarray
+
+    @classmethod
+    def fit(
+        cls, labels: np.ndarray, probabilities: np.ndarray, genres: Sequence[str]
+    ) -> "Calibration":
+        """Scale and shift with the best cross-entropy, then thresholds with the best F1.
+
+        In place of Platt's smoothed targets, a weak penalty holds scale at 1 and shift at 0, so
+        that three positives can neither turn the order around nor drive the scale to infinity. It
+        is the negative logarithm of a gamma density with its mode at 1, and of a normal one. The
+        penalised cross-entropy is strictly convex in scale and shift: there is one best pair.
+
+        Args:
+          labels: <bool>[movies, genres], or 0/1 numbers.
+          probabilities: <float>[movies, genres], in [0, 1], of models that were not trained on
+            these movies.
+          genres: the names of the columns.
+
+        Raises:
+          ValueError: if shapes disagree or a probability is not in [0, 1].
+        """
+        labels = np.asarray(labels).astype(bool)
+        probabilities = np.asarray(probabilities)
+        if labels.shape != probabilities.shape or labels.shape[1:] != (len(genres),):
+            raise ValueError(
+                f"labels {labels.shape}, probabilities {probabilities.shape} and {len(genres)} "
+                "genres do not fit together"
+            )
+        if not ((probabilities >= 0) & (probabilities <= 1)).all():
+            raise ValueError("a probability is not in [0, 1]")
+        logits = _logits(probabilities)
+        scale, shift = np.transpose(
+            [_scale_and_shift(labels[:, g], logits[:, g]) for g in range(len(genres))]
+        )
+        fitted = cls(tuple(genres), scale, shift, thresholds=np.full(len(genres), 0.5))
+        thresholds = metrics.tune_thresholds(labels, fitted(probabilities))
+        return dataclasses.replace(fitted, thresholds=thresholds)
+
+    def __call__(self, probabilities: np.ndarray) -> np.ndarray:
+        """Calibrated probabilities, <float32>[movies, genres], of those of a model."""
+        return expit(self.scale * _logits(probabilities) + self.shift).astype(np.float32)
+
+    def decide(self, probabilities: np.ndarray) -> np.ndarray:
+        """Which genres are predicted, <bool>[movies, genres], from a model's probabilities."""
+        return self(probabilities) >= self.thresholds
+
+
+def _logits(probabilities):
+    """Log-odds, <float64>; those of 0 and 1 are what their neighbours in float32 have."""
+    lowest, highest = np.finfo(np.float32).tiny, 1 - np.finfo(np.float32).epsneg
+    return logit(np.clip(np.asarray(probabilities, np.float64), lowest, highest))
+
+
+def _scale_and_shift(labels, logits):
+    """The best scale and shift of one genre, from <bool>[movies] and <float64>[movies]."""
+
+    def penalised_cross_entropy(parameters):
+        log_scale, shift = parameters
+        scale = np.exp(log_scale)
+        calibrated = scale * logits + shift
+        value = (
+            np.sum(np.logaddexp(0, calibrated) - labels * calibrated)
+            + _SCALE_PENALTY * (scale - 1 - log_scale)
+            + _SHIFT_PENALTY * shift**2 / 2
+        )
+        error = expit(calibrated) - labels
+        gradient = (
+            scale * (error @ logits) + _SCALE_PENALTY * (scale - 1),
+            np.sum(error) + _SHIFT_PENALTY * shift,
+        )
+        return value, np.array(gradient)
+
+    # The logarithm keeps the scale positive.
+    found = minimize(
+        penalised_cross_entropy,
+        np.zeros(2),
+        jac=True,
+        method="L-BFGS-B",
+        options={"ftol": 0, "gtol": 1e-4},
+    )
+    # What counts is the gradient, since rounding may end the search first: the penalty alone curves
+    # the function by 1 or more, so that below this, scale and shift are known to 0.01 or better.
+    if not np.abs(found.jac).max() < 0.01:
+        raise RuntimeError(f"scale and shift of a genre were not found: {found.message}")
+    log_scale, shift = found.x
+    return math.exp(log_scale), shift
+
+
+def save(file: Path, calibrations: Mapping[str, Calibration]) -> None:
+    """Writes the calibration of each stage into one JSON file.
+
+    It holds `{stage: {genre: {"scale": ..., "shift": ..., "threshold": ...}}}`.
+    """
+    content = {
+        stage: {
+            genre: {"scale": float(scale), "shift": float(shift), "threshold": float(threshold)}
+            for genre, scale, shift, threshold in zip(
+                calibration.genres, calibration.scale, calibration.shift, calibration.thresholds
+            )
+        }
+        for stage, calibration in calibrations.items()
+    }
+    write_text(file, json.dumps(content, indent=2, ensure_ascii=False))
+
+
+def load(file: Path) -> dict[str, Calibration]:
+    """Reads what `save` wrote: the calibration of each stage.
+
+    Raises:
+      InputError: if the file is missing or no JSON, a number is missing or impossible, or two
+        stages have different genres.
+    """
+    again = "Run the experiment again to have it written anew."
+    content = read_json(file, again)
+    try:
+        return _from_json(content)
+    except ValueError as error:
+        raise InputError(f"{file} is not a calibration: {error}. {again}") from error
+
+
+def _from_json(content) -> dict[str, Calibration]:
+    if not isinstance(content, dict) or not content:
+        raise ValueError("it holds no stages")
+    calibrations = {}
+    for stage, of_genres in content.items():
+        if not isinstance(of_genres, dict) or not of_genres:
+            raise ValueError(f"{stage} has no genres")
+        rows = [_numbers(f"{stage}, {genre}", row) for genre, row in of_genres.items()]
+        calibrations[stage] = Calibration(tuple(of_genres), *np.transpose(rows))
+    first, *others = calibrations
+    for stage in others:
+        if calibrations[stage].genres != calibrations[first].genres:
+            raise ValueError(f"{first} and {stage} have different genres")
+    return calibrations
+
+
+def _numbers(where, row) -> tuple[float, float, float]:
+    """Scale, shift and threshold of one genre."""
+    names = ("scale", "shift", "threshold")
+    if not isinstance(row, dict) or set(row) != set(names):
+        raise ValueError(f"{where}: {row!r} is not scale, shift and threshold")
+    for name in names:
+        if type(row[name]) not in (int, float) or not math.isfinite(row[name]):
+            raise ValueError(f"{where}: {name} is {row[name]!r}, not a finite number")
+    if row["scale"] <= 0:
+        raise ValueError(f"{where}: scale is {row['scale']}, not above 0")
+    if not 0 <= row["threshold"] <= 1:
+        raise ValueError(f"{where}: threshold is {row['threshold']}, not in [0, 1]")
+    return row["scale"], row["shift"], row["threshold"]

@@ -1,0 +1,1 @@
+"""Fast kernels behind the models, each with the reference it equals."""

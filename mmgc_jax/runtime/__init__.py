@@ -1,0 +1,1 @@
+"""Processes, devices, files and signals: what every room stands on."""

@@ -1,0 +1,138 @@
+"""Vocabulary and word vectors of an experiment: what is looked up, joined, kept and reported."""
+
+import json
+import types
+
+import gensim
+import numpy as np
+import pytest
+
+from mmgc_jax.data import text
+from mmgc_jax.data.text import FIRST_WORD_ID, Vocabulary
+from mmgc_jax.encoders import word_vectors
+from mmgc_jax.runtime.errors import InputError
+from tests import tiny
+
+PLOTS = (
+    "A detective in New York hunts a serial-killer .",
+    "The detective of New York meets a killer .",
+    "A serial killer meets the detective 's widow in 1957 .",
+    "Only validation plots speak of zebras . Zebras ! zebras",
+)
+
+
+@pytest.fixture
+def corpus():
+    return types.SimpleNamespace(plot=PLOTS.__getitem__, split={"train": np.arange(3)})
+
+
+@pytest.fixture
+def config(tmp_path):
+    config = tiny.get_config()
+    config.plot.min_count = 1
+    config.plot.vectors.min_count = 1
+    config.plot.vectors.train = False
+    config.plot.vectors.file = str(tmp_path / "vectors.bin")
+    keys = ["the", "Detective", "new", "york", "New_York", "serial_killer", "killer", "zebras",
+            "####", "never_met"]  # fmt: skip
+    vectors = gensim.models.KeyedVectors(3)
+    vectors.add_vectors(keys, np.random.default_rng(0).normal(size=(len(keys), 3)).astype("f4"))
+    vectors.save_word2vec_format(config.plot.vectors.file, binary=True)
+    return config
+
+
+def prepare(config, tmp_path, corpus):
+    return word_vectors.prepare(config, tmp_path / "run", corpus, tmp_path / "trained")
+
+
+def test_phrases_that_the_file_knows_become_words(config, tmp_path, corpus):
+    vocabulary, table = prepare(config, tmp_path, corpus)
+    assert vocabulary.phrases == {"new_york", "serial_killer"}
+    assert "zebras" not in vocabulary.words and "new" not in vocabulary.words
+    assert table.shape == (len(vocabulary), 3)
+    encoded = vocabulary.encode(text.tokenize(PLOTS[0]), 100)
+    assert [vocabulary.words[number - FIRST_WORD_ID] for number in encoded] == [
+        "a", "detective", "in", "new_york", "hunts", "a", "serial_killer",
+    ]  # fmt: skip
+
+
+def test_phrases_can_be_left_alone(config, tmp_path, corpus):
+    config.plot.vectors.phrases = False
+    vocabulary, _ = prepare(config, tmp_path, corpus)
+    assert not vocabulary.phrases
+    assert {"new", "york"} <= set(vocabulary.words)
+
+
+def test_coverage_by_hand(config, tmp_path, corpus):
+    prepare(config, tmp_path, corpus)
+    # the 2, detective 3, new_york 2, serial_killer 2, killer 1, 1957 1: 11 of the 23 words. Those
+    # without a vector: a 4, in 2, meets 2, hunts, of, s, widow.
+    found = json.loads((tmp_path / "run/word_coverage.json").read_text())
+    assert set(found) == {"file"}
+    assert found["file"]["words"] == 13 and found["file"]["phrases"] == 2
+    assert found["file"]["types"] == pytest.approx(6 / 13)
+    assert found["file"]["tokens"] == pytest.approx(11 / 23)
+    (line,) = word_vectors.report(tmp_path / "run")
+    assert "47.8% of the training plots' words" in line and "46.2% of the vocabulary's 13" in line
+
+
+def test_tokens_outside_the_vocabulary_are_not_covered():
+    counts = {"a": 6, "b": 3, "c": 1}
+    vocabulary = Vocabulary.from_counts(counts, min_count=2, max_size=100)
+    known = np.array([False, False, True, False])
+    assert word_vectors.coverage(vocabulary, known, counts) == {
+        "types": 0.5, "tokens": 0.6, "words": 2, "phrases": 0,
+    }  # fmt: skip
+
+
+def test_trained_vectors_lie_beside_those_of_the_file(config, tmp_path, corpus):
+    config.plot.vectors.train = True
+    vocabulary, table = prepare(config, tmp_path, corpus)
+    assert table.shape == (len(vocabulary), 3 + config.plot.vectors.dim)
+    assert len(word_vectors.report(tmp_path / "run")) == 2
+    assert len(list((tmp_path / "trained").iterdir())) == 1
+
+
+def test_unlabelled_plots_take_part_in_the_training(config, tmp_path, corpus):
+    config.plot.vectors.train = True
+    config.plot.vectors.file = ""
+    _, without = prepare(config, tmp_path, corpus)
+    table = tmp_path / "more.csv"
+    table.write_text("index,year,title,plot\n1,1999,T,a detective in zebra land\n2,1999,T,\n")
+    config.plot.vectors.unlabelled = (str(table),)
+    vocabulary, with_more = word_vectors.prepare(
+        config, tmp_path / "other", corpus, tmp_path / "trained"
+    )
+    assert "zebra" not in vocabulary.words
+    assert np.abs(with_more - without).max() > 1e-3
+    assert len(list((tmp_path / "trained").iterdir())) == 2
+
+
+@pytest.mark.parametrize("vectorisation", ["unique_map", "one_hot"])
+def test_words_that_are_learned_need_no_file(config, tmp_path, corpus, vectorisation):
+    config.plot.vectorisation = vectorisation
+    config.plot.vectors.file = "/nowhere"
+    vocabulary, table = prepare(config, tmp_path, corpus)
+    assert table is None and "new" in vocabulary.words
+    assert word_vectors.report(tmp_path / "run") == []
+
+
+def test_a_second_time_they_are_read(config, tmp_path, corpus, monkeypatch):
+    first = prepare(config, tmp_path, corpus)
+    monkeypatch.setattr(word_vectors.vector_file, "read", None)
+    second = prepare(config, tmp_path, corpus)
+    assert second[0].words == first[0].words
+    np.testing.assert_array_equal(second[1], first[1])
+
+
+def test_a_stop_before_the_vocabulary_begins_anew(config, tmp_path, corpus):
+    first = prepare(config, tmp_path, corpus)
+    (tmp_path / "run/vocabulary.json").unlink()
+    np.save(tmp_path / "run/word_vectors.npy", np.zeros(3))
+    np.testing.assert_array_equal(prepare(config, tmp_path, corpus)[1], first[1])
+
+
+def test_vectors_of_another_language_are_refused(config, tmp_path):
+    corpus = types.SimpleNamespace(plot=lambda _: "navire coula", split={"train": [0]})
+    with pytest.raises(InputError, match="cover no word"):
+        prepare(config, tmp_path, corpus)

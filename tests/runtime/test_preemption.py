@@ -1,0 +1,70 @@
+"""Signals are noted, found by those who ask, and a second Ctrl-C is not waited for."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from mmgc_jax.runtime import preemption
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_is_noted_and_ends_nothing_by_itself(number):
+    before = signal.getsignal(number)
+    with preemption.listening():
+        assert not preemption.asked()
+        preemption.raise_if_requested()
+        os.kill(os.getpid(), number)
+        assert preemption.asked()
+        with pytest.raises(preemption.Interrupted, match=f"^Stopped by {number.name}"):
+            preemption.raise_if_requested()
+    assert not preemption.asked()
+    assert signal.getsignal(number) == before
+
+
+def test_nobody_takes_it_for_a_failure():
+    assert not issubclass(preemption.Interrupted, Exception)
+
+
+def run(code: str, **options) -> subprocess.CompletedProcess:
+    lines = ["import os, signal, sys, time", "from mmgc_jax import interruption", code]
+    return subprocess.run(
+        [sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, **options
+    )
+
+
+def test_a_second_ctrl_c_ends_the_process_at_once():
+    finished = run("""
+with preemption.listening():
+    for times in (1, 2):
+        os.kill(os.getpid(), signal.SIGINT)
+        print(times, flush=True)
+""")
+    assert finished.stdout == "1\n"
+    assert finished.returncode == -signal.SIGINT
+
+
+def test_a_worker_passes_signals_over_and_ends_with_its_parent():
+    code = """
+import multiprocessing
+
+def work(pipe):
+    preemption.follow_parent(0, 1)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        os.kill(os.getpid(), number)
+    pipe.send("still there")
+    time.sleep(60)
+    print("never said", flush=True)
+
+if __name__ == "__main__":
+    ours, theirs = multiprocessing.Pipe()
+    multiprocessing.get_context("fork").Process(target=work, args=(theirs,)).start()
+    print(ours.recv(), flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    # It returns when nobody holds the output any more, the worker neither.
+    finished = run(code, timeout=30)
+    assert finished.stdout == "still there\n"
+    assert finished.returncode == -signal.SIGKILL

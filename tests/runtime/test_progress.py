@@ -1,0 +1,55 @@
+"""Long work tells how far it is, to a terminal and to a log."""
+
+import io
+import logging
+import sys
+
+import pytest
+
+from mmgc_jax.runtime import progress
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def at_once(monkeypatch, caplog):
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0)
+    caplog.set_level(logging.INFO, logger="mmgc_jax.progress")
+    return caplog
+
+
+def test_without_a_terminal_there_are_lines_in_the_log(at_once, capsys):
+    for _ in progress.progress_bar(range(4), desc="activations", unit="batch"):
+        pass
+    assert at_once.messages[-1].startswith("activations: 4 of 4, ")
+    assert any(line.startswith("activations: 3 of 4, ") for line in at_once.messages)
+    assert not any("\r" in line or "\n" in line for line in at_once.messages)
+    assert capsys.readouterr().err == ""
+
+
+def test_where_the_total_is_unknown_it_says_so(at_once):
+    with progress.progress_bar(desc="predicting", unit="movie") as bar:
+        bar.update(2)
+    assert at_once.messages[-1].startswith("predicting: 2 of ?, ")
+
+
+def test_what_is_soon_done_says_nothing(caplog):
+    caplog.set_level(logging.INFO, logger="mmgc_jax.progress")
+    assert list(progress.progress_bar(range(3), desc="predicting")) == [0, 1, 2]
+    assert caplog.messages == []
+
+
+def test_a_terminal_gets_a_bar(monkeypatch, at_once):
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    list(progress.progress_bar(range(3), desc="activations"))
+    assert "activations: 100%" in sys.stderr.getvalue()
+    assert at_once.messages == []
+
+
+def test_what_is_not_shown_is_only_passed_on(monkeypatch, at_once):
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    assert list(progress.progress_bar(range(3), shown=False)) == [0, 1, 2]
+    assert sys.stderr.getvalue() == "" and at_once.messages == []

@@ -1,0 +1,110 @@
+"""Predicting with a working directory whose files are not what the experiment wrote."""
+
+import json
+import shutil
+import types
+
+import jax
+import numpy as np
+import pytest
+
+from mmgc_jax import predict
+from mmgc_jax.data import posters
+from mmgc_jax.data.movies import Movie
+from mmgc_jax.predict import Predictor
+from mmgc_jax.runtime.errors import InputError
+from mmgc_jax.training import checkpoints
+
+pytestmark = pytest.mark.slow
+
+MOVIES = [Movie(id="1", title="", plot="the heist in the city")]
+
+
+@pytest.fixture
+def workdir(finished, tmp_path):
+    """A copy to be damaged."""
+    shutil.copytree(
+        finished.workdir,
+        tmp_path / "run",
+        ignore=lambda _, names: [name for name in names if name in ("data", "figures")],
+    )
+    return tmp_path / "run"
+
+
+def refusal(workdir, stage="fusion"):
+    with pytest.raises(InputError) as caught:
+        Predictor.load(workdir)(MOVIES, stage)
+    assert str(workdir) in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "genre_frequencies.json", "calibration.json", "vocabulary.json"]
+)
+def test_other_content(workdir, name):
+    for content in ("", "{", "[" * 100_000, "[1, NaN]", '{"encoders": 3}', "\xff"):
+        (workdir / name).write_bytes(content.encode("latin-1"))
+        refusal(workdir)
+
+
+def test_frequency_that_is_none(workdir):
+    file = workdir / "genre_frequencies.json"
+    frequencies = json.loads(file.read_text())
+    for share in (None, "0.5", True, -0.1, 1.5, float("nan"), float("inf"), 10**400):
+        file.write_text(json.dumps(frequencies | {"War": share}))
+        assert "genre_frequencies.json" in refusal(workdir)
+
+
+def test_genres_that_differ(workdir):
+    file = workdir / "genre_frequencies.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"Telenovela": 0.1}))
+    assert "other genres" in refusal(workdir)
+
+
+def test_another_runs_vocabulary(workdir):
+    file = workdir / "vocabulary.json"
+    file.write_text(json.dumps(json.loads(file.read_text())[:-3]))
+    assert "damaged or was changed" in refusal(workdir, "plot")
+
+
+def test_config_without_a_field(workdir):
+    file = workdir / "config.json"
+    config = json.loads(file.read_text())
+    for field in ("plot", "encoders", "fusion"):
+        file.write_text(json.dumps({name: config[name] for name in config if name != field}))
+        assert "damaged or was changed" in refusal(workdir)
+
+
+@pytest.mark.parametrize(("stage", "value"), [("plot", np.nan), ("fusion", np.inf)])
+def test_parameters_that_are_not_finite(workdir, stage, value):
+    best = next((workdir / "checkpoints" / stage / "fold_0").rglob("best"))
+    params, notes = checkpoints.restore(best)
+    leaves, structure = jax.tree.flatten(params)
+    leaves[0] = np.full_like(leaves[0], value)
+    shutil.rmtree(best)
+    checkpoints.save(best, 0, structure.unflatten(leaves), notes)
+    assert "not all finite" in refusal(workdir, stage)
+
+
+def test_plot_that_no_file_could_hold(finished):
+    predictor = Predictor.load(finished.workdir)
+    odd = Movie(id="1", title="", plot="the\x00heist\x1bin \udcff the city")
+    plain = Movie(id="1", title="", plot="the heist in ? the city")
+    np.testing.assert_array_equal(predictor([odd]), predictor([plain]))
+
+
+def test_a_bad_poster_leaves_the_movie_its_row(finished):
+    predictor = Predictor.load(finished.workdir)
+    for poster in (b"", b"GIF89a" + b"\xff" * 40, bytes(posters.MAX_BYTES + 1)):
+        bad = Movie(id="1", title="", plot=MOVIES[0].plot, poster=poster)
+        np.testing.assert_array_equal(predictor([bad]), predictor(MOVIES))
+
+
+def test_the_table_is_not_overwritten(finished, tmp_path):
+    table = tmp_path / "movies.csv"
+    table.write_text("index,year,title,plot\n7,1999,T,p\n")
+    flags = {"movies": table, "output": table, "workdir": finished.workdir, "stage": "fusion"}
+    flags |= dict.fromkeys(("plot", "poster", "posters"))
+    with pytest.raises(InputError, match="is the table of --movies itself"):
+        predict._predict(types.SimpleNamespace(**flags))
+    assert table.read_text().startswith("index")

@@ -1,0 +1,168 @@
+"""Checkpoints: what is saved comes back, and only what is whole."""
+
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from orbax.checkpoint import checkpoint_manager
+
+from mmgc_jax.runtime.errors import InputError
+from mmgc_jax.training import checkpoints
+
+TREE = {
+    "kernel": np.arange(6, dtype=np.float32).reshape(2, 3),
+    "step": np.array(7, np.int32),
+    "half": np.array([1.5, -2], jnp.bfloat16),
+}
+
+
+def folders(directory):
+    return sorted(path.name for path in directory.iterdir())
+
+
+def test_tree_and_notes_come_back_bit_for_bit(tmp_path):
+    notes = {"best_auc": 0.1 + 0.2, "best_epoch": 3, "done": False}
+    checkpoints.save(tmp_path / "latest", 12, TREE, notes)
+    tree, restored_notes = checkpoints.restore(tmp_path / "latest")
+    assert restored_notes == notes
+    assert tree.keys() == TREE.keys()
+    for name, array in TREE.items():
+        assert tree[name].dtype == array.dtype
+        np.testing.assert_array_equal(tree[name], array)
+
+
+def test_a_tree_that_is_given_decides_types_and_places(tmp_path):
+    checkpoints.save(tmp_path, 1, TREE, {})
+    like = jax.tree.map(jnp.zeros_like, TREE)
+    tree, _ = checkpoints.restore(tmp_path, like)
+    for name, array in TREE.items():
+        assert isinstance(tree[name], jax.Array)
+        assert tree[name].sharding == like[name].sharding
+        np.testing.assert_array_equal(tree[name], array)
+
+
+def test_only_the_last_one_is_kept(tmp_path):
+    for step in (5, 10, 20):
+        checkpoints.save(tmp_path, step, {"x": np.array([step])}, {"step": step})
+    assert folders(tmp_path) == ["20"]
+    tree, notes = checkpoints.restore(tmp_path)
+    assert (tree["x"].item(), notes["step"]) == (20, 20)
+
+
+def test_a_step_that_is_there_is_kept(tmp_path):
+    for value in (1.0, 2.0):
+        checkpoints.save(tmp_path, 10, {"x": np.array([value])}, {"value": value})
+    tree, notes = checkpoints.restore(tmp_path)
+    assert (tree["x"].item(), notes["value"]) == (1.0, 1.0)
+
+
+def test_none_where_there_is_none(tmp_path):
+    assert checkpoints.restore(tmp_path / "nowhere") is None
+    assert not (tmp_path / "nowhere").exists()
+    assert checkpoints.restore(tmp_path) is None
+
+
+def test_leftovers_of_a_stop_while_writing_are_ignored(tmp_path):
+    # The name that a killed process leaves behind, seen with Orbax 0.12.
+    leftover = tmp_path / "20.orbax-checkpoint-tmp"
+    (leftover / "tree.orbax-checkpoint-tmp").mkdir(parents=True)
+    (leftover / "_CHECKPOINT_METADATA").write_text("{")
+    assert checkpoints.restore(tmp_path) is None
+
+    checkpoints.save(tmp_path, 10, TREE, {"step": 10})
+    leftover.mkdir(exist_ok=True)
+    assert checkpoints.restore(tmp_path)[1] == {"step": 10}
+    checkpoints.save(tmp_path, 20, TREE, {"step": 20})
+    assert checkpoints.restore(tmp_path)[1] == {"step": 20}
+    assert folders(tmp_path) == ["20"]
+
+
+def test_a_write_that_fails_leaves_the_checkpoint_before_it(tmp_path, monkeypatch):
+    checkpoints.save(tmp_path, 10, TREE, {"step": 10})
+
+    def fail(*args, **kwargs):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(checkpoint_manager.CheckpointManager, "save", fail)
+    with pytest.raises(OSError, match="no space"):
+        checkpoints.save(tmp_path, 20, TREE, {"step": 20})
+    monkeypatch.undo()
+    assert checkpoints.restore(tmp_path)[1] == {"step": 10}
+
+
+def files(folder):
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.fixture
+def two(tmp_path):
+    """A directory with the checkpoints of steps 10 and 20."""
+    for step in (5, 10, 20):
+        checkpoints.save(tmp_path / "plot" / "latest", step, TREE, {"step": step}, keep=2)
+    assert folders(tmp_path / "plot" / "latest") == ["10", "20"]
+    return tmp_path / "plot" / "latest"
+
+
+def test_a_flipped_bit_anywhere_is_noticed_and_the_checkpoint_before_it_used(two, caplog):
+    rng = np.random.default_rng(0)
+    for file in files(two / "20"):
+        whole = file.read_bytes()
+        damaged = bytearray(whole)
+        damaged[rng.integers(len(damaged))] ^= 1 << rng.integers(8)
+        file.write_bytes(damaged)
+        caplog.clear()
+        assert checkpoints.restore(two)[1] == {"step": 10}, file
+        assert f"Damaged, and passed over: {two / '20'}" in caplog.text
+        file.write_bytes(whole)
+    assert checkpoints.restore(two)[1] == {"step": 20}
+
+
+def test_a_file_cut_short_or_gone_is_noticed(two):
+    for file in files(two / "20"):
+        if file.name == "digests.json":
+            continue
+        whole = file.read_bytes()
+        file.write_bytes(whole[:-1])
+        assert checkpoints.restore(two)[1] == {"step": 10}, file
+        file.unlink()
+        assert checkpoints.restore(two)[1] == {"step": 10}, file
+        file.write_bytes(whole)
+
+
+def test_where_all_are_damaged_an_error_says_what_to_do(two):
+    for step in ("10", "20"):
+        files(two / step)[-1].write_bytes(b"something else")
+    with pytest.raises(InputError, match=rf"{two}/20 is damaged: .* delete {two.parent}, and pred"):
+        checkpoints.restore(two)
+
+
+def test_training_on_from_the_one_before_writes_the_damaged_one_anew(two):
+    (two / "20" / "notes" / "metadata").write_text('{"step": 21}')
+    checkpoints.save(two, 15, TREE, {"step": 15}, keep=2)
+    assert checkpoints.restore(two)[1] == {"step": 15}
+    checkpoints.save(two, 20, TREE, {"step": 20}, keep=2)
+    (two / "20" / "notes" / "metadata").write_text('{"step": 22}')
+    checkpoints.save(two, 20, TREE, {"step": 20}, keep=2)
+    assert checkpoints.restore(two)[1] == {"step": 20}
+    assert folders(two) == ["15", "20"]
+
+
+def test_one_without_digests_counts(two):
+    """Of a kill between renaming and them, or of an earlier version."""
+    (two / "20" / "digests.json").unlink()
+    assert checkpoints.restore(two)[1] == {"step": 20}
+
+
+def test_leftovers_are_cleared_away(two):
+    shutil.copytree(two / "10", two / "17.orbax-checkpoint-tmp")
+    checkpoints.save(two, 30, TREE, {}, keep=2)
+    assert folders(two) == ["20", "30"]
+
+
+def test_reading_changes_nothing(two):
+    (two / "17.orbax-checkpoint-tmp").mkdir()
+    before = sorted(two.rglob("*"))
+    checkpoints.restore(two)
+    assert sorted(two.rglob("*")) == before
