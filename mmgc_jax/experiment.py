@@ -28,11 +28,11 @@ from mmgc_jax.runtime.files import (
     Path,
     append_line,
     as_path,
-    held,
     is_address,
     write_atomically,
     write_text,
 )
+from mmgc_jax.runtime.locks import exclusive
 from mmgc_jax.training.cross_fit import Experiment
 
 logger = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ def run(config: ml_collections.ConfigDict, workdir) -> dict:
         config = remote.copy_inputs(config, data_directory / "copies")
     settings.config_is_possible(config)
     settings.same_as_before(workdir / "config.json", as_given)
-    with _full_disk_told(workdir), held(workdir), _log_to(workdir / "run.log"):
+    with _full_disk_told(workdir), exclusive(workdir), _log_to(workdir / "run.log"):
         return _run_stages(config, workdir, data_directory, as_given)
 
 
@@ -164,7 +164,7 @@ def once(workdir: Path, stage: str, compute) -> dict[str, np.ndarray]:
     """The arrays that a stage ends with: read if it is finished, otherwise computed and kept."""
     preemption.raise_if_requested()
     file = workdir / "predictions" / f"{stage}.npz"
-    if parallel.agree(file.exists()):
+    if parallel.broadcast(file.exists()):
         logger.info("%s: finished before.", stage)
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             return dict(arrays)

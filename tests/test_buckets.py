@@ -81,7 +81,7 @@ def test_an_experiment_in_a_bucket_is_the_same_as_on_a_disk(
     run = subprocess.run(command, cwd=tiny.ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert "poster: finished before" in run.stderr and "goes on after step" in run.stderr
-    assert "which was stopped the hard way or still runs" in run.stderr
+    assert "which was killed or is still running" in run.stderr
     assert run.stdout == finished.run.stdout
 
     there, here = files_below(bucket / "run"), files_below(finished.workdir)

@@ -21,7 +21,8 @@ from absl import app
 from mmgc_jax import experiment, main
 from mmgc_jax.data import builder, pipeline
 from mmgc_jax.runtime.errors import InputError
-from mmgc_jax.runtime.files import held, write_text
+from mmgc_jax.runtime.files import write_text
+from mmgc_jax.runtime.locks import exclusive
 from mmgc_jax.training import checkpoints, loop
 from tests import test_train, tiny, tiny_bert
 
@@ -224,12 +225,12 @@ def test_a_working_directory_in_use_is_refused_and_the_holder_named(inputs, tmp_
         experiment.run(tiny.config_of(inputs), tmp_path / "run")
     process.kill()
     process.join()
-    with held(tmp_path / "run"):
+    with exclusive(tmp_path / "run"):
         pass
 
 
 def hold(folder, ready):
-    with held(folder):
+    with exclusive(folder):
         ready.set()
         time.sleep(60)
 

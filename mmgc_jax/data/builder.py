@@ -30,7 +30,7 @@ from mmgc_jax.data import mmimdb, movies, posters, synthetic
 from mmgc_jax.data.movies import Movie
 from mmgc_jax.runtime import preemption
 from mmgc_jax.runtime.errors import InputError
-from mmgc_jax.runtime.files import alone
+from mmgc_jax.runtime.locks import machine_lock
 
 logger = logging.getLogger(__name__)
 
@@ -272,7 +272,7 @@ def build(data: ml_collections.ConfigDict, directory) -> _MoviesBuilder:
     logger.info("Shards of movies: %s", builder.data_dir)
     if not builder.is_prepared():
         _read(builder)
-        with alone(pathlib.Path(directory)):
+        with machine_lock(pathlib.Path(directory)):
             if builder.is_prepared():  # another process has written them meanwhile
                 builder = make()
             else:

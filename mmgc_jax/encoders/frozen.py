@@ -109,7 +109,7 @@ def cache(
     # Appended to and not mapped into memory, where a full disk would crash the process.
     partial = file.with_suffix(".rows")
     written = partial.stat().st_size - len(header) if partial.exists() else 0
-    whole = parallel.smallest(max(0, written) // row_bytes // size)
+    whole = parallel.minimum(max(0, written) // row_bytes // size)
     done = whole * size
     with open(partial if writes else os.devnull, "ab") as rows:
         logger.info("Frozen activations of %d movies, %d of them done: %s",

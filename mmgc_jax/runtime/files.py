@@ -1,24 +1,19 @@
-"""Files that are there whole or not at all, here or in a bucket; folders that a run has to itself.
+"""Paths and files, on this machine or in a bucket: atomic writes, logs, the cache folder.
 
 Working directories may lie in a bucket of Google Cloud Storage, `gs://bucket/folder`: Orbax writes
 arrays there by itself, and all else goes through `etils.epath`, whose paths have the methods of
 `pathlib`.
 """
 
-import contextlib
-import datetime
-import functools
 import importlib.util
 import io
 import json
 import logging
 import os
 import pathlib
-import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, BinaryIO
 
-import filelock
 import fsspec
 from etils import epath
 
@@ -51,6 +46,45 @@ def as_path(place) -> Path:
 def is_address(place) -> bool:
     """Whether it is an address, such as `gs://bucket/folder`, and not on this machine."""
     return "://" in os.fspath(place)
+
+
+def cache_folder() -> pathlib.Path:
+    """Makes and returns the folder for downloads and copies: `mmgc_jax` in the user's cache.
+
+    The user's cache is `$XDG_CACHE_HOME`, or `~/.cache` if that is unset or not absolute (XDG Base
+    Directory Specification).
+
+    Raises:
+      InputError: if there is no home folder, or the cache cannot be written to.
+    """
+    advice = "Set XDG_CACHE_HOME (or HOME) to a folder that you can write to."
+    root = pathlib.Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if not root.is_absolute():
+        try:
+            root = pathlib.Path.home() / ".cache"
+        except RuntimeError as error:  # HOME is unset, and the user has no entry in /etc/passwd
+            raise InputError(f"There is no home folder to keep a cache in. {advice}") from error
+        if not root.is_absolute():
+            raise InputError(f"HOME is not an absolute path: {root.parent}. {advice}")
+    folder = root / "mmgc_jax"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"The cache folder {folder} cannot be made: {error.strerror}. {advice}"
+        ) from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"The cache folder {folder} cannot be written to. {advice}")
+    return folder
+
+
+def cache_folder_or_none() -> pathlib.Path | None:
+    """As `cache_folder`; where there is none, logs a warning with the reason and returns None."""
+    try:
+        return cache_folder()
+    except InputError as error:
+        logger.warning("No cache is used. %s", error)
+        return None
 
 
 def write_atomically(file: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -99,70 +133,6 @@ def append_line(file: Path, line: str) -> None:
             if stream.read() != b"\n":  # a line cut short by a kill
                 stream.write(b"\n")
         stream.write(added)
-
-
-@contextlib.contextmanager
-def alone(folder: pathlib.Path) -> Iterator[None]:
-    """Waits until no other process of this machine has the folder, made if it is not there."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(folder / "lock"):
-        yield
-
-
-@contextlib.contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Keeps a folder, made if it is not there, to this run for a while.
-
-    However the process ends, the system frees the folder. In a bucket, which frees nothing, another
-    run that has not ended by itself is told of in the log and no more.
-
-    Raises:
-      InputError: if a process of another run holds it, which is named, or it cannot be written to.
-    """
-    take = _mark if is_address(folder) else _acquire
-    with parallel.first_process_first():
-        release = take(folder) if parallel.is_first() else None
-    try:
-        yield
-    finally:
-        if release is not None:
-            release()
-
-
-def _who() -> str:
-    since = datetime.datetime.now().astimezone().isoformat(" ", "seconds")
-    return f"process {os.getpid()} on {socket.gethostname()} since {since}"
-
-
-def _mark(folder: epath.Path) -> Callable[[], None]:
-    holder = folder / "lock.txt"
-    try:
-        if holder.exists():
-            logger.warning(
-                "%s was used by %s, which was stopped the hard way or still runs. Of two runs that "
-                "write there at once, end one.", folder, holder.read_text()
-            )  # fmt: skip
-        holder.write_text(_who())
-    except Exception as error:  # of gcsfs, of Google's libraries, of the network
-        raise InputError(f"{folder} cannot be written to: {error}") from error
-    return functools.partial(holder.unlink, missing_ok=True)
-
-
-def _acquire(folder: pathlib.Path) -> Callable[[], None]:
-    holder = folder / "lock.txt"
-    lock = filelock.FileLock(folder / "lock")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire(blocking=False)
-        write_text(holder, _who())
-    except filelock.Timeout as error:
-        who = holder.read_text(encoding="utf-8") if holder.exists() else "another process"
-        raise InputError(
-            f"{folder} is in use: {who}. Wait until it has ended, or end it."
-        ) from error
-    except OSError as error:
-        raise InputError(f"{folder} cannot be written to: {error}") from error
-    return lock.release
 
 
 def read_json(file: Path, advice: str) -> Any:

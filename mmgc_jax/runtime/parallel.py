@@ -70,17 +70,17 @@ def is_alone() -> bool:
 
 
 def any_of(value: bool) -> bool:
-    """Whether it is true on one of the processes; all of them must call this."""
+    """Whether the value is true on any process; a collective."""
     return value if is_alone() else bool(multihost_utils.process_allgather(np.bool_(value)).any())
 
 
-def agree(value: int) -> int:
-    """What the first process says, on every process; all of them must call this."""
+def broadcast(value: int) -> int:
+    """Broadcasts process 0's value; a collective."""
     return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
 
 
-def smallest(value: int) -> int:
-    """The smallest of what the processes say, on every process; all of them must call this."""
+def minimum(value: int) -> int:
+    """Minimum over the processes; a collective."""
     return value if is_alone() else int(multihost_utils.process_allgather(np.int32(value)).min())
 
 
@@ -91,7 +91,7 @@ def is_first_of_disk(folder: pathlib.Path) -> bool:
     """
     if is_alone():
         return True
-    run = agree(os.getpid())
+    run = broadcast(os.getpid())
     mine = folder / f"process-{run}-{jax.process_index()}"
     mine.touch()
     multihost_utils.sync_global_devices("all have left a file")
@@ -110,7 +110,7 @@ def first_process_first() -> Iterator[None]:
       Interrupted: on the other processes, if the first one was asked to stop.
     """
     if not is_first():
-        ended = agree(_FAILED)
+        ended = broadcast(_FAILED)
         if ended == _FAILED:
             raise InputError("The first process has failed; its output says why.")
         if ended == _INTERRUPTED:
@@ -125,7 +125,7 @@ def first_process_first() -> Iterator[None]:
         ended = _INTERRUPTED
         raise
     finally:
-        agree(ended)
+        broadcast(ended)
 
 
 def data_mesh() -> Mesh:

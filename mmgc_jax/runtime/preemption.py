@@ -18,7 +18,7 @@ from mmgc_jax.runtime.errors import Interrupted
 EXIT_CODE = 75
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
-_noted: list[signal.Signals] = []
+_received: list[signal.Signals] = []
 
 
 @contextlib.contextmanager
@@ -29,21 +29,21 @@ def listening() -> Iterator[None]:
     """
 
     def note(number, frame):
-        _noted.append(signal.Signals(number))
+        _received.append(signal.Signals(number))
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
     before = {number: signal.signal(number, note) for number in _SIGNALS}
     try:
         yield
     finally:
-        _noted.clear()
+        _received.clear()
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def asked() -> bool:
+def requested() -> bool:
     """Whether a process of the run was asked to stop; all of them must call this."""
-    return parallel.any_of(bool(_noted))
+    return parallel.any_of(bool(_received))
 
 
 def raise_if_requested() -> None:
@@ -52,18 +52,18 @@ def raise_if_requested() -> None:
     Raises:
       Interrupted: if one of them was asked to stop.
     """
-    if asked():
+    if requested():
         raise _interrupted()
 
 
 def raise_if_requested_locally() -> None:
     """As `raise_if_requested`, in what one process does while others wait for it or go on."""
-    if _noted:
+    if _received:
         raise _interrupted()
 
 
 def _interrupted() -> Interrupted:
-    why = f"by {_noted[0].name}" if _noted else "with another process"
+    why = f"by {_received[0].name}" if _received else "with another process"
     return Interrupted(f"Stopped {why}; what was done is kept.")
 
 

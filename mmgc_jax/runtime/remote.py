@@ -10,7 +10,8 @@ import ml_collections
 
 from mmgc_jax.runtime import preemption
 from mmgc_jax.runtime.errors import InputError
-from mmgc_jax.runtime.files import alone, is_address, read_json
+from mmgc_jax.runtime.files import is_address, read_json
+from mmgc_jax.runtime.locks import machine_lock
 from mmgc_jax.runtime.progress import progress_bar
 
 _COPIED_AT_ONCE = 256  # files
@@ -83,7 +84,7 @@ def copy_here(place: str, folder: pathlib.Path) -> str:
         for name, information in found.items()
     }
     targets = {name: target(name) for name in wanted}
-    with alone(kept):
+    with machine_lock(kept):
         listed = kept / "copied.json"
         copied = read_json(listed, f"Delete {kept}.") if listed.exists() else {}
         for name in copied.keys() - wanted.keys():

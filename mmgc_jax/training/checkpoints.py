@@ -79,7 +79,7 @@ def restore(directory, like: Any = None) -> tuple[Any, dict] | None:
       InputError: if there are checkpoints, and all are damaged.
     """
     directory = as_path(directory)
-    if not parallel.agree(directory.is_dir()):
+    if not parallel.broadcast(directory.is_dir()):
         return None
     options = ocp.CheckpointManagerOptions(read_only=True)
     with ocp.CheckpointManager(directory, options=options) as manager:
@@ -107,13 +107,13 @@ def _require_room(directory: Path, tree: Any) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         needed = sum(leaf.nbytes for leaf in jax.tree.leaves(tree)) + _BESIDE_ARRAYS
         has_room = shutil.disk_usage(directory).free >= needed
-    if not parallel.smallest(has_room):
+    if not parallel.minimum(has_room):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(directory))
 
 
 def _first_finds_damage(folder: Path) -> bool:
     """Whether a checkpoint is damaged; the first process looks, and all know."""
-    return bool(parallel.agree(parallel.is_first() and _is_damaged(folder)))
+    return bool(parallel.broadcast(parallel.is_first() and _is_damaged(folder)))
 
 
 def _is_damaged(folder: Path) -> bool:

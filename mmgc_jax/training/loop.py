@@ -301,7 +301,7 @@ def fit(
             end_of_epoch = step % batches.steps_per_epoch == 0
             logs = step % settings.log_every == 0
             # Several processes agree on it, for which they wait for one another.
-            stops = (logs or parallel.is_alone()) and preemption.asked()
+            stops = (logs or parallel.is_alone()) and preemption.requested()
             save = end_of_epoch or step % settings.checkpoint_every == 0 or stops
             if save or logs:
                 reporter.report(step, _mean_loss(run, batches, step, losses))

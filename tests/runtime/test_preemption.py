@@ -14,13 +14,13 @@ from mmgc_jax.runtime import preemption
 def test_a_signal_is_noted_and_ends_nothing_by_itself(number):
     before = signal.getsignal(number)
     with preemption.listening():
-        assert not preemption.asked()
+        assert not preemption.requested()
         preemption.raise_if_requested()
         os.kill(os.getpid(), number)
-        assert preemption.asked()
+        assert preemption.requested()
         with pytest.raises(preemption.Interrupted, match=f"^Stopped by {number.name}"):
             preemption.raise_if_requested()
-    assert not preemption.asked()
+    assert not preemption.requested()
     assert signal.getsignal(number) == before
 
 
