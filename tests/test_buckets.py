@@ -17,8 +17,9 @@ from gcp_storage_emulator.handlers import objects
 from gcp_storage_emulator.server import create_server
 
 from mmgc_jax import experiment
+from mmgc_jax.runtime import files
 from mmgc_jax.runtime.errors import InputError
-from mmgc_jax.runtime.files import append_line, as_path, write_text
+from mmgc_jax.runtime.files import as_path
 from mmgc_jax.runtime.remote import copy_here
 from tests import tiny
 from tests.test_experiment import kill_after
@@ -53,11 +54,13 @@ def bucket():
 
 
 def files_below(folder) -> dict[str, bytes]:
-    """The files of a folder and those in it, by their names."""
+    """Reads all files below a folder: path -> content."""
     found = {}
     for place in folder.iterdir():
         if place.is_dir():
-            found |= {f"{place.name}/{name}": it for name, it in files_below(place).items()}
+            found |= {
+                f"{place.name}/{name}": content for name, content in files_below(place).items()
+            }
         else:
             found[place.name] = place.read_bytes()
     return found
@@ -90,13 +93,13 @@ def test_an_experiment_in_a_bucket_is_the_same_as_on_a_disk(
     assert {name: there[name] for name in same} == {name: here[name] for name in same}
     for stage in ("plot", "poster", "poster_grey", "fusion"):
         one, other = (
-            dict(np.load(io.BytesIO(files[f"predictions/{stage}.npz"]))) for files in (there, here)
+            dict(np.load(io.BytesIO(found[f"predictions/{stage}.npz"]))) for found in (there, here)
         )
         jax.tree.map(np.testing.assert_array_equal, one, other)
     of_orbax = ("checkpoints/", "data/")
     names = [
-        {name for name in files if not name.startswith(of_orbax) and "lock" not in name}
-        for files in (there, here)
+        {name for name in found if not name.startswith(of_orbax) and "lock" not in name}
+        for found in (there, here)
     ]
     assert names[0] == names[1]
     assert not any(name.startswith(("data/", "lock", "new-")) for name in there)
@@ -119,13 +122,43 @@ def test_an_experiment_in_a_bucket_is_the_same_as_on_a_disk(
 
 def test_lines_and_whole_files_in_a_bucket(bucket):
     file = bucket / "some" / "lines.txt"
-    file.parent.mkdir(parents=True, exist_ok=True)
     for line in ("one", "zwei é"):
-        append_line(file, line)
+        files.append_line(file, line)
+    assert not file.exists()
+    files.flush_lines()
     assert file.read_text() == "one\nzwei é\n"
-    write_text(file, "anew")
+    files.flush_lines()
+    files.append_line(file, "three")
+    files.flush_lines()
+    assert file.read_text() == "one\nzwei é\nthree\n"
+    files.write_text(file, "anew")
     assert file.read_text() == "anew"
     assert [place.name for place in file.parent.iterdir()] == ["lines.txt"]
+
+
+def test_lines_are_uploaded_one_time_each(bucket, monkeypatch):
+    file, uploaded = bucket / "lines.txt", []
+    write_bytes = type(file).write_bytes
+
+    def count(place, content):
+        uploaded.append(len(content))
+        return write_bytes(place, content)
+
+    monkeypatch.setattr(type(file), "write_bytes", count)
+    lines = [f"line {number}" for number in range(40)]
+    for number, line in enumerate(lines, start=1):
+        files.append_line(file, line)
+        if number % 10 == 0:
+            files.flush_lines()
+    assert file.read_text().splitlines() == lines
+    assert len(uploaded) == 4 and sum(uploaded) == len(file.read_bytes())
+
+
+def test_without_a_flush_lines_are_uploaded_after_a_while(bucket, monkeypatch):
+    file = bucket / "slow.txt"
+    monkeypatch.setattr(files, "_SECONDS_BETWEEN_FLUSHES", -1)
+    files.append_line(file, "soon")
+    assert file.read_text() == "soon\n"
 
 
 def test_what_has_changed_is_copied_again_and_nothing_else(tmp_path):

@@ -11,6 +11,8 @@ import json
 import logging
 import os
 import pathlib
+import threading
+import time
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
@@ -115,17 +117,24 @@ def write_text(file: Path, content: str) -> None:
     write_atomically(file, lambda stream: stream.write(content.encode()))
 
 
-def append_line(file: Path, line: str) -> None:
-    """Adds a line to a file of text, UTF-8; in a bucket, where none can be added, all is put anew.
+# Lines for files in buckets, not written yet; filled by the threads that log.
+_buffered: dict[Path, list[bytes]] = {}
+_flushed_at: dict[Path, float] = {}
+_buffer_lock = threading.RLock()
+_SECONDS_BETWEEN_FLUSHES = 60.0
 
-    Of several processes the first one does this.
+
+def append_line(file: Path, line: str) -> None:
+    """Appends a line to a UTF-8 text file; on process 0 only.
+
+    On disk it is written at once. A bucket has no such thing as appending: there lines are buffered
+    for a minute, or until `flush_lines`.
     """
     if not parallel.is_first():
         return
     added = line.encode() + b"\n"
     if is_address(file):
-        before = file.read_bytes() if file.exists() else b""
-        file.write_bytes(before + added)
+        _buffer(file, added)
         return
     with file.open("ab+") as stream:
         if stream.seek(0, os.SEEK_END):
@@ -133,6 +142,35 @@ def append_line(file: Path, line: str) -> None:
             if stream.read() != b"\n":  # a line cut short by a kill
                 stream.write(b"\n")
         stream.write(added)
+
+
+def flush_lines() -> None:
+    """Writes all buffered lines of `append_line`: after a checkpoint, and at the end of a run."""
+    with _buffer_lock:
+        for file in list(_buffered):
+            _append_object(file, b"".join(_buffered[file]))
+            del _buffered[file]
+            _flushed_at[file] = time.monotonic()
+
+
+def _buffer(file: epath.Path, line: bytes) -> None:
+    with _buffer_lock:
+        _buffered.setdefault(file, []).append(line)
+        since = _flushed_at.setdefault(file, time.monotonic())
+        if time.monotonic() - since > _SECONDS_BETWEEN_FLUSHES:
+            flush_lines()
+
+
+def _append_object(file: epath.Path, content: bytes) -> None:
+    """Appends to an object of a bucket: the bucket joins it with a new one, and none is read."""
+    if not file.exists():
+        file.write_bytes(content)
+        return
+    part = file.with_name(f"{file.name}.part")
+    part.write_bytes(content)
+    filesystem, name = fsspec.url_to_fs(os.fspath(file))
+    filesystem.merge(name, [name, f"{name}.part"])
+    part.unlink()
 
 
 def read_json(file: Path, advice: str) -> Any:
