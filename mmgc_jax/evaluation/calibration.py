@@ -1,4 +1,4 @@
-"""From probabilities to calibrated ones and to decisions, genre by genre."""
+"""Platt scaling and decision thresholds, genre by genre."""
 
 import dataclasses
 import json
@@ -13,17 +13,17 @@ from mmgc_jax.evaluation import metrics
 from mmgc_jax.runtime.errors import InputError
 from mmgc_jax.runtime.files import Path, read_json, write_text
 
-# How strongly scale and shift are held at 1 and 0, in nats: as if each had been measured before,
-# the logarithm of the scale to within 1/2, and the shift to within 1.
+# Strength of the prior of scale around 1 and of shift around 0, in nats: that of a measurement with
+# a standard deviation of 1/2 for the logarithm of the scale, and of 1 for the shift.
 _SCALE_PENALTY, _SHIFT_PENALTY = 4.0, 1.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Calibration:
-    """Platt scaling (Platt 1999), and a threshold, of each genre.
+    """Platt scaling (Platt 1999) and a decision threshold for each genre.
 
-    A probability p becomes sigmoid(scale * logit(p) + shift). Since scale is positive, movies keep
-    their order, and AUC its value, but where float32 cannot tell two results apart.
+    A probability p becomes sigmoid(scale * logit(p) + shift). The scale is positive, so the order
+    of the movies and the AUC stay the same, up to ties that rounding to float32 makes.
 
     Attributes:
       genres: the names of the columns.
@@ -42,12 +42,13 @@ class Calibration:
     def fit(
         cls, labels: np.ndarray, probabilities: np.ndarray, genres: Sequence[str]
     ) -> "Calibration":
-        """Scale and shift with the best cross-entropy, then thresholds with the best F1.
+        """Fits scale and shift by cross-entropy, then thresholds by F1.
 
-        In place of Platt's smoothed targets, a weak penalty holds scale at 1 and shift at 0, so
-        that three positives can neither turn the order around nor drive the scale to infinity. It
-        is the negative logarithm of a gamma density with its mode at 1, and of a normal one. The
-        penalised cross-entropy is strictly convex in scale and shift: there is one best pair.
+        In place of Platt's smoothed targets, a weak penalty draws scale to 1 and shift to 0, so
+        that a genre with three positives can neither reverse the order nor drive the scale to
+        infinity. It is the negative logarithm of a gamma density of the scale, with its mode at 1,
+        and of a normal density of the shift. The penalised cross-entropy is strictly convex, so
+        its minimum is unique.
 
         Args:
           labels: <bool>[movies, genres], or 0/1 numbers.
@@ -76,22 +77,18 @@ class Calibration:
         return dataclasses.replace(fitted, thresholds=thresholds)
 
     def __call__(self, probabilities: np.ndarray) -> np.ndarray:
-        """Calibrated probabilities, <float32>[movies, genres], of those of a model."""
+        """Calibrates a model's probabilities, <float>[movies, genres]; returns <float32>."""
         return expit(self.scale * _logits(probabilities) + self.shift).astype(np.float32)
-
-    def decide(self, probabilities: np.ndarray) -> np.ndarray:
-        """Which genres are predicted, <bool>[movies, genres], from a model's probabilities."""
-        return self(probabilities) >= self.thresholds
 
 
 def _logits(probabilities):
-    """Log-odds, <float64>; those of 0 and 1 are what their neighbours in float32 have."""
+    """Log-odds, <float64>; 0 and 1 are moved to their neighbours in float32, to stay finite."""
     lowest, highest = np.finfo(np.float32).tiny, 1 - np.finfo(np.float32).epsneg
     return logit(np.clip(np.asarray(probabilities, np.float64), lowest, highest))
 
 
 def _scale_and_shift(labels, logits):
-    """The best scale and shift of one genre, from <bool>[movies] and <float64>[movies]."""
+    """Fits scale and shift of one genre to <bool>[movies] and <float64>[movies]."""
 
     def penalised_cross_entropy(parameters):
         log_scale, shift = parameters
@@ -117,39 +114,39 @@ def _scale_and_shift(labels, logits):
         method="L-BFGS-B",
         options={"ftol": 0, "gtol": 1e-4},
     )
-    # What counts is the gradient, since rounding may end the search first: the penalty alone curves
-    # the function by 1 or more, so that below this, scale and shift are known to 0.01 or better.
+    # Rounding may end the search before gtol is reached, so check the gradient instead of success:
+    # the penalty's curvature is 1 or more, so a gradient below 0.01 is within 0.01 of the minimum.
     if not np.abs(found.jac).max() < 0.01:
-        raise RuntimeError(f"scale and shift of a genre were not found: {found.message}")
+        raise RuntimeError(f"calibration of a genre did not converge: {found.message}")
     log_scale, shift = found.x
     return math.exp(log_scale), shift
 
 
 def save(file: Path, calibrations: Mapping[str, Calibration]) -> None:
-    """Writes the calibration of each stage into one JSON file.
+    """Writes the calibration of each model into one JSON file.
 
-    It holds `{stage: {genre: {"scale": ..., "shift": ..., "threshold": ...}}}`.
+    The content is `{model: {genre: {"scale": ..., "shift": ..., "threshold": ...}}}`.
     """
     content = {
-        stage: {
+        model: {
             genre: {"scale": float(scale), "shift": float(shift), "threshold": float(threshold)}
             for genre, scale, shift, threshold in zip(
                 calibration.genres, calibration.scale, calibration.shift, calibration.thresholds
             )
         }
-        for stage, calibration in calibrations.items()
+        for model, calibration in calibrations.items()
     }
     write_text(file, json.dumps(content, indent=2, ensure_ascii=False))
 
 
 def load(file: Path) -> dict[str, Calibration]:
-    """Reads what `save` wrote: the calibration of each stage.
+    """Reads the calibration of each model, as `save` writes it.
 
     Raises:
-      InputError: if the file is missing or no JSON, a number is missing or impossible, or two
-        stages have different genres.
+      InputError: if the file is missing or is not JSON, a number is missing or out of range, or two
+        models have different genres.
     """
-    again = "Run the experiment again to have it written anew."
+    again = "Run the experiment again to write the file anew."
     content = read_json(file, again)
     try:
         return _from_json(content)
@@ -159,17 +156,17 @@ def load(file: Path) -> dict[str, Calibration]:
 
 def _from_json(content) -> dict[str, Calibration]:
     if not isinstance(content, dict) or not content:
-        raise ValueError("it holds no stages")
+        raise ValueError("it holds no models")
     calibrations = {}
-    for stage, of_genres in content.items():
+    for model, of_genres in content.items():
         if not isinstance(of_genres, dict) or not of_genres:
-            raise ValueError(f"{stage} has no genres")
-        rows = [_numbers(f"{stage}, {genre}", row) for genre, row in of_genres.items()]
-        calibrations[stage] = Calibration(tuple(of_genres), *np.transpose(rows))
+            raise ValueError(f"{model} has no genres")
+        rows = [_numbers(f"{model}, {genre}", row) for genre, row in of_genres.items()]
+        calibrations[model] = Calibration(tuple(of_genres), *np.transpose(rows))
     first, *others = calibrations
-    for stage in others:
-        if calibrations[stage].genres != calibrations[first].genres:
-            raise ValueError(f"{first} and {stage} have different genres")
+    for model in others:
+        if calibrations[model].genres != calibrations[first].genres:
+            raise ValueError(f"{first} and {model} have different genres")
     return calibrations
 
 

@@ -1,4 +1,4 @@
-"""Logistic regression of each genre: the optimum, rare genres, and the model that runs it."""
+"""Logistic regression for each genre: optimality, rare genres, and the model that applies it."""
 
 import pathlib
 
@@ -14,11 +14,11 @@ from mmgc_jax.evaluation import metrics
 from mmgc_jax.models import PlotBagOfWords
 from mmgc_jax.training.logistic import fit_logistic
 
-TALK = pathlib.Path(__file__).parents[2] / "shared" / "data" / "talk" / "train" / "movies.csv"
+TALK = pathlib.Path(__file__).parents[3] / "shared" / "data" / "talk" / "train" / "movies.csv"
 
 
 def random_rows(movies=200, words=12, genres=4, seed=0):
-    """Sparse rows, and labels that follow from them."""
+    """Sparse rows, and labels drawn from a logistic model of them."""
     rng = np.random.default_rng(seed)
     dense = rng.random((movies, words)) * (rng.random((movies, words)) < 0.4)
     logits = dense @ rng.normal(0, 3, (words, genres)) - 1
@@ -26,17 +26,14 @@ def random_rows(movies=200, words=12, genres=4, seed=0):
     return scipy.sparse.csr_matrix(dense.astype(np.float32)), labels
 
 
-@pytest.mark.parametrize("class_weight", [None, "balanced"])
 @pytest.mark.parametrize("C", [0.5, 3.0])
-def test_the_gradient_of_the_penalised_loss_vanishes(C, class_weight):
+def test_the_gradient_of_the_penalised_loss_vanishes(C):
     rows, labels = random_rows()
-    kernel, bias = fit_logistic(rows, labels, C, class_weight)
+    kernel, bias = fit_logistic(rows, labels, C)
     assert kernel.shape == (12, 4) and bias.shape == (4,)
     assert kernel.dtype == bias.dtype == np.float32
-    share = labels.mean(axis=0)
-    weights = np.where(labels, 0.5 / share, 0.5 / (1 - share)) if class_weight else 1
-    errors = C * weights * (expit(rows @ kernel + bias) - labels)
-    # Both are penalised, the bias too.
+    errors = C * (expit(rows @ kernel + bias) - labels)
+    # The penalty includes the bias.
     np.testing.assert_allclose(rows.T @ errors, -kernel, atol=0.05)
     np.testing.assert_allclose(errors.sum(axis=0), -bias, atol=0.05)
     assert np.abs(kernel).max() > 1
@@ -59,7 +56,7 @@ def test_the_same_rows_give_the_same_kernel():
 
 
 def test_from_plots_to_probabilities():
-    """Batches and model give what the product of the matrices gives."""
+    """Batches through the model equal rows @ kernel + bias."""
     plots = ["a spy in love", "love , love", "a war", "", "the spy and the war", "unheard of"]
     labels = np.array([[1, 1], [0, 1], [0, 0], [0, 0], [1, 0], [0, 0]], np.float32)
     tfidf = TfIdf.fit(plots, min_plots=1)
@@ -76,17 +73,17 @@ def test_from_plots_to_probabilities():
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not TALK.exists(), reason=f"{TALK} is not there")
+@pytest.mark.skipif(not TALK.exists(), reason=f"{TALK} does not exist")
 def test_real_plots_out_of_fold():
     plots, labels = [], []
     for movie in movies.read_csv(TALK, labelled=True):
         plots.append(movie.plot or "")
         labels.append(movies.to_labels(movie.genres))
     labels = np.array(labels)
-    held_out = splits.assign_folds(labels, 5, seed=0) == 0
-    train, test = np.flatnonzero(~held_out), np.flatnonzero(held_out)
+    in_test = splits.assign_folds(labels, 5, seed=0) == 0
+    train, test = np.flatnonzero(~in_test), np.flatnonzero(in_test)
     tfidf = TfIdf.fit([plots[n] for n in train])
     kernel, bias = fit_logistic(tfidf([plots[n] for n in train]), labels[train])
     scores = expit(tfidf([plots[n] for n in test]) @ kernel + bias)
     # The mean of the five folds is 0.892, their standard deviation 0.003.
-    assert metrics.evaluate(labels[test], scores, movies.GENRES)["auc_macro"] > 0.88
+    assert metrics.auc_macro(labels[test], scores) > 0.88
