@@ -120,12 +120,15 @@ def draw_roc(
     rows = rows[np.all([present[name] for name in probabilities], axis=0)[rows]]
     figure = Figure(figsize=(5, 5))
     ax = figure.subplots()
-    for name, of_movies in probabilities.items():
+    # Colours repeat after ten curves; their line style then differs.
+    styles = itertools.cycle(["-"] * 10 + ["--"] * 10 + [":"] * 10)
+    for (name, of_movies), style in zip(probabilities.items(), styles):
         labels, pooled = corpus.labels[rows].ravel(), of_movies[rows].ravel()
         auc = metrics.roc_auc(labels, pooled)
         if math.isfinite(auc):
             false_positives, true_positives, _ = roc_curve(labels, pooled)
-            ax.plot(false_positives, true_positives, label=f"{titles[name]}: {auc:.3f}")
+            label = f"{titles[name]}: {auc:.3f}"
+            ax.plot(false_positives, true_positives, style, label=label)
     ax.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle="--", label="chance: 0.500")
     ax.set(xlabel="false positive rate", ylabel="true positive rate", aspect="equal")
     ax.set_title(f"ROC, all genres pooled, {len(rows)} {split} movies with both", fontsize=10)

@@ -1,4 +1,4 @@
-"""Calibration: what it must make better, what it must leave alone, and what it reads back."""
+"""Calibration: fit, order, thresholds, and the file."""
 
 import json
 
@@ -16,7 +16,7 @@ GENRES = ("Drama", "Film-Noir", "News")
 
 
 def miscalibrated(movies=4000, seed=0):
-    """Labels, and probabilities of a model that is too sure of itself and expects too much.
+    """Labels, and probabilities of an overconfident model that predicts too many positives.
 
     The true log-odds are 0.5 * logit - 1 for the first genre, 0.5 * logit for the second; the third
     has three positives, at the highest probabilities.
@@ -85,8 +85,8 @@ def test_order_and_auc_stay():
 
 
 @pytest.mark.parametrize("worst_first", [False, True])
-def test_three_positives_among_thousands_do_not_carry_the_fit_away(worst_first):
-    """Without the penalty, the scale would be infinite here, or else negative."""
+def test_the_penalty_bounds_the_fit_of_three_positives_among_thousands(worst_first):
+    """Without the penalty, the scale would be infinite or negative here."""
     probabilities = expit(np.linspace(-10, -4, 4500, dtype=np.float32))[:, None]
     labels = np.zeros((4500, 1), bool)
     labels[:3] = True
@@ -95,12 +95,12 @@ def test_three_positives_among_thousands_do_not_carry_the_fit_away(worst_first):
     found = Calibration.fit(labels, probabilities, ("News",))
     assert 0.2 < found.scale[0] < 2.5
     assert abs(found.shift[0]) < 4
-    # Without a penalty, expected and found positives would be equal.
+    # Without a penalty, expected and actual positives would be equal.
     assert 1 < found(probabilities).sum() < 6
 
 
 @pytest.mark.parametrize("value", [False, True])
-def test_a_genre_that_is_always_the_same_moves_towards_what_it_is(value):
+def test_a_genre_with_one_class_moves_towards_it(value):
     probabilities = np.full((100, 1), 0.3, np.float32)
     found = Calibration.fit(np.full((100, 1), value), probabilities, ("News",))
     calibrated = found(probabilities)
@@ -108,7 +108,7 @@ def test_a_genre_that_is_always_the_same_moves_towards_what_it_is(value):
     assert found.scale[0] > 0 and np.isfinite(found.shift).all()
 
 
-def test_what_is_calibrated_stays():
+def test_calibrated_probabilities_stay():
     rng = np.random.default_rng(0)
     probabilities = rng.random((40_000, 3))
     found = Calibration.fit(rng.random((40_000, 3)) < probabilities, probabilities, GENRES)
@@ -116,14 +116,14 @@ def test_what_is_calibrated_stays():
 
 
 @pytest.mark.parametrize("movies", [1, 50, 5000, 26_000])
-def test_a_best_pair_is_found_however_wild_the_logits(movies):
+def test_converges_for_extreme_logits(movies):
     rng = np.random.default_rng(movies)
     for spread in (0.01, 1, 3, 10):
         logits = rng.normal(rng.normal(-3, 3), spread, (movies, 5))
         labels = rng.random(logits.shape) < expit(rng.normal(0, 2, 5) * logits - 2)
         found = Calibration.fit(labels, expit(logits), "abcde")
         assert np.isfinite([found.scale, found.shift]).all() and (found.scale > 0).all()
-        # At the best shift, expected and found positives differ by the penalty alone.
+        # At the minimum, expected and actual positives differ by the penalty alone.
         expected = expit(found.scale * logit(np.clip(expit(logits), 1e-38, 1 - 6e-8)) + found.shift)
         np.testing.assert_allclose(
             expected.sum(axis=0) - labels.sum(axis=0), -found.shift, atol=0.02
@@ -150,12 +150,11 @@ def test_the_same_data_give_the_same_fit():
         np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
 
 
-def test_decisions_have_the_best_f1_of_each_genre():
+def test_thresholds_have_the_best_f1_of_each_genre():
     labels, probabilities = miscalibrated()
     found = Calibration.fit(labels, probabilities, GENRES)
-    decided = found.decide(probabilities)
-    assert decided.dtype == bool
     calibrated = found(probabilities)
+    decided = calibrated >= found.thresholds
     for genre in range(3):
         truth = labels[:, genre]
         f1 = sklearn.metrics.f1_score(truth, decided[:, genre])
@@ -174,7 +173,7 @@ def test_decisions_have_the_best_f1_of_each_genre():
         (np.zeros((1, 3)), np.array([[0.1, 1.1, 0.1]]), r"not in \[0, 1\]"),
     ],
 )
-def test_arrays_that_nothing_can_be_fitted_to(labels, probabilities, reason):
+def test_arrays_that_do_not_fit_are_refused(labels, probabilities, reason):
     with pytest.raises(ValueError, match=reason):
         Calibration.fit(labels, probabilities, GENRES)
 
@@ -189,14 +188,13 @@ def test_save_and_load(tmp_path):
     calibration.save(file, saved)
     loaded = calibration.load(file)
     assert list(loaded) == ["plot", "fusion"]
-    for stage, found in loaded.items():
+    for name_of_model, found in loaded.items():
         assert found.genres == GENRES
         for name in ("scale", "shift", "thresholds"):
             assert getattr(found, name).dtype == np.float64
-            np.testing.assert_array_equal(getattr(found, name), getattr(saved[stage], name))
-        np.testing.assert_array_equal(
-            found.decide(probabilities), saved[stage].decide(probabilities)
-        )
+            expected = getattr(saved[name_of_model], name)
+            np.testing.assert_array_equal(getattr(found, name), expected)
+        np.testing.assert_array_equal(found(probabilities), saved[name_of_model](probabilities))
     assert [path.name for path in file.parent.iterdir()] == ["calibration.json"]
 
 
@@ -207,8 +205,8 @@ ROW = {"scale": 1.0, "shift": 0, "threshold": 0.5}
     ("content", "reason"),
     [
         ("{", "is not JSON"),
-        ("[]", "no stages"),
-        ("{}", "no stages"),
+        ("[]", "no models"),
+        ("{}", "no models"),
         ({"plot": {}}, "plot has no genres"),
         ({"plot": {"War": 3}}, "plot, War: 3 is not scale, shift and threshold"),
         ({"plot": {"War": {"scale": 1.0}}}, "is not scale, shift and threshold"),
@@ -222,7 +220,7 @@ ROW = {"scale": 1.0, "shift": 0, "threshold": 0.5}
         ({"plot": {"War": ROW}, "fusion": {"Drama": ROW}}, "plot and fusion have different genres"),
     ],
 )
-def test_a_file_that_is_no_calibration_is_refused(tmp_path, content, reason):
+def test_a_file_that_is_not_a_calibration_is_refused(tmp_path, content, reason):
     file = tmp_path / "calibration.json"
     file.write_text(content if isinstance(content, str) else json.dumps(content))
     with pytest.raises(InputError, match=reason) as error:
