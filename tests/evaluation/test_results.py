@@ -1,52 +1,15 @@
-"""Probabilities find their movies, and stages their figures."""
+"""Figures of models: which movies they are computed on, averages, calibration."""
 
 import types
 
-import jax
 import numpy as np
 import pytest
-from scipy.special import expit
 
-from mmgc_jax.data import pipeline
 from mmgc_jax.data.movies import GENRES
 from mmgc_jax.evaluation import metrics, results
 from mmgc_jax.evaluation.calibration import Calibration
-from mmgc_jax.training import inference
 
 COMEDY, DRAMA, NEWS = (GENRES.index(genre) for genre in ("Comedy", "Drama", "News"))
-
-
-def apply(params, batch, key):
-    """A model whose logits are the batch's `logits`, times a parameter."""
-    assert key is None  # nothing is random
-    return params["scale"] * batch["logits"]
-
-
-class LongestFirst(pipeline.ArrayExamples):
-    """Examples with lengths, which make `Batches` put movies of similar length together."""
-
-    lengths = np.arange(11)[::-1]
-
-
-@pytest.mark.parametrize("examples", [pipeline.ArrayExamples, LongestFirst])
-@pytest.mark.parametrize("shuffle_seed", [None, 5])
-def test_probabilities_come_back_in_the_order_of_the_corpus(examples, shuffle_seed):
-    rng = np.random.default_rng(0)
-    logits = rng.normal(size=(11, 24)).astype(np.float32)
-    # Seven movies in batches of four: the last one is padded.
-    indices = np.array([9, 2, 4, 0, 7, 10, 3])
-    batches = pipeline.Batches(
-        examples({"logits": logits}),
-        np.zeros((11, 24), np.float32),
-        indices,
-        4 * jax.device_count(),
-        shuffle_seed=shuffle_seed,
-    )
-    scores = inference.probabilities(apply, {"scale": np.float32(2)}, batches)
-    assert scores.shape == (11, 24) and scores.dtype == np.float32
-    np.testing.assert_allclose(scores[indices], expit(2 * logits[indices]), rtol=1e-5)
-    others = np.setdiff1d(np.arange(11), indices)
-    assert np.isnan(scores[others]).all()
 
 
 def test_absent_modalities_get_the_frequencies_of_the_genres():
@@ -59,32 +22,18 @@ def test_absent_modalities_get_the_frequencies_of_the_genres():
     np.testing.assert_array_equal(filled[[0, 2]], scores[[0, 2]])
 
 
-def test_headline_has_the_two_figures_that_are_watched():
-    labels = np.zeros((4, 24), np.float32)
-    labels[:2, DRAMA] = labels[0, COMEDY] = 1
-    scores = np.full((4, 24), 0.1)
-    scores[:, DRAMA] = [0.9, 0.2, 0.3, 0.1]  # one of four pairs is the wrong way round
-    scores[:, COMEDY] = [0.9, 0.2, 0.3, 0.1]  # none of three is
-    figures = results.headline(labels, scores)
-    assert figures.keys() == {"auc_macro", "auc_micro"}
-    assert figures["auc_macro"] == pytest.approx((3 / 4 + 1) / 2)
-    # 3 positives (0.9, 0.9, 0.2), 93 negatives: 0.2, 0.3, 0.3 and 90 of 0.1. The two highest
-    # positives win over all 93, the third over 90, loses to 2 and shares 1.
-    assert figures["auc_micro"] == pytest.approx((93 + 93 + 90.5) / (3 * 93))
-
-
 def corpus(labels, **split):
-    """Movies of which only labels and parts matter; those of no part train."""
+    """Movies with labels and a split; movies in no given part are training movies."""
     others = np.setdiff1d(np.arange(len(labels)), np.concatenate(list(split.values())))
     return types.SimpleNamespace(labels=labels, genres=GENRES, split={"train": others} | split)
 
 
-def as_they_are(thresholds=0.5):
+def identity(thresholds=0.5):
     """A calibration that changes nothing."""
     return Calibration(GENRES, np.ones(24), np.zeros(24), np.full(24, thresholds))
 
 
-def test_stages_are_compared_on_what_they_see_and_on_what_all_see():
+def test_models_are_evaluated_on_their_own_movies_and_on_those_with_both():
     # Movies 0 to 5 are the test part; 6 would spoil every figure.
     labels = np.zeros((8, 24), np.float32)
     labels[[0, 1, 6], DRAMA] = 1
@@ -94,25 +43,25 @@ def test_stages_are_compared_on_what_they_see_and_on_what_all_see():
         "poster": np.array([1, 0, 1, 1, 0, 1, 1, 1], bool),
     }
     present["fusion"] = present["plot"] | present["poster"]
-    scores = {stage: np.full((8, 24), 0.1) for stage in present}
+    scores = {name: np.full((8, 24), 0.1) for name in present}
     scores["plot"][:, DRAMA] = [0.9, 0.2, 0.3, 0.1, 0.1, np.nan, 0.0, 0.0]
     scores["poster"][:, DRAMA] = [0.4, np.nan, 0.1, 0.6, np.nan, 0.1, 0.0, 0.0]
     scores["fusion"][:, DRAMA] = [0.8, 0.7, 0.1, 0.1, 0.1, 0.1, 0.0, 0.0]
 
-    results = results.evaluate_stages(
+    computed = results.evaluate_models(
         corpus(labels, validation=np.array([6]), test=np.arange(6)),
         np.array([-1] * 7 + [0]),
         scores,
         present,
         ("plot", "poster"),
-        dict.fromkeys(present, as_they_are()),
+        dict.fromkeys(present, identity()),
     )["test"]
-    assert results.keys() == {
+    assert computed.keys() == {
         "plot", "poster", "fusion", "plot_both", "poster_both", "fusion_both",
     }  # fmt: skip
 
-    def drama(stage):
-        return results[stage]["movies"], results[stage]["per_genre"]["Drama"]["auc"]
+    def drama(name):
+        return computed[name]["movies"], computed[name]["per_genre"]["Drama"]["auc"]
 
     assert drama("plot") == (5, pytest.approx(5 / 6))  # 0.2 below 0.3
     assert drama("poster") == (4, pytest.approx(2 / 3))  # 0.4 below 0.6
@@ -123,8 +72,8 @@ def test_stages_are_compared_on_what_they_see_and_on_what_all_see():
     assert drama("fusion_both") == (3, 1)
 
     # News is ranked by ties alone: half. No other genre counts.
-    assert results["plot"]["genres_counted"] == 2
-    assert results["plot"]["auc_macro"] == pytest.approx((5 / 6 + 1 / 2) / 2)
+    assert computed["plot"]["genres_counted"] == 2
+    assert computed["plot"]["auc_macro"] == pytest.approx((5 / 6 + 1 / 2) / 2)
 
 
 def test_cross_validation_is_the_mean_over_the_folds():
@@ -134,16 +83,16 @@ def test_cross_validation_is_the_mean_over_the_folds():
     labels[2, NEWS] = 1
     scores[:, DRAMA] = [0.9, 0.8, 0.2, 0.3, 0.4, 0.6, 0.5, 0.5, 0.0]
     scores[:, NEWS] = [0.9, 0.8, 0.2, 0.3, 0.1, 0.1, 0.1, 0.1, 0.1]
-    results = results.evaluate_stages(
+    computed = results.evaluate_models(
         corpus(labels, validation=np.array([8])),
         np.array([0, 0, 0, 0, 1, 1, 1, 1, -1]),
         {"plot": scores},
         {"plot": np.ones(9, bool)},
         ("plot",),
-        {"plot": as_they_are()},
+        {"plot": identity()},
     )
-    assert list(results) == ["cross_validation", "validation"]
-    figures = results["cross_validation"]["plot"]
+    assert list(computed) == ["cross_validation", "validation"]
+    figures = computed["cross_validation"]["plot"]
     assert figures["movies"] == 8
     assert (figures["genres_counted"], figures["genres_counted_most"]) == (1, 2)
     aucs = [(1 + 0) / 2, 1 / 2]
@@ -162,7 +111,7 @@ def test_figures_are_those_of_calibrated_probabilities():
     scores[:, DRAMA] = [0.4, 0.3, 0.2, 0.1, 0.1]
     # Every odds is tripled: 0.4 becomes 2/3, 0.3 becomes 9/16, 0.2 becomes 3/7, 0.1 becomes 1/4.
     tripled = Calibration(GENRES, np.ones(24), np.full(24, np.log(3)), np.full(24, 0.6))
-    results = results.evaluate_stages(
+    computed = results.evaluate_models(
         corpus(labels, validation=np.arange(4)),
         np.array([-1, -1, -1, -1, 0]),
         {"plot": scores},
@@ -170,23 +119,23 @@ def test_figures_are_those_of_calibrated_probabilities():
         ("plot",),
         {"plot": tripled},
     )["validation"]["plot"]
-    assert results["auc_macro"] == 1
-    assert results["per_genre"]["Drama"]["f1"] == 1  # 0.5 divides them now
-    assert results["f1_micro"] == 1
-    assert results["f1_micro_tuned"] == pytest.approx(2 / 3)  # 0.6 finds one drama of two
-    assert results["thresholds"] == dict.fromkeys(GENRES, 0.6)
+    assert computed["auc_macro"] == 1
+    assert computed["per_genre"]["Drama"]["f1"] == 1  # 0.5 divides them now
+    assert computed["f1_micro"] == 1
+    assert computed["f1_micro_tuned"] == pytest.approx(2 / 3)  # 0.6 finds one drama of two
+    assert computed["thresholds"] == dict.fromkeys(GENRES, 0.6)
     before, after = (metrics.expected_calibration_error(labels[:4], p[:4])
                      for p in (scores, tripled(scores)))  # fmt: skip
-    assert results["ece_uncalibrated"] == pytest.approx(before)
-    assert results["ece"] == pytest.approx(after) != before
+    assert computed["ece_uncalibrated"] == pytest.approx(before)
+    assert computed["ece"] == pytest.approx(after) != before
 
 
-def test_the_more_movies_lose_a_modality_the_more_is_said_without_it():
+def test_auc_falls_with_the_share_of_movies_that_lose_a_modality():
     rng = np.random.default_rng(0)
     labels = np.repeat([[1.0], [0.0]], 200, axis=0)
     whole, without = labels * 0.5 + 0.25, rng.uniform(size=labels.shape)
     folds = np.arange(400) % 2
-    # Folds are judged one by one: that one's scores are all higher says nothing.
+    # Each fold has an AUC of its own, so an offset between the folds changes nothing.
     whole, without = (scores + folds[:, None] for scores in (whole, without))
     figures = results.missing_modalities(labels, folds, whole, without, seed=3)
     assert figures[0] == 1
@@ -195,3 +144,70 @@ def test_the_more_movies_lose_a_modality_the_more_is_said_without_it():
     assert np.all(np.diff(figures) < 0)
     assert figures == results.missing_modalities(labels, folds, whole, without, seed=3)
     assert figures != results.missing_modalities(labels, folds, whole, without, seed=4)
+
+
+def test_missing_modalities_of_several_models_use_training_movies_with_both():
+    rng = np.random.default_rng(0)
+    labels = np.zeros((60, 24), np.float32)
+    labels[:, DRAMA] = rng.integers(0, 2, 60)
+    movies = corpus(labels, validation=np.arange(50, 60))
+    folds = np.concatenate([np.arange(50) % 2, np.full(10, -1)])
+    present = {"words": np.arange(60) % 5 > 0, "cover": np.arange(60) % 7 > 0}
+    probabilities = {
+        name: np.float32(rng.random((60, 24))) for name in ("words", "cover", "fusion")
+    }
+    without_posters = np.float32(rng.random((60, 24)))
+    without = {"poster": {"words": probabilities["words"], "fusion": without_posters}}
+
+    missing = results.evaluate_missing(
+        movies, folds, probabilities, without, present, ("words", "cover"), seed=3
+    )
+    rows = np.flatnonzero(present["words"] & present["cover"] & (folds >= 0))
+    assert list(missing) == ["poster"] and list(missing["poster"]) == ["words", "fusion"]
+    assert len(set(missing["poster"]["words"])) == 1  # an encoder of plots loses nothing
+    assert missing["poster"]["fusion"] == results.missing_modalities(
+        labels[rows], folds[rows], probabilities["fusion"][rows], without_posters[rows], seed=3
+    )
+
+
+def test_best_reachable_auc_is_that_of_the_true_probabilities():
+    labels = np.zeros((8, 24), np.float32)
+    labels[[0, 1, 4, 6], DRAMA] = 1
+    true = np.full((8, 24), 0.1)
+    true[:4, DRAMA] = [0.9, 0.3, 0.4, 0.2]  # of two pairs one is the wrong way round
+    true[3, DRAMA] = np.nan  # this movie has no plot
+    present = {"words": np.arange(8) != 3, "cover": np.ones(8, bool)}
+    computed = results.evaluate_models(
+        corpus(labels, test=np.arange(4)),
+        np.array([-1] * 4 + [0, 0, 1, 1]),
+        dict.fromkeys(present, np.full((8, 24), 0.5)),
+        present,
+        ("words", "cover"),
+        dict.fromkeys(present, identity()),
+        {"words": true},
+    )
+    assert computed["test"]["words"]["best_reachable_auc_macro"] == 1 / 2
+    for split, name in (("test", "cover"), ("test", "words_both"), ("cross_validation", "words")):
+        assert "best_reachable_auc_macro" not in computed[split][name]
+
+
+def test_calibration_is_fitted_on_training_movies_that_are_present():
+    rng = np.random.default_rng(0)
+    probabilities = np.float32(rng.random((40, 24)))
+    labels = np.float32(rng.random((40, 24)) < probabilities**2)
+    movies = corpus(labels, validation=np.arange(30, 40))
+    present = np.arange(40) % 3 > 0
+    fitted = results.calibrate(movies, {"words": probabilities}, {"words": present})
+    rows = np.flatnonzero(present[:30])
+    expected = Calibration.fit(labels[rows], probabilities[rows], GENRES)
+    assert list(fitted) == ["words"] and fitted["words"].genres == GENRES
+    np.testing.assert_array_equal(fitted["words"].scale, expected.scale)
+    np.testing.assert_array_equal(fitted["words"].thresholds, expected.thresholds)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("fusion", True), ("fusion_gated", True), ("plot", False), ("fusionist", False)],
+)
+def test_fusions_are_known_by_their_names(name, expected):
+    assert results.is_fusion(name) is expected

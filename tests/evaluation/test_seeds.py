@@ -1,4 +1,4 @@
-"""Experiments that differ in their seed become means and deviations."""
+"""Experiments that differ only in their seed are averaged; others are refused."""
 
 import json
 
@@ -8,28 +8,28 @@ from mmgc_jax.evaluation import seeds
 from mmgc_jax.runtime.errors import InputError
 
 
-def write(workdir, seed, plot, fusion, **config):
-    """A finished experiment, as far as its figures go."""
+def write(workdir, seed, plot, fusion, directory="", **settings):
+    """Writes the config and the cross-validation of a finished experiment."""
 
     def figures(auc):
         row = {"movies": 50, "genres_counted": 23, "genres_counted_most": 24}
         for name in ("auc_macro", "auc_micro", "map", "f1_micro", "f1_macro"):
-            row |= {name: auc, f"{name}_std": 0.5}  # over the folds, which is not asked for here
+            row |= {name: auc, f"{name}_std": 0.5}  # over the folds, which is not used here
         return row
 
-    stages = {"plot": plot, "fusion": fusion, "plot_both": plot, "fusion_both": fusion + 0.01}
+    models = {"plot": plot, "fusion": fusion, "plot_both": plot, "fusion_both": fusion + 0.01}
     workdir.mkdir()
-    content = {"cross_validation": {stage: figures(auc) for stage, auc in stages.items()}}
+    content = {"cross_validation": {name: figures(auc) for name, auc in models.items()}}
     (workdir / "results.json").write_text(json.dumps(content))
-    config = {"seed": seed, "plot": {"hidden": 32} | config}
+    config = {"seed": seed, "data": {"directory": directory}, "plot": {"hidden": 32} | settings}
     (workdir / "config.json").write_text(json.dumps(config))
     return workdir
 
 
-def test_means_and_deviations_over_the_experiments(tmp_path, capsys):
+def test_means_and_deviations_over_the_experiments(tmp_path):
     workdirs = [
         write(tmp_path / "a", 0, 0.80, 0.90),
-        write(tmp_path / "b", 1, 0.84, 0.90),
+        write(tmp_path / "b", 1, 0.84, 0.90, directory="shards"),
         write(tmp_path / "c", 2, 0.88, 0.93),
     ]
     averaged = seeds.average(workdirs)
@@ -37,12 +37,18 @@ def test_means_and_deviations_over_the_experiments(tmp_path, capsys):
     assert averaged["plot"]["auc_macro_std"] == pytest.approx(0.04)
     assert averaged["fusion_both"]["auc_macro"] == pytest.approx(0.92)
     assert averaged["fusion_both"]["auc_macro_std"] == pytest.approx(0.03 / 3**0.5)
+    assert averaged["plot"]["genres_counted_most"] == 24
 
-    seeds.main(["seeds", *map(str, workdirs)])
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[2].split()[2:5] == ["50", "0.840", "0.040"]
-    assert "mean over 3 seeds" in lines[-2]
-    assert lines[-1].startswith("Fusion gains 0.080")
+
+def test_models_and_figures_that_one_experiment_lacks_are_left_out(tmp_path):
+    workdirs = [write(tmp_path / "a", 0, 0.80, 0.90), write(tmp_path / "b", 1, 0.84, 0.90)]
+    content = json.loads((workdirs[1] / "results.json").read_text())
+    del content["cross_validation"]["plot_both"]
+    del content["cross_validation"]["plot"]["map"], content["cross_validation"]["plot"]["map_std"]
+    (workdirs[1] / "results.json").write_text(json.dumps(content))
+    averaged = seeds.average(workdirs)
+    assert averaged.keys() == {"plot", "fusion", "fusion_both"}
+    assert "map" not in averaged["plot"] and "map" in averaged["fusion"]
 
 
 @pytest.mark.parametrize(
@@ -52,7 +58,7 @@ def test_means_and_deviations_over_the_experiments(tmp_path, capsys):
         ({"seed": 1, "hidden": 64}, r"differs from \S*a in plot.hidden, not"),
     ],
 )
-def test_others_are_not_averaged(tmp_path, second, message):
+def test_other_differences_are_refused(tmp_path, second, message):
     workdirs = [
         write(tmp_path / "a", 0, 0.8, 0.9),
         write(tmp_path / "b", plot=0.8, fusion=0.9, **second),
@@ -61,11 +67,17 @@ def test_others_are_not_averaged(tmp_path, second, message):
         seeds.average(workdirs)
 
 
-def test_what_has_not_finished_is_refused(tmp_path, capsys):
-    workdir = write(tmp_path / "a", 0, 0.8, 0.9)
-    with pytest.raises(SystemExit):
-        seeds.main(["seeds", str(workdir)])
-    assert "at least two" in capsys.readouterr().err
-    (tmp_path / "b").mkdir()
-    with pytest.raises(InputError, match="b is not the working directory of a finished"):
-        seeds.average([workdir, tmp_path / "b"])
+@pytest.mark.parametrize("name", ["config.json", "results.json"])
+def test_an_unfinished_or_damaged_experiment_is_refused(tmp_path, name):
+    workdirs = [write(tmp_path / "a", 0, 0.8, 0.9), write(tmp_path / "b", 1, 0.8, 0.9)]
+    (workdirs[1] / name).write_text("{")
+    with pytest.raises(InputError, match=rf"b/{name} is not JSON"):
+        seeds.average(workdirs)
+    (workdirs[1] / name).unlink()
+    with pytest.raises(InputError, match="b must be the working directory of a finished"):
+        seeds.average(workdirs)
+
+
+def test_one_experiment_is_refused(tmp_path):
+    with pytest.raises(InputError, match="at least two"):
+        seeds.average([write(tmp_path / "a", 0, 0.8, 0.9)])

@@ -1,0 +1,206 @@
+"""Text tables of an experiment's figures."""
+
+import math
+
+from mmgc_jax.evaluation import tables
+
+TITLES = {"plot": "Plot (LSTM)", "poster": "Poster (VGG16, colour)", "fusion": "Fusion"}
+
+# The demo's table, as the README shows it.
+DEMO_TITLES = {
+    "plot": "Plot (LSTM)",
+    "poster": "Poster (VGG16, colour)",
+    "poster_grey": "Poster (VGG16, grey)",
+    "fusion": "Fusion",
+}
+DEMO = """\
+test                         movies  AUC macro  AUC micro        mAP   F1 micro   F1 macro   best AUC
+all movies that have what the model looks at
+  Plot (LSTM)                   956      0.800      0.881      0.556      0.620      0.457      0.830
+  Poster (VGG16, colour)        859      0.729      0.772      0.372      0.223      0.177      0.833
+  Poster (VGG16, grey)          859      0.658      0.701      0.284      0.133      0.100      0.833
+  Fusion                       1000      0.917      0.937      0.708      0.685      0.613      0.974
+movies with both plot and poster
+  Plot (LSTM)                   815      0.799      0.881      0.555      0.621      0.458
+  Poster (VGG16, colour)        815      0.730      0.771      0.373      0.222      0.176
+  Poster (VGG16, grey)          815      0.659      0.700      0.285      0.134      0.101
+  Fusion                        815      0.928      0.948      0.727      0.714      0.644
+Macro averages run over the genres with a positive and a negative: 24; with both, 24.
+best AUC: macro AUC of the true probabilities, the most that can be reached.
+Fusion gains 0.129 macro AUC over the best single model, Plot (LSTM), on the 815 movies with both."""  # noqa: E501
+DEMO_F1 = """\
+test, F1                                                  at 0.5      at the threshold of each genre
+                                micro    macro weighted  samples    micro    macro weighted  samples
+all movies that have what the model looks at
+  Plot (LSTM)                   0.620    0.457    0.466    0.559    0.522    0.616    0.622    0.481
+  Fusion                        0.685    0.613    0.618    0.622    0.694    0.718    0.721    0.667
+movies with both plot and poster
+  Plot (LSTM)                   0.120    0.957    0.966    0.059    0.022    0.116    0.122    0.981
+  Fusion                        0.185    0.113    0.118    0.122    0.194    0.218    0.221    0.167"""  # noqa: E501
+COLUMNS = ("auc_macro", "auc_micro", "map", "f1_micro", "f1_macro", "best_reachable_auc_macro")
+F1_COLUMNS = [
+    f"f1_{average}{at}"
+    for at in ("", "_tuned")
+    for average in ("micro", "macro", "weighted", "samples")
+]
+
+
+def read(lines, titles, first_column, columns):
+    """The figures that the rows of a table show."""
+    names = [*titles, *(f"{name}_both" for name in titles)]
+    figures = {}
+    for name, line in zip(names, (line for line in lines if line.startswith("  ")), strict=True):
+        assert line[:first_column].strip() == titles[name.removesuffix("_both")]
+        figures[name] = dict(zip(columns, map(float, line[first_column:].split())))
+    return figures
+
+
+def test_the_table_of_the_demo():
+    figures = read(DEMO.splitlines(), DEMO_TITLES, 28, ("movies", *COLUMNS))
+    for row in figures.values():
+        row |= {"movies": int(row["movies"]), "genres_counted": 24}
+    assert tables.table("test", figures, DEMO_TITLES) == DEMO
+
+
+def test_the_f1_table_of_the_demo():
+    titles = {"plot": "Plot (LSTM)", "fusion": "Fusion"}
+    lines = DEMO_F1.splitlines()
+    figures = read([lines[0], *lines[2:]], titles, 28, F1_COLUMNS)
+    assert tables.f1_table("test", figures, titles) == DEMO_F1
+
+
+def figures(auc, movies=100):
+    names = ("auc_micro", "map", "f1_micro", "f1_macro")
+    return dict.fromkeys(names, 0.5) | {"movies": movies, "genres_counted": 23, "auc_macro": auc}
+
+
+def results(plot, poster, fusion):
+    """One split; on the movies with both modalities the AUCs are these."""
+    return {
+        "plot": figures(0.95), "poster": figures(0.95), "fusion": figures(0.5, 120),
+        "plot_both": figures(plot, 80), "poster_both": figures(poster, 80),
+        "fusion_both": figures(fusion, 80),
+    }  # fmt: skip
+
+
+def last_line(*aucs):
+    return tables.table("test", results(*aucs), TITLES).splitlines()[-1]
+
+
+def test_the_last_line_is_the_gain_on_the_movies_with_both():
+    assert last_line(0.88, 0.75, 0.91) == (
+        "Fusion gains 0.030 macro AUC over the best single model, Plot (LSTM), on the 80 movies "
+        "with both."
+    )
+    assert last_line(0.7, 0.8, 0.78) == (
+        "Fusion loses 0.020 macro AUC against the best single model, Poster (VGG16, colour), on "
+        "the 80 movies with both."
+    )
+
+
+def test_a_gain_that_is_undefined_is_not_shown():
+    assert last_line(math.nan, math.nan, math.nan) == (
+        "No genre has a positive and a negative among the movies with both, so what fusion gains "
+        "is not known."
+    )
+    without = results(math.nan, math.nan, math.nan)
+    without["fusion_both"]["movies"] = 0
+    assert tables.table("test", without, TITLES).splitlines()[-1] == (
+        "No movie has both, so what fusion gains is not known."
+    )
+
+
+def test_another_fusion_is_not_a_single_model():
+    titles = TITLES | {"fusion_gated": "Fusion: gated"}
+    split = results(0.88, 0.75, 0.91)
+    split |= {"fusion_gated": figures(0.99), "fusion_gated_both": figures(0.99, 80)}
+    lines = tables.table("test", split, titles).splitlines()
+    assert "gains 0.030 macro AUC over the best single model, Plot (LSTM)," in lines[-1]
+    assert [line[2:16].strip() for line in lines[2:6]] == [
+        "Plot (LSTM)", "Poster (VGG16,", "Fusion", "Fusion: gated",
+    ]  # fmt: skip
+
+
+def test_rows_follow_the_titles():
+    names = ["poster", "plot", "fusion"]
+    titles = {name: TITLES[name] for name in names} | {"tabular": "Budget"}  # without figures
+    lines = tables.table("test", results(0.88, 0.75, 0.91), titles).splitlines()
+    assert [line.split()[0] for line in lines[2:5]] == ["Poster", "Plot", "Fusion"]
+    assert not any("Budget" in line for line in lines)
+
+
+def test_cross_validation_has_a_column_of_deviations():
+    of_folds = {
+        name: row | {"auc_macro_std": 0.0123, "genres_counted_most": 24}
+        for name, row in results(0.88, 0.75, 0.91).items()
+    }
+    lines = tables.table("cross_validation", of_folds, TITLES, "3 seeds").splitlines()
+    assert lines[0].split()[:5] == ["cross-validation", "movies", "AUC", "macro", "+-"]
+    assert lines[2].split()[2:5] == ["100", "0.950", "0.012"]
+    assert len({len(line) for line in lines if line.startswith(("cross", "  "))}) == 1  # aligned
+    assert "23 to 24; with both, 23 to 24." in "\n".join(lines)
+    assert lines[-2] == "Each figure is the mean over 3 seeds; +- is its standard deviation."
+
+
+def test_calibration_errors_before_and_after():
+    split = {"plot": {"ece_uncalibrated": 0.0321, "ece": 0.0123}}
+    assert tables.calibration_table("test", split, TITLES) == (
+        "test, calibration error        before    after\n"
+        "  Plot (LSTM)                   0.032    0.012\n"
+        "Platt scaling and thresholds are fitted on the training part, out of fold."
+    )
+
+
+def test_auc_by_the_share_of_missing_modalities():
+    missing = {"poster": {"fusion": [0.91, 0.9, 0.89, 0.885, 0.88]}}
+    assert tables.missing_table(missing, TITLES) == (
+        "posters missing, AUC macro         0%      25%      50%      75%     100%\n"
+        "  Fusion                        0.910    0.900    0.890    0.885    0.880\n"
+        "Cross-validation on the movies with both plot and poster, the mean over the folds."
+    )
+
+
+def tables_of(split, missing, titles):
+    return (
+        tables.table("test", split, titles),
+        tables.f1_table("test", split, titles),
+        tables.calibration_table("test", split, titles),
+        tables.missing_table(missing, titles),
+    )
+
+
+def test_a_long_title_widens_the_first_column_of_every_table():
+    title = "Poster (a network with a very long name)"
+    width = len("  " + title)
+    titles = TITLES | {"poster": title}
+    split = results(0.88, 0.75, 0.91)
+    for row in split.values():
+        row |= dict.fromkeys([*F1_COLUMNS, "ece", "ece_uncalibrated"], 0.25)
+    missing = {"poster": {"fusion": [0.75] * 5}}
+    for wide_table, narrow_table in zip(
+        tables_of(split, missing, titles), tables_of(split, missing, TITLES)
+    ):
+        for wide, narrow in zip(wide_table.splitlines(), narrow_table.splitlines(), strict=True):
+            if narrow.startswith(("test", "  ", "posters missing")):
+                assert wide[width:] == narrow[28:]
+                assert wide[:width].strip() == narrow[:28].strip().replace(TITLES["poster"], title)
+
+
+def test_all_tables_stand_in_one_text():
+    split = results(0.88, 0.75, 0.91)
+    for row in split.values():
+        row |= dict.fromkeys([*F1_COLUMNS, "ece", "ece_uncalibrated"], 0.25)
+    missing = {"poster": {"fusion": [0.75] * 5}}
+    everything = {"validation": split, "test": split}
+    text = tables.all_tables(everything, missing, TITLES, "test", ["One note.", "Another."])
+    assert text.split("\n\n") == [
+        "One note.",
+        "Another.",
+        tables.missing_table(missing, TITLES),
+        tables.calibration_table("test", split, TITLES),
+        tables.f1_table("test", split, TITLES),
+        tables.table("validation", split, TITLES),
+        tables.table("test", split, TITLES),
+    ]
+    without_missing = tables.all_tables(everything, {}, TITLES, "test")
+    assert without_missing.startswith("test, calibration error")
