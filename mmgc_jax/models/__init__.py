@@ -1,13 +1,18 @@
-"""Pure functions from arrays to genre logits: Flax Linen modules without files, flags or globals.
+"""Movie genre classifiers as Flax Linen modules: arrays and parameters in, genre logits out.
 
-Each module returns `(logits, intermediates)`: <float32>[batch, genres] and a dictionary of named
-arrays on the way to them.
+Models read no files and no flags, and nothing of the process that they run in. Each returns
+`(logits, intermediates)`: <float32>[batch, genres], and a dictionary of named activations.
 
     model = PlotLSTM(vocabulary_size=20_000)
     variables = model.init(key, tokens, lengths)
     logits, intermediates = model.apply(variables, tokens, lengths)
+
+The attribute `kernels` of some models chooses how their operations are computed, not what they
+compute. By default that is plain XLA, which runs on every platform and can be exported for it;
+`mmgc_jax.ops.kernels.auto()` is what is fastest on this machine.
 """
 
+from mmgc_jax.models.bert import BertEncoder, mean_of_tokens
 from mmgc_jax.models.feature_fusion import (
     ConcatMaxout,
     GatedMultimodalUnit,
@@ -16,12 +21,13 @@ from mmgc_jax.models.feature_fusion import (
     MixtureOfExperts,
 )
 from mmgc_jax.models.fusion import FusionOfLogits, LateFusion, drop_modalities
-from mmgc_jax.models.plot import PlotBagOfWords, PlotLSTM
-from mmgc_jax.models.poster import VGG16, GenreHead, PosterVGG16, apply_blocks, pool_blocks
-from mmgc_jax.models.transformer import BertEncoder, PlotTransformer, mean_of_tokens
-from mmgc_jax.ops.convolution import convolve
+from mmgc_jax.models.plot_bag_of_words import PlotBagOfWords
+from mmgc_jax.models.plot_lstm import PlotLSTM
+from mmgc_jax.models.plot_transformer import PlotTransformer
+from mmgc_jax.models.poster_vgg16 import GenreHead, PosterVGG16, pool_blocks
+from mmgc_jax.models.vgg16 import VGG16, apply_blocks
 
-# By the names that a config gives them. `late` takes probabilities, the others vectors.
+# By name in a config. `late` fuses probabilities, the others fuse feature vectors.
 FUSIONS = {
     "late": LateFusion,
     "linear_sum": LinearSum,
@@ -48,7 +54,6 @@ __all__ = [
     "PlotTransformer",
     "PosterVGG16",
     "apply_blocks",
-    "convolve",
     "drop_modalities",
     "mean_of_tokens",
     "pool_blocks",

@@ -1,9 +1,8 @@
-"""Fusions of the vectors that several encoders make of a movie.
+"""Fusions of several encoders' feature vectors of a movie.
 
-All are called alike, as `LinearSum` says. What the vector of an absent encoder holds changes
-nothing, neither result nor gradient. Vectors of any scale are welcome, since each goes through a
-LayerNorm first; their common scale and level are lost with it. The layer `genres` puts out the
-logits, in each of them.
+All have the arguments of `LinearSum`. The vector of an absent encoder affects neither the result
+nor the gradients. Vectors may have any scale, since each goes through a LayerNorm first, which
+removes their mean and scale. In each fusion the output layer is named `genres`.
 """
 
 from collections.abc import Sequence
@@ -33,19 +32,19 @@ class LinearSum(nn.Module):
         """Computes genre logits.
 
         Args:
-          features: <float>[batch, dim] for each encoder, of any dim from 2 on.
-          present: <float32>[batch, encoders], 1 where the movie has what the encoder looks at,
+          features: <float>[batch, dim] for each encoder, with dim at least 2.
+          present: <float32>[batch, encoders], 1 where the movie has the encoder's modality,
             otherwise 0.
-          train: whether dropout is on; it then needs the random stream `dropout`.
+          train: whether to apply dropout, which needs the random stream `dropout`.
 
         Returns:
           logits <float32>[batch, num_genres], and `embedding` <float32>[batch, hidden].
 
         Raises:
-          ValueError: if `present` is not for as many encoders as there are vectors.
+          ValueError: if the number of encoders in `present` is not the number of vectors.
         """
         inputs = _prepare(features, present, self.dropout, train)
-        # Biases would count for absent encoders too; those of the norms do not.
+        # Without biases, since they would count for absent encoders too.
         embedding = sum(
             nn.Dense(self.hidden, use_bias=False, name=f"linear{number}")(x)
             for number, x in enumerate(inputs, start=1)
@@ -57,7 +56,7 @@ class LinearSum(nn.Module):
 class ConcatMaxout(nn.Module):
     """Two layers of maxout units over the concatenated vectors, as in arXiv 1702.01992.
 
-    Absent vectors are zero, and a flag for each encoder tells so.
+    Absent vectors are zero, and the flags of presence are inputs too.
 
     Attributes:
       hidden: units of each layer.
@@ -85,12 +84,12 @@ class ConcatMaxout(nn.Module):
 
 
 class MixtureOfExperts(nn.Module):
-    """An expert for each encoder, and a gate that says how much to believe each of them.
+    """An expert for each encoder, and a gate that weighs the experts.
 
     An expert is a classifier of its own: two layers of maxout units and an output layer. As in the
-    code of arXiv 1702.01992 the gate is linear, sees all vectors, and weighs the experts for each
-    genre by itself. The experts' probabilities are mixed, not their logits: cross-entropy is then
-    the likelihood of a mixture (Jacobs et al., Adaptive Mixtures of Local Experts, 1991).
+    code of arXiv 1702.01992 the gate is linear, takes all vectors, and has weights for each genre.
+    The experts' probabilities are mixed, not their logits: cross-entropy is then the negative
+    log-likelihood of a mixture (Jacobs et al., Adaptive Mixtures of Local Experts, 1991).
 
     Attributes:
       hidden: maxout units of each layer of an expert.
@@ -116,14 +115,14 @@ class MixtureOfExperts(nn.Module):
           which add up to 1 over the encoders that are present.
         """
         inputs = _prepare(features, present, self.dropout, train)
-        there = present[..., None] > 0
+        is_present = present[..., None] > 0
         experts = [
             _MaxoutLayers(self.hidden, self.dropout, self.pieces, name=f"expert{number}")(
                 x, train=train
             )
             for number, x in enumerate(inputs, start=1)
         ]
-        embedding = jnp.where(there, jnp.stack(experts, axis=1), 0)
+        embedding = jnp.where(is_present, jnp.stack(experts, axis=1), 0)
         x = nn.Dropout(self.dropout, deterministic=not train)(embedding)
         output_layers = nn.vmap(
             nn.Dense,
@@ -136,30 +135,30 @@ class MixtureOfExperts(nn.Module):
 
         scores = nn.Dense(len(inputs) * self.num_genres, name="gate")(jnp.concatenate(inputs, -1))
         scores = scores.reshape(logits.shape)
-        # The lowest number and not minus infinity: a movie without any modality has no best score.
+        # Not minus infinity, whose softmax is undefined for a movie without any modality.
         lowest = jnp.finfo(scores.dtype).min
-        log_gates = nn.log_softmax(jnp.where(there, scores, lowest), axis=1)
-        # Logarithms of the mixed probability and of its complement, of which neither is ever 0.
+        log_gates = nn.log_softmax(jnp.where(is_present, scores, lowest), axis=1)
+        # Logarithms of the mixed probability and of its complement, neither of which underflows.
         positive = jax.nn.logsumexp(log_gates + nn.log_sigmoid(logits), axis=1)
         negative = jax.nn.logsumexp(log_gates + nn.log_sigmoid(-logits), axis=1)
         return positive - negative, {
             "embedding": embedding.reshape(embedding.shape[0], -1),
-            "gates": jnp.where(there, jnp.exp(log_gates), 0),
+            "gates": jnp.where(is_present, jnp.exp(log_gates), 0),
         }
 
 
 class GatedMultimodalUnit(nn.Module):
     """The Gated Multimodal Unit of arXiv 1702.01992, and an output layer.
 
-    Each vector becomes h_e = tanh(W_e x_e), and for each of its units a gate z_e, computed from all
-    vectors, says how much it counts: the embedding is the sum of z_e h_e.
+    Each vector becomes h_e = tanh(W_e x_e), and each of its units has a weight z_e, a gate computed
+    from all vectors: the embedding is the sum of z_e h_e.
 
     For two encoders this is the paper's bimodal unit, z_1 = sigmoid(W_z [x_1, x_2]) and
     z_2 = 1 - z_1. For more the paper gives each modality a sigmoid gate of its own,
     z_e = sigmoid(W_z,e [x_1, x_2, ...]), and so does this; but the gates are then divided by their
     sum, which the tied gates of the bimodal unit do not need, since theirs is 1. The sum runs over
-    the encoders that are present, and an absent one's gate is 0: whatever a movie lacks, the
-    embedding remains an average of what the others say, and one encoder alone is fully heard.
+    the encoders that are present, and an absent one's gate is 0, so that the embedding is always an
+    average over the encoders that are present.
 
     Attributes:
       hidden: units.
@@ -203,18 +202,16 @@ class LowRankTensorFusion(nn.Module):
     """Low-rank Multimodal Fusion (arXiv 1806.00064), and an output layer.
 
     Tensor fusion (arXiv 1707.07250) appends a 1 to each vector, takes the outer product of all,
-    which so holds every product of entries of some or all vectors, and contracts it with a weight
-    tensor W for each unit. Here W is a sum over ranks r of outer products of one factor for each
-    encoder, and then the contraction needs no outer product: it is
-    sum_r prod_e (W_e,r x_e + b_e,r), where b_e,r is the row of the factor that meets the 1.
+    and contracts it with a weight tensor W for each unit. Here W is a sum over ranks r of outer
+    products of one factor for each encoder, so that the contraction needs no outer product: it is
+    sum_r prod_e (W_e,r x_e + b_e,r), where b_e,r is the row of the factor for the appended 1.
 
-    An absent encoder's term in the product is 1, the neutral element, so that what remains is the
-    fusion of the others alone with the same factors. (A vector of zeros in its place would put in
-    b_e,r.) The biases begin at 1, so that training starts with a vector of zeros, the mean after
-    the LayerNorm, and an absent one being the same.
+    An absent encoder's term is 1, so that the result is the fusion of the others with the same
+    factors. (A vector of zeros in its place would contribute b_e,r.) The biases are initialised
+    with 1, so that at first a vector of zeros, the mean after the LayerNorm, equals an absent one.
 
     With all encoders absent the sum is the rank. The embedding is the sum less this constant, which
-    the output layer's bias would otherwise have to undo. With entries of mean 0 and variance 1 a
+    the output layer's bias would otherwise have to offset. With entries of mean 0 and variance 1 a
     kernel's initial variance of 1 / (dim * rank * encoders) gives it the variance
     rank * ((1 + 1 / (rank * encoders))^encoders - 1) for a movie that has all modalities: from 1 up
     to e - 1, whatever the number of encoders.
@@ -223,7 +220,7 @@ class LowRankTensorFusion(nn.Module):
       hidden: units.
       dropout: rate on the vectors and before the output layer.
       num_genres: number of logits.
-      rank: of the decomposition; more catch more of the products between encoders.
+      rank: of the decomposition; a higher one models more interactions between encoders.
     """
 
     hidden: int = 512
@@ -240,7 +237,7 @@ class LowRankTensorFusion(nn.Module):
         kernel_init = nn.initializers.variance_scaling(
             1 / (self.rank * len(inputs)), "fan_in", "normal"
         )
-        product = jnp.ones((len(present), self.rank * self.hidden))
+        terms = jnp.ones((len(present), self.rank * self.hidden))
         for number, x in enumerate(inputs, start=1):
             factor = nn.Dense(
                 self.rank * self.hidden,
@@ -248,9 +245,9 @@ class LowRankTensorFusion(nn.Module):
                 bias_init=nn.initializers.ones,
                 name=f"factor{number}",
             )
-            product *= jnp.where(present[:, number - 1, None] > 0, factor(x), 1)
-        product = product.reshape(-1, self.rank, self.hidden)
-        embedding = jnp.sum(product, axis=1) - self.rank
+            terms *= jnp.where(present[:, number - 1, None] > 0, factor(x), 1)
+        terms = terms.reshape(-1, self.rank, self.hidden)
+        embedding = jnp.sum(terms, axis=1) - self.rank
         x = nn.Dropout(self.dropout, deterministic=not train)(embedding)
         return nn.Dense(self.num_genres, name="genres")(x), {"embedding": embedding}
 
@@ -267,7 +264,7 @@ class _MaxoutLayers(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """From <float32>[batch, dim] to <float32>[batch, hidden]."""
+        """Maps <float32>[batch, dim] to <float32>[batch, hidden]."""
         x = self._maxout(x, "dense1")
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         return self._maxout(x, "dense2")
@@ -280,19 +277,19 @@ class _MaxoutLayers(nn.Module):
 def _prepare(
     features: Sequence[jax.Array], present: jax.Array, dropout: float, train: bool
 ) -> list[jax.Array]:
-    """The vectors with mean 0 and variance 1 (before scale and bias), zero where absent.
+    """Normalises each vector, sets it to zero where absent, and applies dropout.
 
-    Arguments are those of `LinearSum`; to be called by a module, whose parts `norm1`, ... it makes.
+    To be called by a module with the arguments of `LinearSum`; creates its submodules `norm1`, ...
     """
     if present.shape[1] != len(features):
         raise ValueError(f"{len(features)} vectors, but present is for {present.shape[1]} encoders")
     inputs = []
     for number, x in enumerate(features, start=1):
-        there = present[:, number - 1, None] > 0
-        # Before the norm too: it would overflow on what may lie there, and so would its gradient.
-        x = jnp.where(there, x.astype(jnp.float32), 0)
-        # The fast variance is the difference of two large numbers where the mean is large.
+        is_present = present[:, number - 1, None] > 0
+        # Before the norm too: an absent vector may be NaN or overflow, and so would its gradient.
+        x = jnp.where(is_present, x.astype(jnp.float32), 0)
+        # Flax's fast variance is a difference of two squares, inexact where the mean is large.
         x = nn.LayerNorm(use_fast_variance=False, name=f"norm{number}")(x)
         x = nn.Dropout(dropout, deterministic=not train)(x)
-        inputs.append(jnp.where(there, x, 0))
+        inputs.append(jnp.where(is_present, x, 0))
     return inputs

@@ -1,4 +1,4 @@
-"""Late fusion: one vector of probabilities from several."""
+"""Late fusion of the genre probabilities of several encoders."""
 
 from collections.abc import Sequence
 
@@ -7,24 +7,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# Probabilities are kept this far from 0 and 1 before their logits are taken: little, for float32.
+# Probabilities are clipped this far from 0 and 1 before their logits are taken: float32's epsilon.
 _MARGIN = 2.0**-23
-# Logits beyond this, 1 : 10,000, count for a tenth. Of a rare genre most movies are there: that an
-# encoder is so certain must not outweigh the others, nor two movies be taken for equal.
-_CERTAIN = 9.21
+# The part of a logit beyond this, odds of 1 : 10,000, is scaled to a tenth. For most movies a rare
+# genre is as improbable: so certain an encoder must not outweigh the others, but clipping would
+# make such movies equal.
+_MAX_LINEAR_LOGIT = 9.21
 
 
 class LateFusion(nn.Module):
     """A fully connected network over the encoders' genre probabilities.
 
-    Each encoder that is present gives evidence: how far its logits, calibrated as in Platt scaling,
-    are from the genres' log-odds without looking. The network's output, a correction, is added to
-    the sum of the evidence. For independent encoders the plain sum is right (a product of experts);
-    calibration, which is trained too, and the correction put right what is not.
+    Each encoder that is present gives evidence: the difference between its logits, calibrated as in
+    Platt scaling, and the genres' prior log-odds. The logits are the prior, plus the sum of the
+    evidence, plus the network's output. For conditionally independent, calibrated encoders the
+    prior and the sum suffice (a product of experts); calibration, which is trained too, and the
+    network correct for the rest.
 
     Parameters besides the layers: `weights` and `shifts` <float32>[encoders, num_genres], of the
-    calibration, and `prior` <float32>[num_genres], the log-odds, which is given and not trained;
-    1, 0 and 0 at first.
+    calibration, initialised with 1 and 0, and `prior` <float32>[num_genres], the log-odds,
+    initialised with 0, which the caller sets and which is not trained.
 
     Attributes:
       hidden: size of the hidden layer.
@@ -44,9 +46,9 @@ class LateFusion(nn.Module):
 
         Args:
           probabilities: <float32>[batch, encoders, num_genres], in [0, 1]; those of an encoder that
-            is not present should say how frequent each genre is.
+            is not present should be the genres' frequencies.
           present: <float32>[batch, encoders], 1 where the movie has the modality, otherwise 0.
-          train: whether dropout is on; it then needs the random stream `dropout`.
+          train: whether to apply dropout, which needs the random stream `dropout`.
 
         Returns:
           logits <float32>[batch, num_genres], and `embedding` <float32>[batch, hidden].
@@ -67,10 +69,10 @@ class LateFusion(nn.Module):
 
 
 class FusionOfLogits(nn.Module):
-    """A fusion of vectors, given what the encoders say: their logits are its vectors.
+    """Late fusion by a fusion of feature vectors, which takes each encoder's logits as a vector.
 
     Attributes:
-      fusion: one of `FUSIONS` but `late`.
+      fusion: an instance of one of `FUSIONS` other than `late`.
     """
 
     fusion: nn.Module
@@ -79,33 +81,34 @@ class FusionOfLogits(nn.Module):
     def __call__(
         self, probabilities: jax.Array, present: jax.Array, *, train: bool = False
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Computes genre logits from what `LateFusion` takes; returns what `fusion` does."""
+        """Computes genre logits, with the arguments of `LateFusion` and the results of `fusion`."""
         logits = _to_logits(probabilities)
         return self.fusion([logits[:, i] for i in range(logits.shape[1])], present, train=train)
 
 
 def _to_logits(probabilities: jax.Array) -> jax.Array:
+    """Maps <float32>[...] in [0, 1] to logits, compressed beyond `_MAX_LINEAR_LOGIT`."""
     clipped = jnp.clip(probabilities, _MARGIN, 1 - _MARGIN)
     logits = jnp.log(clipped) - jnp.log1p(-clipped)
-    return logits - 0.9 * (logits - jnp.clip(logits, -_CERTAIN, _CERTAIN))
+    return logits - 0.9 * (logits - jnp.clip(logits, -_MAX_LINEAR_LOGIT, _MAX_LINEAR_LOGIT))
 
 
 def drop_modalities(
     key: jax.Array, present: jax.Array, modalities: Sequence[int | str], rate: float
 ) -> jax.Array:
-    """Takes one modality away from some of the movies that have several.
+    """Marks one modality as absent in some of the movies that have several (modality dropout).
 
-    Without this, a network trained on movies that all have a plot would never learn what to do
-    without one. What the encoders say of a lost modality is for the caller to replace.
+    A network trained on movies that all have a plot would otherwise not learn to do without one.
+    The caller has to replace the probabilities or vectors of encoders that become absent.
 
     Args:
       key: a random key.
-      present: <float32>[batch, encoders].
-      modalities: what each encoder looks at; those that look at the same lose it together.
-      rate: the share of movies with several modalities that lose one.
+      present: <float32>[batch, encoders], 1 or 0.
+      modalities: the modality of each encoder; encoders of the same modality lose it together.
+      rate: the share of movies with several modalities that lose one, 0 to 1.
 
     Returns:
-      present, changed.
+      <float32>[batch, encoders], `present` with 0 for the encoders of the lost modalities.
     """
     names, modality_of_encoder = np.unique(modalities, return_inverse=True)
     has = jnp.stack(

@@ -1,4 +1,4 @@
-"""Dropout for large arrays."""
+"""Dropout that draws one random byte for each value."""
 
 import flax.linen as nn
 import jax
@@ -6,13 +6,14 @@ import jax.numpy as jnp
 
 
 class Dropout(nn.Module):
-    """Dropout (Srivastava et al. 2014) that draws a byte for each value.
+    """Dropout (Srivastava et al. 2014) with one random byte for each value.
 
-    `flax.linen.Dropout` draws four, which on a CPU takes longer than reading words by an LSTM.
+    The reference is `flax.linen.Dropout`, up to the rate's rounding and the numbers drawn. That one
+    draws four bytes for each value, which on a CPU takes longer than an LSTM over word vectors.
 
     Attributes:
-      rate: the share of values set to 0, 0 to 1, rounded to a 256th.
-      deterministic: whether to leave all values as they are.
+      rate: the share of values set to 0, 0 to 1, rounded to a multiple of 1/256.
+      deterministic: whether to return the input unchanged.
     """
 
     rate: float
@@ -20,7 +21,7 @@ class Dropout(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Scales what is kept so that sums stay the same on average."""
+        """Sets values to 0 at random, and scales the others so that the mean stays the same."""
         dropped = round(256 * self.rate)
         if self.deterministic or not dropped:
             return x

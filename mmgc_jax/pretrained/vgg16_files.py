@@ -1,17 +1,18 @@
-"""The files that VGG16's weights come in, and where each array lies in them.
+"""Reads VGG16's weights from the files that Keras, torchvision, timm and this project write.
 
-Recognised by their content, whatever their names:
+The format is recognised by the content, whatever the name:
 
 - Keras's HDF5: the files that Keras publishes, `model.save("x.h5")` of Keras 2 and 3, and
   `model.save_weights("x.weights.h5")` of Keras 3. Their first kernel takes BGR, 0 to 255, minus
-  ImageNet's means; it is turned round to take RGB.
+  ImageNet's means; it is reversed to take RGB.
 - safetensors with torchvision's names or timm's. The preprocessing is the one of
   torchvision's IMAGENET1K_V1: RGB, 0 to 1, standardised.
-- Our own `.npz`, `block1_conv1/kernel` and so on, which holds the preprocessing too. Without it
-  the preprocessing is Keras's, BGR included.
+- This project's `.npz` with the arrays `block1_conv1/kernel` and so on, and the preprocessing. A
+  file without the preprocessing is taken to have Keras's, BGR included.
 
-Nothing is ever unpickled, nothing is read from another file than the one that was given, and of an
-array nothing is read before its shape is seen to be right, however large the file says that it is.
+Nothing is unpickled, links to other files are refused, and no array is read before its shape has
+been checked, however large the file says that it is. That is why neither Keras nor `np.load` alone
+reads the files.
 """
 
 import collections
@@ -26,11 +27,11 @@ from collections.abc import Callable, Collection, Iterator
 import flax.traverse_util
 import h5py
 import jax
-import jax.numpy as jnp
 import numpy as np
 import safetensors
 
-from mmgc_jax.models.poster import BLOCKS, KERAS_MEAN, KERAS_STD, TOP_SIDE, VGG16
+from mmgc_jax.models.vgg16 import BLOCKS, KERAS_MEAN, KERAS_STD, TOP_SIDE, VGG16
+from mmgc_jax.pretrained import port
 from mmgc_jax.runtime.errors import InputError
 
 # torchvision's VGG16_Weights.IMAGENET1K_V1.transforms, in pixels from 0 to 255.
@@ -40,23 +41,8 @@ TORCHVISION_STD = tuple(255 * std for std in (0.229, 0.224, 0.225))
 _TORCHVISION_TOP = {"fc1": "classifier.0", "fc2": "classifier.3", "predictions": "classifier.6"}
 _TIMM_TOP = {"fc1": "pre_logits.fc1", "fc2": "pre_logits.fc2", "predictions": "head.fc"}
 
-# An HDF5 file with more is none of Keras's.
+# Limits on objects and on the depth of groups; an HDF5 file of Keras has far fewer.
 _MOST_OBJECTS, _DEEPEST = 100_000, 20
-
-
-@dataclasses.dataclass(frozen=True)
-class _Place:
-    """Where one of our arrays lies in a file.
-
-    Attributes:
-      name: in the file.
-      shape: in the file.
-      to_ours: from the array in the file to ours.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    to_ours: Callable[[np.ndarray], np.ndarray] = lambda array: array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,19 +51,19 @@ class _Opened:
 
     Attributes:
       names: of the arrays in the file.
-      get: the array of a name, perhaps not read yet; then its `shape` and `dtype` are known.
-      places: of our arrays, by our names.
-      preprocessing: our arrays that the file does not hold, since all files of its kind agree.
+      get: name -> the array, perhaps not read yet, but with its `shape` and `dtype`.
+      sources: of the parameters, by name.
+      preprocessing: parameters of the preprocessing, if they follow from the format alone.
     """
 
     names: Collection[str]
     get: Callable[[str], "np.ndarray | h5py.Dataset | _InNpz"]
-    places: dict[str, _Place]
+    sources: dict[str, port.Source]
     preprocessing: dict[str, np.ndarray]
 
 
 def read(file: pathlib.Path, network: VGG16) -> dict:
-    """Reads the parameters of a network; what else the file holds is left alone.
+    """Reads the parameters of a network; other arrays of the file are ignored.
 
     Args:
       file: in one of the formats above.
@@ -88,56 +74,38 @@ def read(file: pathlib.Path, network: VGG16) -> dict:
 
     Raises:
       InputError: if the file is none of these or is damaged, or an array is missing, has another
-        shape than the network's, or holds what is no finite float.
+        shape than the network's, or holds a value that is not a finite float.
     """
     side = 2 ** len(BLOCKS) * TOP_SIDE
     image = jax.ShapeDtypeStruct((1, side, side, 3), np.uint8)
-    params = jax.eval_shape(network.init, jax.random.key(0), image)["params"]
-    shapes = {
-        name: array.shape
-        for name, array in flax.traverse_util.flatten_dict(params, sep="/").items()
-    }
-    try:
-        with _format_of(file)(file, shapes, network.depths) as opened:
-            arrays = opened.preprocessing | {
-                name: _take(file, opened, name)
-                for name in shapes
-                if name not in opened.preprocessing
-            }
-    except (InputError, MemoryError):
-        raise
-    except Exception as error:  # three libraries, which raise much where a file is damaged
-        raise InputError(f"{file} cannot be read: {error}") from error
+    shapes = port.parameter_shapes(network, image)
+    with port.library_errors(file), _format_of(file)(file, shapes, network.depths) as opened:
+        arrays = opened.preprocessing | {
+            name: port.read_param(file, _existing_source(file, opened, name), opened.get)
+            for name in shapes
+            if name not in opened.preprocessing
+        }
     if (arrays["preprocessing/std"] <= 0).any():
         raise InputError(f"{file}: preprocessing/std holds values that are not above 0.")
     return flax.traverse_util.unflatten_dict(arrays, sep="/")
 
 
-def _take(file: pathlib.Path, opened: _Opened, name: str) -> np.ndarray:
-    """One of our arrays, checked and in our layout."""
-    place = opened.places[name]
-    if place.name not in opened.names:
-        if not name.startswith(("block", "preprocessing")):
-            what = "VGG16 without its dense layers"
-        elif any(place.name in opened.names for place in opened.places.values()):
-            what = "not all of VGG16's weights"
-        else:
-            what = "no VGG16 weights"
-        raise InputError(f"{file} lacks {place.name}: it holds {what}.")
-    array = opened.get(place.name)
-    if array.shape != place.shape:
-        raise InputError(f"{file}: {place.name} has the shape {array.shape}, not {place.shape}.")
-    if not jnp.issubdtype(array.dtype, np.floating):
-        raise InputError(f"{file}: {place.name} holds {array.dtype}, not floats.")
-    with np.errstate(over="ignore"):  # of float64
-        array = np.ascontiguousarray(place.to_ours(np.asarray(array)), np.float32)
-    if not np.isfinite(array).all():
-        raise InputError(f"{file}: {place.name} holds values that are not finite.")
-    return array
+def _existing_source(file: pathlib.Path, opened: _Opened, name: str) -> port.Source:
+    """The source of a parameter; an error says what kind of file it is that lacks it."""
+    source = opened.sources[name]
+    if source.name in opened.names:
+        return source
+    if not name.startswith(("block", "preprocessing")):
+        what = "VGG16 without its dense layers"
+    elif any(source.name in opened.names for source in opened.sources.values()):
+        what = "not all of VGG16's weights"
+    else:
+        what = "no VGG16 weights"
+    raise InputError(f"{file} lacks {source.name}: it holds {what}.")
 
 
 def _format_of(file: pathlib.Path) -> Callable:
-    """The function that opens a file; its content decides."""
+    """Returns the function that opens a file, judging by the first bytes."""
     with file.open("rb") as stream:
         start = stream.read(9)
     if start.startswith(b"\x89HDF\r\n\x1a\n"):
@@ -167,28 +135,29 @@ def _format_of(file: pathlib.Path) -> Callable:
 def _open_keras(file, shapes, depths) -> Iterator[_Opened]:
     with h5py.File(file) as stored:
         parts = _keras_parts(stored)
-        places = {}
+        sources = {}
         for name, shape in shapes.items():
             layer, part = name.split("/")
-            # Kernel and bias go by their order: their names differ from version to version.
+            # By order, since the names of kernel and bias differ between versions of Keras.
             found = dict(zip(("kernel", "bias"), parts.get(layer, ())))
-            places[name] = _Place(found.get(part, name), shape)
+            sources[name] = port.Source(found.get(part, name), shape)
         yield _Opened(
             {path for paths in parts.values() for path in paths},
             lambda path: _dataset(stored, path),
-            _from_bgr(places),
+            _from_bgr(sources),
             _preprocessing(KERAS_MEAN, KERAS_STD),
         )
 
 
 def _dataset(stored: h5py.File, path: str) -> h5py.Dataset:
-    for place in itertools.accumulate(path.split("/"), "{}/{}".format):
-        link = stored.get(place, getlink=True)
+    """Returns an array of the file, after checks that no link or chunk leads out of it."""
+    for prefix in itertools.accumulate(path.split("/"), "{}/{}".format):
+        link = stored.get(prefix, getlink=True)
         if not isinstance(link, h5py.HardLink | None):
-            raise OSError(f"{place} is a link, perhaps to another file")
+            raise OSError(f"{prefix} is a link, perhaps to another file")
     item = stored[path]
     if not isinstance(item, h5py.Dataset):
-        raise OSError(f"{path} is no array")
+        raise OSError(f"{path} is not an array")
     if item.external or item.is_virtual:
         raise OSError(f"{path} lies in another file")
     if item.chunks and any(chunk > size for chunk, size in zip(item.chunks, item.shape)):
@@ -197,7 +166,7 @@ def _dataset(stored: h5py.File, path: str) -> h5py.Dataset:
 
 
 def _keras_parts(stored: h5py.File) -> dict[str, list[str]]:
-    """Where the arrays of each layer lie, in the order of `layer.weights`."""
+    """Returns the paths of each layer's arrays, in the order of `layer.weights`."""
     parts = collections.defaultdict(list)
 
     visited = itertools.count()
@@ -223,16 +192,16 @@ def _as_text(name: str | bytes) -> str:
 @contextlib.contextmanager
 def _open_npz(file, shapes, depths) -> Iterator[_Opened]:
     with np.load(file, allow_pickle=False) as stored:
-        places = {name: _Place(name, shape) for name, shape in shapes.items()}
+        sources = {name: port.Source(name, shape) for name, shape in shapes.items()}
         preprocessing = {}
         if not {"preprocessing/mean", "preprocessing/std"} & set(stored.files):
-            places, preprocessing = _from_bgr(places), _preprocessing(KERAS_MEAN, KERAS_STD)
-        yield _Opened(stored.files, functools.partial(_InNpz.find, stored), places, preprocessing)
+            sources, preprocessing = _from_bgr(sources), _preprocessing(KERAS_MEAN, KERAS_STD)
+        yield _Opened(stored.files, functools.partial(_InNpz.find, stored), sources, preprocessing)
 
 
 @dataclasses.dataclass(frozen=True)
 class _InNpz:
-    """An array that is read when numpy asks for it, unlike those of `np.load`."""
+    """An array whose header alone is read until numpy converts it; `np.load` reads all of it."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
@@ -240,7 +209,7 @@ class _InNpz:
 
     @classmethod
     def find(cls, stored: np.lib.npyio.NpzFile, name: str) -> "_InNpz":
-        """Reads the header alone."""
+        """Reads the header of an array."""
         with stored.zip.open(f"{name}.npy") as stream:
             version = np.lib.format.read_magic(stream)
             if version == (1, 0):
@@ -253,11 +222,11 @@ class _InNpz:
         return self.read()
 
 
-def _from_bgr(places: dict[str, _Place]) -> dict[str, _Place]:
-    """The same places, with a first kernel that is turned round to take RGB."""
-    first = places["block1_conv1/kernel"]
-    turned = dataclasses.replace(first, to_ours=lambda kernel: kernel[:, :, ::-1])
-    return places | {"block1_conv1/kernel": turned}
+def _from_bgr(sources: dict[str, port.Source]) -> dict[str, port.Source]:
+    """Returns the same sources with the first kernel reversed along BGR, to take RGB."""
+    first = sources["block1_conv1/kernel"]
+    reversed_kernel = dataclasses.replace(first, to_param=lambda kernel: kernel[:, :, ::-1])
+    return sources | {"block1_conv1/kernel": reversed_kernel}
 
 
 def _preprocessing(mean, std) -> dict[str, np.ndarray]:
@@ -270,23 +239,23 @@ def _open_safetensors(file, shapes, depths) -> Iterator[_Opened]:
         names = set(stored.keys())
         is_timm = "head.fc.weight" in names
         modules = _torch_convolutions(depths) | (_TIMM_TOP if is_timm else _TORCHVISION_TOP)
-        places = {}
+        sources = {}
         for name, shape in shapes.items():
             layer, part = name.split("/")
             if layer == "preprocessing":
                 continue
             if part == "bias":
-                places[name] = _Place(f"{modules[layer]}.bias", shape)
+                sources[name] = port.Source(f"{modules[layer]}.bias", shape)
             else:
-                like, to_ours = _torch_kernel(layer, shape, is_timm)
-                places[name] = _Place(f"{modules[layer]}.weight", like, to_ours)
+                like, to_param = _torch_kernel(layer, shape, is_timm)
+                sources[name] = port.Source(f"{modules[layer]}.weight", like, to_param)
         yield _Opened(
-            names, stored.get_tensor, places, _preprocessing(TORCHVISION_MEAN, TORCHVISION_STD)
+            names, stored.get_tensor, sources, _preprocessing(TORCHVISION_MEAN, TORCHVISION_STD)
         )
 
 
 def _torch_convolutions(depths) -> dict[str, str]:
-    """The names of the convolutions in torchvision and timm, by ours."""
+    """Returns the modules of torchvision and timm, by our layers."""
     modules, number = {}, 0
     for block, depth in enumerate(depths, start=1):
         for layer in range(1, depth + 1):
@@ -297,16 +266,16 @@ def _torch_convolutions(depths) -> dict[str, str]:
 
 
 def _torch_kernel(layer: str, shape: tuple[int, ...], is_timm: bool) -> tuple[tuple, Callable]:
-    """The shape that a kernel of ours has in PyTorch, and the way from there to ours."""
+    """Returns the shape that a kernel has in PyTorch, and the function from there to ours."""
     if layer.startswith("block"):
         height, width, channels, out = shape
         return (out, channels, height, width), lambda kernel: kernel.transpose(2, 3, 1, 0)
-    # PyTorch flattens a map channels first. For timm the dense layers are convolutions.
+    # PyTorch flattens feature maps channels first; timm has convolutions for the dense layers.
     rows, out = shape
     side = TOP_SIDE if layer == "fc1" else 1
     channels_first = (out, rows // side**2, side, side)
 
-    def to_ours(kernel):
+    def to_param(kernel):
         return kernel.reshape(channels_first).transpose(2, 3, 1, 0).reshape(shape)
 
-    return (channels_first if is_timm and layer != "predictions" else (out, rows)), to_ours
+    return (channels_first if is_timm and layer != "predictions" else (out, rows)), to_param

@@ -1,25 +1,23 @@
-import flax.linen as nn
+"""The 3 x 3 convolutions and their gradients, beside XLA's in float32."""
+
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax import lax
 
-from mmgc_jax.ops import conv3x3_amx, convolution, winograd
+from mmgc_jax.ops import conv3x3_amx, winograd
+from mmgc_jax.ops.conv3x3 import conv3x3_xla
+from mmgc_jax.ops.convolution import IMPLEMENTATIONS, convolve
 
-# Of several strips, of three images in a strip, of a height without divisors, narrower than its
-# kernel; rows end with one zero, with two and with none.
+# Of several chunks; of three images in a chunk; of a height without divisors; narrower than its
+# kernel. Rows end with one zero, with two and with none.
 SHAPES = [(2, 48, 160, 16, 128), (3, 8, 6, 16, 24), (1, 13, 8, 32, 16), (2, 4, 1, 16, 16)]
 
 
-def xla(images, kernel):
-    dimensions = ("NHWC", "HWIO", "NHWC")
-    return lax.conv_general_dilated(
-        images, kernel, (1, 1), "SAME", dimension_numbers=dimensions, precision="highest"
-    )
-
-
 def arrays(shape, dtype):
+    """Random images, kernel and output gradients."""
     batch, height, width, channels, out = shape
     rng = np.random.default_rng(0)
     images = rng.normal(size=(batch, height, width, channels))
@@ -28,8 +26,8 @@ def arrays(shape, dtype):
     return [jnp.asarray(array, dtype) for array in (images, kernel, gradients)]
 
 
-def difference(result, expected):
-    """The largest, beside the largest number expected."""
+def relative_difference(result, expected):
+    """The largest difference, relative to the largest number expected."""
     result, expected = np.float32(result), np.float32(expected)
     return np.abs(result - expected).max() / np.abs(expected).max()
 
@@ -38,24 +36,35 @@ def difference(result, expected):
 @pytest.mark.parametrize(
     ("function", "dtype", "tolerance"),
     [
-        (conv3x3_amx.convolve, "bfloat16", 2**-8),
-        (winograd.convolve, "bfloat16", 2**-8),
-        (winograd.convolve, "float32", 1e-5),
+        (conv3x3_amx.conv3x3_amx, "bfloat16", 2**-8),
+        (winograd.conv3x3_winograd, "bfloat16", 2**-8),
+        (winograd.conv3x3_winograd, "float32", 1e-5),
     ],
 )
-def test_both_are_the_convolution_and_its_gradients(monkeypatch, function, shape, dtype, tolerance):
-    monkeypatch.setattr(winograd, "_FEWEST_CHANNELS", 0)
-    monkeypatch.setattr(winograd, "_AT_ONCE", 0)  # one image after the other
+def test_kernels_equal_the_convolution_and_its_gradients(
+    monkeypatch, function, shape, dtype, tolerance
+):
+    monkeypatch.setattr(winograd, "_MIN_CHANNELS", 0)
+    monkeypatch.setattr(winograd, "_GROUP_BYTES", 0)  # one image after the other
     images, kernel, gradients = arrays(shape, dtype)
     result, back = jax.vjp(jax.jit(function), images, kernel)
     exact = [array.astype(jnp.float32) for array in (images, kernel, gradients)]
-    expected, expected_back = jax.vjp(xla, *exact[:2])
+    with jax.default_matmul_precision("highest"):
+        expected, expected_back = jax.vjp(conv3x3_xla, *exact[:2])
+        expected_gradients = expected_back(exact[2])
 
     assert result.dtype == images.dtype
-    assert difference(result, expected) < tolerance
-    for ours, theirs in zip(back(gradients), expected_back(exact[2])):
-        assert ours.dtype == images.dtype
-        assert difference(ours, theirs) < tolerance
+    assert relative_difference(result, expected) < tolerance
+    for found, reference in zip(back(gradients), expected_gradients):
+        assert found.dtype == images.dtype
+        assert relative_difference(found, reference) < tolerance
+
+
+def test_the_reference_by_hand():
+    """A kernel of ones sums the pixels around each."""
+    images = np.arange(6, dtype=np.float32).reshape(1, 2, 3, 1)
+    result = conv3x3_xla(images, np.ones((3, 3, 1, 1), np.float32))
+    np.testing.assert_array_equal(result[0, ..., 0], [[8, 15, 12], [8, 15, 12]])
 
 
 @pytest.mark.parametrize(
@@ -69,78 +78,54 @@ def test_both_are_the_convolution_and_its_gradients(monkeypatch, function, shape
         ((1, 1009, 4096, 512), 512, 1, 1),
     ],
 )
-def test_strips_are_of_whole_rows_or_images_and_fit(shape, out, count, rows):
-    assert conv3x3_amx._strip_size(shape, out, 655_360) == (count, rows)
+def test_chunks_are_of_whole_rows_or_images_and_fit(shape, out, count, rows):
+    assert conv3x3_amx._chunk_shape(shape, out, 655_360) == (count, rows)
 
 
-def test_images_taken_together_give_the_same(monkeypatch):
+def test_winograd_gives_the_same_for_every_group_size(monkeypatch):
     images, kernel, gradients = arrays((6, 9, 5, 96, 96), "float32")
     results = []
-    for of_images in (1, 2, 6):
-        monkeypatch.setattr(winograd, "_AT_ONCE", of_images * 36 * 4 * 3 * 2 * 192)
-        assert winograd._tiling(images.shape, 96) == (3, 2, of_images)
-        result, back = jax.vjp(lambda *given: winograd.convolve(*given), images, kernel)
+    for group in (1, 2, 6):
+        monkeypatch.setattr(winograd, "_GROUP_BYTES", group * 36 * 4 * 3 * 2 * 192)
+        assert winograd._tiling(images.shape, 96) == (3, 2, group)
+        result, back = jax.vjp(lambda *args: winograd.conv3x3_winograd(*args), images, kernel)
         results.append((result, *back(gradients)))
     for other in results[1:]:
-        for one, another in zip(results[0], other):
-            assert difference(another, one) < 1e-5
+        for first, second in zip(results[0], other):
+            assert relative_difference(second, first) < 1e-5
 
 
 @pytest.mark.parametrize(
-    ("dtype", "shape", "flags", "devices", "chosen"),
+    ("implementation", "dtype", "shape", "chosen"),
     [
-        ("bfloat16", (9, 8, 64), "fpu amx_bf16", 1, "strips"),
-        ("bfloat16", (9, 8, 64), "fpu avx512_bf16", 1, "winograd"),
-        ("float32", (9, 8, 64), "fpu amx_bf16", 1, "winograd"),
-        ("float32", (9, 8, 3), "fpu amx_bf16", 1, "xla"),
-        ("bfloat16", (9, 8, 3), "fpu amx_bf16", 1, "xla"),
-        ("float32", (9, 7, 64), "fpu", 1, "xla"),
-        ("bfloat16", (9, 8, 64), "fpu amx_bf16", 8, "xla"),
-        ("float32", (9, 8, 64), "fpu amx_bf16", 8, "xla"),
+        ("amx", "bfloat16", (9, 8, 64), "amx"),
+        ("winograd", "bfloat16", (9, 8, 64), "winograd"),
+        ("winograd", "float32", (9, 8, 64), "winograd"),
+        ("xla", "float32", (9, 8, 64), "xla"),
+        ("xla", "bfloat16", (9, 8, 64), "xla"),
+        # Few channels and small images.
+        ("winograd", "float32", (9, 8, 3), "xla"),
+        ("amx", "bfloat16", (9, 8, 3), "xla"),
+        ("winograd", "float32", (9, 7, 64), "xla"),
     ],
 )
-def test_what_is_chosen(monkeypatch, dtype, shape, flags, devices, chosen):
-    called = []
-    for module, name in ((strips, "strips"), (winograd, "winograd")):
-        monkeypatch.setattr(module, "convolve", lambda *_, name=name: called.append(name))
-    monkeypatch.setattr(convolution, "_cpu_flags", lambda: set(flags.split()))
-    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
-    monkeypatch.setattr(jax, "device_count", lambda: devices)
-    images, kernel, _ = arrays((1, *shape, 64), dtype)
-    result = convolution.convolve(images, kernel)
-    assert called == ([] if chosen == "xla" else [chosen])
-    if chosen == "xla":
-        assert result.dtype == images.dtype
+def test_the_implementation_and_its_fallback(implementation, dtype, shape, chosen):
+    images, kernel, _ = arrays((1, *shape, 128), dtype)
+    found = jax.make_jaxpr(functools.partial(convolve, implementation=implementation))(
+        images, kernel
+    )
+    computations = {
+        name: str(jax.make_jaxpr(lambda *args, f=function: f(*args))(images, kernel))
+        for name, function in IMPLEMENTATIONS.items()
+        if name != "amx" or dtype == "bfloat16"
+    }
+    assert len(set(computations.values())) == len(computations)
+    assert str(found) == computations[chosen]
 
 
-@pytest.mark.parametrize("backend", ["cpu", "gpu", "tpu"])
-def test_max_pool_is_that_of_flax(monkeypatch, backend):
-    monkeypatch.setattr(jax, "default_backend", lambda: backend)
-    rng = np.random.default_rng(0)
-    images = rng.permutation(2 * 7 * 9 * 3).astype(np.float32).reshape(2, 7, 9, 3)
-    gradients = rng.normal(size=(2, 3, 4, 3)).astype(np.float32)
-
-    def run(pool):
-        pooled, backward = jax.vjp(pool, images)
-        return pooled, *backward(gradients)
-
-    expected = run(lambda images: nn.max_pool(images, (2, 2), strides=(2, 2)))
-    jax.tree.map(np.testing.assert_array_equal, run(convolution.max_pool), expected)
-
-
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_max_pool_divides_the_gradient_between_the_largest(dtype):
-    windows = [[[3, 3], [3, 3]], [[5, 1], [5, 0]], [[2, 7], [1, 0]]]
-    images = jnp.asarray(windows, dtype)[..., None]
-    _, backward = jax.vjp(convolution.max_pool, images)
-    (gradients,) = backward(jnp.full((3, 1, 1, 1), 8, dtype))
-    assert gradients.dtype == images.dtype
-    expected = [[[2, 2], [2, 2]], [[4, 0], [4, 0]], [[0, 8], [0, 0]]]
-    np.testing.assert_array_equal(gradients[..., 0].astype(np.float32), expected)
-
-
-@pytest.mark.parametrize(("batch", "side"), [(1, 64), (6, 32), (5, 16), (6, 24)])
-def test_map_images_changes_nothing(batch, side):
-    images = np.random.default_rng(0).normal(size=(batch, side, side, 3)).astype(np.float32)
-    result = convolution.map_images(lambda a: jnp.tanh(a).max(axis=(1, 2)), images)
-    np.testing.assert_allclose(result, np.tanh(images).max(axis=(1, 2)), rtol=1e-5)
+def test_what_an_implementation_does_not_take_is_refused():
+    images, kernel, _ = arrays((1, 9, 8, 64, 64), "float32")
+    with pytest.raises(ValueError, match="'fast', not one of xla, winograd, amx"):
+        convolve(images, kernel, "fast")
+    with pytest.raises(ValueError, match="amx takes bfloat16, not images of float32"):
+        convolve(images, kernel, "amx")

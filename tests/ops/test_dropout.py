@@ -1,4 +1,4 @@
-"""Dropout drops its share, keeps the mean, and depends on its key alone."""
+"""Dropout sets its share of values to 0, keeps the mean, and depends on its key alone."""
 
 import jax
 import jax.numpy as jnp

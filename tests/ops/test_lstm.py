@@ -1,4 +1,4 @@
-"""The LSTM's scan and its gradient, beside Flax's own LSTM and automatic differentiation."""
+"""The LSTM's scan and its gradient, beside Flax's LSTM and automatic differentiation."""
 
 import functools
 
@@ -22,7 +22,7 @@ def words():
 
 @pytest.fixture(scope="module")
 def cells(words):
-    """Of two directions, random, biases not zero."""
+    """Random parameters of two directions, biases not zero."""
     cell = nn.OptimizedLSTMCell(HIDDEN)
     carry = cell.initialize_carry(jax.random.key(0), words[0].shape)
     shapes = jax.eval_shape(cell.init, jax.random.key(0), carry, words[0])["params"]
@@ -33,8 +33,8 @@ def cells(words):
     ]
 
 
-def of_flax(words, lengths, cells):
-    """Flax's states, 0 in the padding."""
+def flax_states(words, lengths, cells):
+    """Computes the states by Flax, 0 in the padding."""
     states = []
     for cell, order in zip(cells, ({}, {"reverse": True, "keep_order": True})):
         reader = nn.RNN(nn.OptimizedLSTMCell(HIDDEN), time_major=True, **order)
@@ -43,12 +43,9 @@ def of_flax(words, lengths, cells):
     return jnp.swapaxes(jnp.concatenate(states, axis=-1) * is_word, 0, 1)
 
 
-@pytest.mark.parametrize("words_in_a_turn", [1, 3, 8])
+@pytest.mark.parametrize("unroll", [1, 3, 8])
 @pytest.mark.parametrize("directions", [1, 2])
-def test_states_and_gradients_equal_those_of_flax(
-    monkeypatch, words, cells, directions, words_in_a_turn
-):
-    monkeypatch.setattr(lstm, "_words_in_a_turn", lambda: words_in_a_turn)
+def test_states_and_gradients_equal_those_of_flax(words, cells, directions, unroll):
     weights = np.random.default_rng(2).normal(size=(BATCH, LENGTH, directions * HIDDEN))
 
     def loss(states_of, words, cells):
@@ -61,17 +58,34 @@ def test_states_and_gradients_equal_those_of_flax(
 
     jax.tree.map(
         lambda found, expected: np.testing.assert_allclose(found, expected, atol=2e-6),
-        run(lstm.scan_states),
-        run(of_flax),
+        run(functools.partial(lstm.scan_states, unroll=unroll)),
+        run(flax_states),
     )
 
 
-def test_bfloat16_rounds_the_factors_alone(words, cells):
-    exact = lstm.scan_states(words, LENGTHS, cells)
-    rounded = lstm.scan_states(words, LENGTHS, cells, "bfloat16")
-    assert rounded.dtype == jnp.float32
-    difference = np.abs(rounded - exact).max()
-    assert 1e-5 < difference < 2e-2  # bfloat16 has 8 bits
+@pytest.mark.parametrize("unroll", [1, 4])
+def test_the_scan_is_unrolled(words, cells, unroll):
+    states = functools.partial(lstm.scan_states, unroll=unroll)
+    text = str(jax.make_jaxpr(jax.grad(lambda words: states(words, LENGTHS, cells).sum()))(words))
+    # Two directions, forward and backward.
+    assert text.count(f"unroll={unroll}\n") == text.count("unroll=") == 4
+
+
+@pytest.mark.parametrize("transpose_first", [False, True])
+def test_bfloat16_rounds_the_factors_alone(words, cells, transpose_first):
+    def run(**options):
+        def loss(words, cells):
+            states = lstm.scan_states(words, LENGTHS, cells, **options)
+            return (states**2).sum(), states
+
+        gradients, states = jax.grad(loss, argnums=(0, 1), has_aux=True)(words, cells)
+        return states, *jax.tree.leaves(gradients)
+
+    rounded = run(dtype="bfloat16", transpose_first=transpose_first)
+    for found, exact in zip(rounded, run()):
+        assert found.dtype == jnp.float32
+        # bfloat16 has 8 bits.
+        assert 1e-5 < np.linalg.norm(found - exact) / np.linalg.norm(exact) < 2e-2
 
 
 def test_parameters_begin_as_those_of_flax():

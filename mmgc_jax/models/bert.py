@@ -1,4 +1,4 @@
-"""The other plot encoder: BERT, whole or some of its layers, and one logit for each genre."""
+"""BERT, whole or some of its layers, and the pooling of its states."""
 
 import functools
 
@@ -7,20 +7,21 @@ import jax
 import jax.numpy as jnp
 
 from mmgc_jax.ops.dropout import Dropout
-from mmgc_jax.ops.matmul import product_bfloat16
+from mmgc_jax.ops.kernels import Kernels
+from mmgc_jax.ops.matmul import matmul_bfloat16
 
-# As BERT's authors have it; a variance is never as small.
+# BERT's published value.
 _NORM_EPSILON = 1e-12
 # Standard deviation of BERT's random weights.
 _initial = nn.initializers.normal(0.02)
 
 
 def mean_of_tokens(states: jax.Array, lengths: jax.Array) -> jax.Array:
-    """The mean of the true tokens' states, as sentence-transformers pools them.
+    """Averages the states of true tokens, the mean pooling of sentence-transformers.
 
     Args:
       states: <float>[batch, length, hidden].
-      lengths: <int32>[batch], number of true tokens, at least 1 counted.
+      lengths: <int32>[batch], number of true tokens; less than 1 counts as 1.
 
     Returns:
       <float32>[batch, hidden].
@@ -31,7 +32,11 @@ def mean_of_tokens(states: jax.Array, lengths: jax.Array) -> jax.Array:
 
 
 def _is_token(inputs: jax.Array, lengths: jax.Array) -> jax.Array:
-    """<bool>[batch, length]: not padding. The first one never is, so that no mean is of nothing."""
+    """Returns the mask <bool>[batch, length] of true tokens.
+
+    The first token always counts as true, so that means and attention are defined for empty texts:
+    lengths [2, 0] of three tokens give [[1, 1, 0], [1, 0, 0]].
+    """
     return jnp.arange(inputs.shape[1]) < jnp.maximum(lengths, 1)[:, None]
 
 
@@ -39,26 +44,29 @@ class BertEncoder(nn.Module):
     """BERT (Devlin et al., arXiv 1810.04805), or some of its layers.
 
     Embeddings of words and positions, then layers of self-attention and of two dense layers with
-    GELU, each added to its input and normalised after that. Every text is one segment. The defaults
-    are the sizes of MiniLM-L6-H384 (Wang et al., arXiv 2002.10957).
+    GELU, each with a residual connection and a LayerNorm after it. Every text is one segment. The
+    defaults are the sizes of MiniLM-L6-H384 (Wang et al., arXiv 2002.10957).
 
-    Parts are named `embeddings` and `layer1` to `layer<layers>`, in every part, so that parts share
-    one parameter tree. States of padding mean nothing, and change no other state.
+    Parameters: `embeddings` and `layer1` to `layer<layers>`. An encoder of some layers uses the
+    same names, so that all share one parameter tree. States of padding are undefined, and change no
+    other state.
 
     Attributes:
       vocabulary_size: number of token ids.
       hidden: size of a state.
-      layers: number of layers of the whole.
-      heads: of the attention; they share `hidden` evenly.
+      layers: number of layers of the whole encoder.
+      heads: number of attention heads; a divisor of `hidden`.
       intermediate: size of the first dense layer.
       max_length: number of positions.
-      dropout: rate after the embeddings, on the attention (there alike for every text and head, as
-        Flax has it) and after each of the two sublayers.
-      first_layer: where to begin; the input of layer n is what layer n - 1 puts out. Layer 1 begins
-        with the embeddings.
-      last_layer: where to end, inclusive; None is the last of all, 0 are the embeddings alone.
-      dtype: `float32` or `bfloat16`, of the factors in matrix products. Their sums and everything
-        else, parameters included, are float32.
+      dropout: rate after the embeddings, on the attention weights (with one mask for all texts and
+        heads, as in Flax) and after each of the two sublayers.
+      first_layer: first layer to run; the input of layer n is the output of layer n - 1. Layer 1
+        begins with the embeddings.
+      last_layer: last layer to run, inclusive; None is the last of all, 0 runs the embeddings
+        alone.
+      dtype: `float32` or `bfloat16`, of the factors in matmuls. Their sums and everything else,
+        parameters included, are float32.
+      kernels: implementation of the gradient's bfloat16 matmuls.
     """
 
     vocabulary_size: int = 30522
@@ -71,6 +79,7 @@ class BertEncoder(nn.Module):
     first_layer: int = 1
     last_layer: int | None = None
     dtype: str = "float32"
+    kernels: Kernels = Kernels()
 
     @property
     def last(self) -> int:
@@ -86,15 +95,15 @@ class BertEncoder(nn.Module):
         Args:
           inputs: token ids <int32>[batch, length] if first_layer is 1, otherwise the preceding
             layer's states <float>[batch, length, hidden]; padded at the end.
-          lengths: <int32>[batch], number of true tokens, at least 1 counted.
-          train: whether dropout is on; it then needs the random stream `dropout`.
+          lengths: <int32>[batch], number of true tokens; less than 1 counts as 1.
+          train: whether to apply dropout, which needs the random stream `dropout`.
 
         Returns:
-          `layer<n>` <float32>[batch, length, hidden] for each layer that ran; with embeddings also
-          `layer0`.
+          `layer<n>` <float32>[batch, length, hidden] for each layer that ran; the embeddings, if
+          they ran, are `layer0`.
 
         Raises:
-          ValueError: if a text is longer than `max_length`, or a setting is none of those above.
+          ValueError: if a text is longer than `max_length`, or an attribute is not as described.
         """
         self._check(inputs)
         x, outputs = inputs.astype(jnp.float32), {}
@@ -105,7 +114,12 @@ class BertEncoder(nn.Module):
         mask = _is_token(inputs, lengths)
         for number in range(self.first_layer, self.last + 1):
             layer = _Layer(
-                self.heads, self.intermediate, self.dropout, self.dtype, name=f"layer{number}"
+                self.heads,
+                self.intermediate,
+                self.dropout,
+                self.dtype,
+                self.kernels.transpose_first,
+                name=f"layer{number}",
             )
             x = outputs[f"layer{number}"] = layer(x, mask, train)
         return outputs
@@ -125,7 +139,7 @@ class BertEncoder(nn.Module):
 
 
 class _Embeddings(nn.Module):
-    """What enters the first layer: <int32>[batch, length] to <float32>[batch, length, hidden]."""
+    """Sums the embeddings of words, positions and the segment, and normalises them."""
 
     vocabulary_size: int
     hidden: int
@@ -134,29 +148,34 @@ class _Embeddings(nn.Module):
 
     @nn.compact
     def __call__(self, tokens: jax.Array, train: bool) -> jax.Array:
+        """Maps <int32>[batch, length] to <float32>[batch, length, hidden]."""
         embed = functools.partial(nn.Embed, features=self.hidden, embedding_init=_initial)
         words = embed(self.vocabulary_size, name="words")(tokens)
         positions = embed(self.max_length, name="positions")(jnp.arange(tokens.shape[1]))
-        # BERT tells the first of two texts from the second; here there is but one.
+        # BERT has an embedding for each of two segments; every text here is the first one.
         segment = self.param("segment", _initial, (self.hidden,))
         x = _norm("norm")(words + positions + segment)
         return Dropout(self.dropout, deterministic=not train)(x)
 
 
 class _Layer(nn.Module):
-    """Attention and two dense layers, <float32>[batch, length, hidden] to the same.
+    """A transformer layer: self-attention and two dense layers.
 
-    The mask is <bool>[batch, length], False for padding.
+    Attributes: as in `BertEncoder`; transpose_first as in `matmul.matmul_transposed`.
     """
 
     heads: int
     intermediate: int
     dropout: float
     dtype: str
+    transpose_first: bool
 
     @nn.compact
     def __call__(self, x: jax.Array, mask: jax.Array, train: bool) -> jax.Array:
-        dot_general = _dense_bfloat16 if self.dtype == "bfloat16" else None
+        """Maps <float32>[batch, length, hidden] to the same; mask <bool>[batch, length]."""
+        dot_general = None
+        if self.dtype == "bfloat16":
+            dot_general = functools.partial(_dot_general_bfloat16, self.transpose_first)
         dense = functools.partial(nn.Dense, kernel_init=_initial, dot_general=dot_general)
         dropout = Dropout(self.dropout, deterministic=not train)
         hidden = x.shape[-1]
@@ -187,66 +206,12 @@ class _Layer(nn.Module):
 
 
 def _norm(name: str) -> nn.LayerNorm:
-    # The fast variance, a difference of two squares, loses digits.
+    # Flax's fast variance is a difference of two squares, which loses digits.
     return nn.LayerNorm(epsilon=_NORM_EPSILON, use_fast_variance=False, name=name)
 
 
-def _dense_bfloat16(x: jax.Array, kernel: jax.Array, *_, **__) -> jax.Array:
-    """`lax.dot_general` as `nn.Dense` uses it, with factors rounded to bfloat16."""
-    return product_bfloat16(x, kernel)
-
-
-class PlotTransformer(nn.Module):
-    """BERT and a linear layer on the mean of its states, whole or from a layer on.
-
-    Parameters: `bert` (a tree as of `BertEncoder`) and `head`.
-
-    Attributes:
-      bert: the layers to run. If its `first_layer` is the one after its last layer, only the head
-        runs.
-      head_dropout: rate before the last layer.
-      num_genres: number of logits.
-    """
-
-    bert: BertEncoder
-    head_dropout: float = 0.1
-    num_genres: int = 24
-
-    @nn.compact
-    def __call__(
-        self, inputs: jax.Array, lengths: jax.Array, *, train: bool = False
-    ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Computes genre logits.
-
-        Args:
-          inputs: as of `BertEncoder`; for the head alone what `mean_of_tokens` makes of the last
-            layer's states, <float32>[batch, hidden].
-          lengths: as of `BertEncoder`; for the head alone it is not looked at.
-          train: whether dropout is on; it then needs the random stream `dropout`.
-
-        Returns:
-          logits <float32>[batch, num_genres]; every layer's states, `sentence`, their mean over the
-          true tokens, and `embedding`, the same as the head sees it, <float32>[batch, hidden] both.
-        """
-        states, sentence = {}, inputs
-        if self.bert.first_layer <= self.bert.last:
-            states = self.bert(inputs, lengths, train=train)
-            sentence = mean_of_tokens(states[f"layer{self.bert.last}"], lengths)
-        head = _Head(self.head_dropout, self.num_genres, name="head")
-        logits, intermediates = head(sentence, train)
-        return logits, states | {"sentence": sentence} | intermediates
-
-
-class _Head(nn.Module):
-    """<float32>[batch, hidden] to logits and the `embedding` that the layer `genres` takes."""
-
-    dropout: float
-    num_genres: int
-
-    @nn.compact
-    def __call__(self, sentence: jax.Array, train: bool) -> tuple[jax.Array, dict[str, jax.Array]]:
-        # sentence-transformers compares directions; the factor makes entries of order one.
-        squares = jnp.sum(sentence**2, axis=-1, keepdims=True)
-        embedding = sentence * jax.lax.rsqrt(squares + 1e-12) * jnp.sqrt(sentence.shape[-1])
-        x = Dropout(self.dropout, deterministic=not train)(embedding)
-        return nn.Dense(self.num_genres, name="genres")(x), {"embedding": embedding}
+def _dot_general_bfloat16(
+    transpose_first: bool, x: jax.Array, kernel: jax.Array, *_, **__
+) -> jax.Array:
+    """Computes `lax.dot_general` as `nn.Dense` calls it, with factors rounded to bfloat16."""
+    return matmul_bfloat16(x, kernel, transpose_first)

@@ -1,4 +1,6 @@
-"""Plot encoders: an LSTM over word vectors, and a weighted bag of words."""
+"""The LSTM plot encoder, over word vectors or one-hot vectors."""
+
+from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
@@ -6,6 +8,7 @@ import jax.numpy as jnp
 
 from mmgc_jax.ops import lstm
 from mmgc_jax.ops.dropout import Dropout
+from mmgc_jax.ops.kernels import Kernels
 
 
 class PlotLSTM(nn.Module):
@@ -16,11 +19,9 @@ class PlotLSTM(nn.Module):
     Attributes:
       vocabulary_size: number of word ids, padding (0) and unknown (1) included.
       embedding_dim: size of a word vector; None for one-hot encoding: the LSTM's input is then as
-        long as the vocabulary, 1 in the word's place and 0 elsewhere.
+        long as the vocabulary, 1 at the word's id and 0 elsewhere.
       hidden: size of the LSTM's state, in each direction.
-      lstm: `scan`, which runs anywhere, or `cudnn`, NVIDIA's own for its GPUs, with the same
-        parameters; not with one-hot encoding.
-      dtype: `float32` or `bfloat16`, of the factors in the scan's matrix products. Their sums and
+      dtype: `float32` or `bfloat16`, of the factors in the LSTM's matmuls. Their sums and
         everything else are float32.
       bidirectional: whether a second LSTM reads the plot backwards.
       pooling: `last` state, or the `mean`, the `max`, or both (`mean_max`) over all states.
@@ -30,12 +31,12 @@ class PlotLSTM(nn.Module):
       dropout: rate on the word vectors and on the pooled state.
       word_dropout: the share of words replaced by the unknown word in training.
       num_genres: number of logits.
+      kernels: unroll factor of the scan, and implementation of the gradient's bfloat16 matmuls.
     """
 
     vocabulary_size: int
     embedding_dim: int | None = 300
     hidden: int = 128
-    lstm: str = "scan"
     dtype: str = "float32"
     bidirectional: bool = True
     pooling: str = "mean_max"
@@ -43,6 +44,7 @@ class PlotLSTM(nn.Module):
     dropout: float = 0.5
     word_dropout: float = 0.0
     num_genres: int = 24
+    kernels: Kernels = Kernels()
 
     @nn.compact
     def __call__(
@@ -52,16 +54,15 @@ class PlotLSTM(nn.Module):
 
         Args:
           tokens: <int32>[batch, length], padded at the end.
-          lengths: <int32>[batch], number of true words, at least 1 counted.
-          train: whether dropout is on; it then needs the random stream `dropout`.
+          lengths: <int32>[batch], number of true words; less than 1 counts as 1.
+          train: whether to apply dropout, which needs the random stream `dropout`.
 
         Returns:
           logits <float32>[batch, num_genres], and `states` <float32>[batch, length, state],
           `embedding` <float32>[batch, pooled].
 
         Raises:
-          ValueError: if there is no such pooling or LSTM, or `pool_words` or `cudnn` is asked for
-            without vectors.
+          ValueError: if there is no such pooling, or `pool_words` is set with one-hot encoding.
         """
         lengths = jnp.clip(lengths, 1, tokens.shape[1])
         if train and self.word_dropout:
@@ -85,7 +86,7 @@ class PlotLSTM(nn.Module):
         embedding = self._pool(states, ends, is_word)
         if self.pool_words:
             if self.embedding_dim is None:
-                raise ValueError("pool_words needs word vectors; with one-hot encoding are none")
+                raise ValueError("pool_words needs word vectors; one-hot encoding has none")
             pooled_words = jnp.concatenate(
                 [_mean(vectors, is_word), _max(vectors, is_word), -_max(-vectors, is_word)], axis=-1
             )
@@ -95,21 +96,34 @@ class PlotLSTM(nn.Module):
         logits = nn.Dense(self.num_genres, name="genres")(embedding)
         return logits, {"states": states, "embedding": embedding}
 
-    def _read(self, words, lengths, directions) -> jax.Array:
-        """Every state, <float32>[batch, length, state]."""
+    def _read(self, words: jax.Array, lengths: jax.Array, directions: Sequence[str]) -> jax.Array:
+        """Runs the LSTM over word vectors <float32>[batch, length, embedding_dim].
+
+        Returns:
+          <float32>[batch, length, state], the states of both directions side by side.
+        """
         words = jnp.swapaxes(words, 0, 1)
         cells = [
             _parameters(nn.OptimizedLSTMCell(self.hidden, name=name), words[0])
             for name in directions
         ]
-        if self._uses_cudnn():
-            return lstm.cudnn_states(words, lengths, cells)
-        return lstm.scan_states(words, lengths, cells, self.dtype)
+        return lstm.scan_states(
+            words,
+            lengths,
+            cells,
+            self.dtype,
+            self.kernels.scan_unroll,
+            self.kernels.transpose_first,
+        )
 
-    def _read_one_hot(self, tokens, lengths, directions, dropout) -> jax.Array:
-        """As `_read`: a one-hot vector times a matrix is a row of the matrix."""
-        self._uses_cudnn()
-        ones = dropout(jnp.ones((*tokens.T.shape, 1)))  # of the one-hot vectors
+    def _read_one_hot(
+        self, tokens: jax.Array, lengths: jax.Array, directions: Sequence[str], dropout: Dropout
+    ) -> jax.Array:
+        """Runs the LSTM over one-hot vectors of tokens, as `_read` does over word vectors.
+
+        No one-hot vector is made: its matmul with the input kernel is a row of the kernel.
+        """
+        ones = dropout(jnp.ones((*tokens.T.shape, 1)))  # the nonzero entries
         inputs, kernels = [], []
         for name in directions:
             input_kernel = nn.Embed(
@@ -121,16 +135,17 @@ class PlotLSTM(nn.Module):
             kernel, bias = _Recurrence(self.hidden, name=name)()
             inputs.append(ones * input_kernel(tokens.T) + bias)
             kernels.append(kernel)
-        return lstm.recurrent_states(inputs, lengths, kernels, self.dtype)
+        return lstm.recurrent_states(
+            inputs,
+            lengths,
+            kernels,
+            self.dtype,
+            self.kernels.scan_unroll,
+            self.kernels.transpose_first,
+        )
 
-    def _uses_cudnn(self) -> bool:
-        if self.lstm not in ("scan", "cudnn"):
-            raise ValueError(f"lstm is {self.lstm!r}, not one of scan, cudnn")
-        if self.lstm == "cudnn" and self.embedding_dim is None:
-            raise ValueError("cudnn needs word vectors; with one-hot encoding are none")
-        return self.lstm == "cudnn"
-
-    def _pool(self, states, ends, is_word):
+    def _pool(self, states: jax.Array, ends: Sequence[jax.Array], is_word: jax.Array) -> jax.Array:
+        """Pools states to <float32>[batch, pooled]; ends are the last states of each direction."""
         mean, highest = _mean(states, is_word), _max(states, is_word)
         pooled = {"last": ends, "mean": [mean], "max": [highest], "mean_max": [mean, highest]}
         if self.pooling not in pooled:
@@ -139,24 +154,24 @@ class PlotLSTM(nn.Module):
 
 
 def _mean(x: jax.Array, is_word: jax.Array) -> jax.Array:
-    """Over the words, <float32>[batch, length, dim] to [batch, dim]."""
+    """Averages <float32>[batch, length, dim] over the true words, to [batch, dim]."""
     return jnp.sum(x * is_word, axis=1) / is_word.sum(axis=1)
 
 
 def _max(x: jax.Array, is_word: jax.Array) -> jax.Array:
-    """As `_mean`, the maximum."""
+    """Takes the maximum of <float32>[batch, length, dim] over the true words, to [batch, dim]."""
     return jnp.max(jnp.where(is_word, x, -jnp.inf), axis=1)
 
 
 def _parameters(cell: nn.RNNCellBase, words: jax.Array) -> lstm.Cell:
-    """A cell's parameters, made by its first step."""
+    """Returns a cell's parameters, which Flax creates in the cell's first step."""
     if cell.is_initializing():
         cell(cell.initialize_carry(jax.random.key(0), words.shape), words)
     return cell.variables["params"]
 
 
 class _Recurrence(nn.Module):
-    """The parameters of an LSTM but for its input kernel.
+    """The recurrent kernel and the bias of an LSTM.
 
     Attributes:
       features: size of the state.
@@ -166,7 +181,7 @@ class _Recurrence(nn.Module):
 
     @nn.compact
     def __call__(self) -> tuple[jax.Array, jax.Array]:
-        """The kernel, <float32>[features, 4 * features], and the bias; gates i, f, g, o."""
+        """Returns the kernel, <float32>[features, 4 * features], and the bias; gates i, f, g, o."""
         orthogonal = nn.initializers.orthogonal()
 
         def orthogonal_gates(key, shape):
@@ -175,39 +190,3 @@ class _Recurrence(nn.Module):
 
         kernel = self.param("kernel", orthogonal_gates, (self.features, 4 * self.features))
         return kernel, self.param("bias", nn.initializers.zeros, (4 * self.features,))
-
-
-class PlotBagOfWords(nn.Module):
-    """A linear model of the words of a plot, in any order.
-
-    The kernel is 0 at first: it is meant to be fitted elsewhere, or trained from there.
-
-    Attributes:
-      vocabulary_size: number of word ids.
-      num_genres: number of logits.
-    """
-
-    vocabulary_size: int
-    num_genres: int = 24
-
-    @nn.compact
-    def __call__(
-        self, tokens: jax.Array, weights: jax.Array, *, train: bool = False
-    ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Computes genre logits.
-
-        Args:
-          tokens: <int32>[batch, words], the words that occur; any id where the weight is 0.
-          weights: <float32>[batch, words], 0 for padding.
-          train: changes nothing.
-
-        Returns:
-          logits <float32>[batch, num_genres], and `contributions` <float32>[batch, words,
-          num_genres], what each word adds to them.
-        """
-        del train
-        zeros = nn.initializers.zeros
-        kernel = self.param("kernel", zeros, (self.vocabulary_size, self.num_genres))
-        bias = self.param("bias", zeros, (self.num_genres,))
-        contributions = weights[..., None] * kernel[tokens]
-        return contributions.sum(axis=1) + bias, {"contributions": contributions}
