@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from mmgc_jax.models import BertEncoder
-from mmgc_jax.models.transformer import mean_of_tokens
+from mmgc_jax.models import BertEncoder, mean_of_tokens
 from mmgc_jax.pretrained import minilm
 from mmgc_jax.runtime.errors import InputError
 from tests import tiny_bert
