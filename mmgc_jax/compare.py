@@ -9,10 +9,18 @@ import sys
 import ml_collections
 from absl import app, flags
 
-from mmgc_jax.encoders import registry
+from mmgc_jax.encoders import fusion, registry
 from mmgc_jax.evaluation import seeds, tables
 from mmgc_jax.runtime.errors import InputError
 from mmgc_jax.runtime.files import Path, as_path, read_json
+
+
+def define_flags() -> None:
+    flags.DEFINE_multi_string(
+        "encoder_modules",
+        [],
+        "Modules with kinds of encoders of your own, imported before the experiments are read.",
+    )
 
 
 def main(argv: list[str]) -> None:
@@ -31,17 +39,18 @@ def compare(workdirs: list[Path]) -> str:
       InputError: if they cannot be averaged; see `seeds.average`.
     """
     averaged = seeds.average(workdirs)
-    config = read_json(workdirs[0] / "config.json", "Choose another experiment.")
-    titles = registry.titles(ml_collections.ConfigDict(config))
+    titles = _titles(workdirs[0] / "config.json")
     return tables.table("cross_validation", averaged, titles, f"{len(workdirs)} seeds")
 
 
-def define_flags() -> None:
-    flags.DEFINE_multi_string(
-        "encoder_modules",
-        [],
-        "Modules with kinds of encoders of your own, to import before the experiments are read.",
-    )
+def _titles(file: Path) -> dict[str, str]:
+    """The titles of an experiment's encoders and fusions."""
+    advice = "Choose another experiment, or compare with the version that made this one."
+    config = ml_collections.ConfigDict(read_json(file, advice))
+    try:
+        return fusion.titles(config)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise InputError(f"{file} is not a config of this version: {error}. {advice}") from error
 
 
 if __name__ == "__main__":
