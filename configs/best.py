@@ -15,11 +15,13 @@ words 0.890, MiniLM 0.900, fusion 0.922 (0.927 on movies with both); the others 
 import ml_collections
 
 from mmgc_jax.configs import talk
+from mmgc_jax.encoders import plot_bag_of_words, plot_transformer
 
 
 def get_config() -> ml_collections.ConfigDict:
     config = talk.get_config()
-
+    config.plot_bag_of_words = plot_bag_of_words.default_settings()
+    config.plot_transformer = plot_transformer.default_settings()
     config.encoders = ("plot", "plot_bag_of_words", "plot_transformer", "poster", "poster_grey")
     config.fusion.encoders = config.encoders
     return config

@@ -10,10 +10,14 @@ that can be reached, have 0.830 for the plot, 0.833 for the poster and 0.974 for
 import ml_collections
 
 from mmgc_jax.configs import default
+from mmgc_jax.encoders import base, plot_lstm, poster_vgg16
 
 
 def get_config() -> ml_collections.ConfigDict:
     config = default.get_config()
+    config.folds = 2
+    config.encoders = ("plot", "poster", "poster_grey")
+    config.fusion.encoders = ("plot", "poster")
 
     config.data.source = "synthetic"
     config.data.poster_height = 64
@@ -22,27 +26,28 @@ def get_config() -> ml_collections.ConfigDict:
         {"seed": 0, "train": 2400, "validation": 400, "test": 1000}
     )
 
-    config.plot.max_length = 192
-    config.plot.model.hidden = 32
-    config.plot.model.dropout = 0.2
-    config.plot.model.word_dropout = 0.0
-    config.plot.vectors.dim = 32
-    config.plot.vectors.epochs = 20
-    config.plot.vectors.learning_rate_scale = 1.0
-    config.plot.training.epochs = 8
-    config.plot.training.learning_rate = 1e-2
+    plot = config.plot = plot_lstm.default_settings()
+    plot.max_length = 192
+    plot.model.hidden = 32
+    plot.model.dropout = 0.2
+    plot.model.word_dropout = 0.0
+    plot.vectors.dim = 32
+    plot.vectors.epochs = 20
+    plot.vectors.learning_rate_scale = 1.0
+    plot.training.epochs = 8
+    plot.training.learning_rate = 1e-2
 
     # A narrow VGG from scratch, shallow since deep ones learn slowly at first (arXiv 1409.1556).
-    config.poster.finetune_from = "block1"
-    config.poster.flip = False
-    config.poster.crop = 0.0
-    config.poster.colour = 0.0
-    config.poster.model.widths = (16, 32, 32, 64, 64)
-    config.poster.model.depths = (1, 1, 1, 1, 1)
-    config.poster.model.dropout = 0.1
-    config.poster.training.epochs = 10
-    config.poster.training.learning_rate = 3e-3
-    config.poster.training.learning_rate_scale.vgg16 = 1.0
-
-    config.folds = 2
+    poster = config.poster = poster_vgg16.default_settings()
+    poster.finetune_from = "block1"
+    poster.flip = False
+    poster.crop = 0.0
+    poster.colour = 0.0
+    poster.model.widths = (16, 32, 32, 64, 64)
+    poster.model.depths = (1, 1, 1, 1, 1)
+    poster.model.dropout = 0.1
+    poster.training.epochs = 10
+    poster.training.learning_rate = 3e-3
+    poster.training.learning_rate_scale.vgg16 = 1.0
+    config.poster_grey = base.following(poster, grey=True)
     return config

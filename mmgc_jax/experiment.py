@@ -1,17 +1,15 @@
-"""The story of an experiment, in order: data, words, plot, poster, fusion, report.
+"""The story of an experiment, in order: data, encoders, fusion, report.
 
-Each stage leaves its result in the working directory. Run again, the experiment passes over what is
-finished and goes on with what is not.
+Each part leaves its result in the working directory. Run again, the experiment passes over what is
+finished and continues with what is not.
 """
 
 import contextlib
-import errno
 import functools
 import json
 import logging
-import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import ml_collections
 import numpy as np
@@ -19,34 +17,35 @@ import numpy as np
 from mmgc_jax import settings
 from mmgc_jax.data import builder, pipeline, splits, synthetic
 from mmgc_jax.encoders import fusion, joint, registry
-from mmgc_jax.encoders.base import MODALITIES, MODALITY
+from mmgc_jax.encoders.base import MODALITIES
 from mmgc_jax.evaluation import calibration, report, results
-from mmgc_jax.pretrained import download
-from mmgc_jax.runtime import parallel, preemption, remote
+from mmgc_jax.ops import kernels
+from mmgc_jax.runtime import parallel, preemption, workdir
 from mmgc_jax.runtime.errors import InputError
 from mmgc_jax.runtime.files import (
     Path,
-    append_line,
     as_path,
+    cache_folder,
+    disk_error,
+    flush_lines,
     is_address,
-    write_atomically,
     write_text,
 )
 from mmgc_jax.runtime.locks import exclusive
-from mmgc_jax.training.cross_fit import Experiment
+from mmgc_jax.training.cross_fit import cross_fit
+from mmgc_jax.training.run import Experiment
 
 logger = logging.getLogger(__name__)
 
-# How the system says that nothing can be written; libraries put it into exceptions of their own.
-_CANNOT_WRITE = [os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)]
+Arrays = dict[str, np.ndarray]
 
 
-def run(config: ml_collections.ConfigDict, workdir) -> dict:
+def run(config: ml_collections.ConfigDict, folder) -> dict:
     """Runs a whole experiment, or what is left of it.
 
     Args:
-      config: as of `configs/default.py`.
-      workdir: a folder, made if it is not there; it may be in a bucket, `gs://...`.
+      config: as of `configs/default.py`, and a section for each encoder.
+      folder: the working directory, made if it is not there; it may be in a bucket, `gs://...`.
 
     Returns:
       The content of `results.json`.
@@ -56,125 +55,83 @@ def run(config: ml_collections.ConfigDict, workdir) -> dict:
         the disk is full.
       Interrupted: if the process was asked to stop.
     """
-    workdir = as_path(workdir)
-    data_directory = _data_directory(config, workdir)
+    folder = as_path(folder)
+    config = settings.without_unused(config)
     as_given = settings.as_json(config)
+    workdir.check_unchanged(folder, as_given)
+    data_directory = _data_directory(config, folder)
     with parallel.first_process_first():
-        config = remote.copy_inputs(config, data_directory / "copies")
-    settings.config_is_possible(config)
-    settings.same_as_before(workdir / "config.json", as_given)
-    with _full_disk_told(workdir), exclusive(workdir), _log_to(workdir / "run.log"):
-        return _run_stages(config, workdir, data_directory, as_given)
+        config, inputs = settings.checked(config, data_directory / "copies")
+    with (
+        _reporting_full_disk(folder),
+        exclusive(folder),
+        workdir.logging_to(folder / "run.log"),
+    ):
+        try:
+            experiment = _begin(config, folder, data_directory, as_given, inputs)
+            arrays, present = _train(experiment)
+            return _report(experiment, arrays, present)
+        finally:
+            flush_lines()
 
 
-def _data_directory(config: ml_collections.ConfigDict, workdir: Path) -> pathlib.Path:
-    """Where the shards and all else that is mapped into memory lies, on this machine."""
-    if config.data.directory:
-        if is_address(config.data.directory):
-            raise InputError(
-                f"config.data.directory is {config.data.directory!r}: what it holds is mapped into "
-                "memory, so it must be a folder of this machine."
-            )
-        return pathlib.Path(config.data.directory).absolute()
-    return (download.cache_folder() if is_address(workdir) else workdir) / "data"
+def _data_directory(config: ml_collections.ConfigDict, folder: Path) -> pathlib.Path:
+    """Where shards, and what else is mapped into memory, lie on this machine."""
+    data = config.get("data")
+    directory = data.get("directory") if isinstance(data, ml_collections.ConfigDict) else None
+    if not isinstance(directory, str):  # `settings.checked` reports it
+        directory = ""
+    if is_address(directory):
+        raise InputError(
+            f"config.data.directory is {directory!r}: what it holds is mapped into memory, so it "
+            "must be a folder of this machine."
+        )
+    if directory:
+        return pathlib.Path(directory).absolute()
+    return (cache_folder() if is_address(folder) else folder) / "data"
 
 
-def _run_stages(
-    config: ml_collections.ConfigDict, workdir: Path, data_directory: pathlib.Path, as_given: dict
-) -> dict:
+def _begin(
+    config: ml_collections.ConfigDict,
+    folder: Path,
+    data_directory: pathlib.Path,
+    as_given: dict,
+    inputs: Mapping[str, str | tuple[str, ...]],
+) -> Experiment:
+    """Reads the data, and claims the working directory for this config and these inputs."""
     with parallel.first_process_first():
         dataset = builder.build(config.data, data_directory)
     corpus = pipeline.load_corpus(dataset, config.data)
     logger.info("Movies: %s.", ", ".join(f"{len(v)} {k}" for k, v in corpus.split.items()))
-
-    present = {stage: registry.present(corpus, stage) for stage in config.encoders}
-    for stage, there in present.items():
-        for split, least in (("train", config.folds), ("validation", 1)):
-            if (found := int(there[corpus.split[split]].sum())) < least:
-                raise InputError(
-                    f"{stage}: {found} movies of the {split} part have a "
-                    f"{MODALITY[stage]}; at least {least} are needed."
-                )
-    settings.claim(workdir, as_given, dataset.builder_config.name, config.poster.weights)
-    cache = data_directory / "cache" / dataset.builder_config.name
-    experiment = Experiment(config, workdir, corpus, assign_folds(config, corpus), cache)
-    frequencies = dict(zip(corpus.genres, experiment.frequencies.tolist()))
-    write_text(workdir / "genre_frequencies.json", json.dumps(frequencies, indent=2))
-
-    arrays = {}
-    for stage in config.encoders:
-        compute = functools.partial(registry.fit_encoder, experiment, stage)
-        arrays[stage] = once(workdir, stage, compute)
-    said = {stage: arrays[stage]["probabilities"] for stage in config.encoders}
-    for stage in fusion.stages(config):
-        fit = joint.fit if fusion.kind_of(config, stage) == fusion.JOINT else fusion.fit
-        compute = functools.partial(fit, experiment, stage, said, present)
-        arrays[stage] = once(workdir, stage, compute)
-        present[stage] = np.any([present[name] for name in config.fusion.encoders], axis=0)
-
-    preemption.raise_if_requested()
-    said = {stage: arrays[stage]["probabilities"] for stage in arrays}
-    calibrations = calibrate(experiment, said, present)
-    calibration.save(workdir / "calibration.json", calibrations)
-    results = results.evaluate_stages(
-        corpus, experiment.folds, said, present, config.fusion.encoders, calibrations
+    _require_movies(config, corpus)
+    # After the data is read, so that a first try that fails binds nobody.
+    movies = {"movies": dataset.builder_config.name}
+    workdir.claim(folder, as_given, movies | workdir.hash_inputs(inputs))
+    experiment = Experiment(
+        config,
+        folder,
+        corpus,
+        _assign_folds(config, corpus),
+        data_directory / "cache" / dataset.builder_config.name,
+        kernels.auto(),
     )
-    missing = try_without(experiment, arrays, present)
-    best = best_reachable(config, corpus)
-    return report.write(workdir, results, missing, corpus, said, present, calibrations, best)
+    frequencies = dict(zip(corpus.genres, experiment.frequencies.tolist()))
+    write_text(folder / "genre_frequencies.json", json.dumps(frequencies, indent=2))
+    return experiment
 
 
-@contextlib.contextmanager
-def _full_disk_told(workdir: Path) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:
-        reason = next((reason for reason in _CANNOT_WRITE if reason in str(error)), None)
-        if reason is None or isinstance(error, InputError):
-            raise
-        raise InputError(
-            f"{reason}: {workdir} or config.data.directory takes no more. What was written "
-            "before is kept; make room and run the same again."
-        ) from error
+def _require_movies(config: ml_collections.ConfigDict, corpus: pipeline.Corpus) -> None:
+    for name in config.encoders:
+        present = registry.present(corpus, config, name)
+        for split, least in (("train", config.folds), ("validation", 1)):
+            if (found := int(present[corpus.split[split]].sum())) < least:
+                raise InputError(
+                    f"{name}: {found} movies of the {split} part have a "
+                    f"{registry.modality(config, name)}; at least {least} are needed."
+                )
 
 
-class _Log(logging.Handler):
-    def __init__(self, file: Path):
-        super().__init__()
-        self._file = file
-
-    def emit(self, record) -> None:
-        append_line(self._file, self.format(record))
-
-
-@contextlib.contextmanager
-def _log_to(file: Path) -> Iterator[None]:
-    """Adds what this package logs to a file."""
-    package = logging.getLogger("mmgc_jax")
-    handler = _Log(file)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    package.addHandler(handler)
-    try:
-        yield
-    finally:
-        package.removeHandler(handler)
-
-
-def once(workdir: Path, stage: str, compute) -> dict[str, np.ndarray]:
-    """The arrays that a stage ends with: read if it is finished, otherwise computed and kept."""
-    preemption.raise_if_requested()
-    file = workdir / "predictions" / f"{stage}.npz"
-    if parallel.broadcast(file.exists()):
-        logger.info("%s: finished before.", stage)
-        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-            return dict(arrays)
-    logger.info("%s: begins.", stage)
-    arrays = compute()
-    write_atomically(file, lambda stream: np.savez_compressed(stream, **arrays))
-    return arrays
-
-
-def assign_folds(config: ml_collections.ConfigDict, corpus: pipeline.Corpus) -> np.ndarray:
+def _assign_folds(config: ml_collections.ConfigDict, corpus: pipeline.Corpus) -> np.ndarray:
     """The fold of each training movie, <int64>[movies of the corpus]; -1 for the other movies."""
     folds = np.full(len(corpus.ids), -1)
     rows = corpus.split["train"]
@@ -183,47 +140,108 @@ def assign_folds(config: ml_collections.ConfigDict, corpus: pipeline.Corpus) -> 
     return folds
 
 
-def calibrate(experiment, probabilities, present) -> dict[str, calibration.Calibration]:
-    """Fits each stage's calibration on the training movies, predicted out of fold."""
-    corpus = experiment.corpus
-    calibrations = {}
-    for stage, scores in probabilities.items():
-        rows = corpus.split["train"][present[stage][corpus.split["train"]]]
-        fit = calibration.Calibration.fit
-        calibrations[stage] = fit(corpus.labels[rows], scores[rows], corpus.genres)
-    return calibrations
-
-
-def try_without(experiment, arrays, present) -> dict:
-    """What each fusion does when movies with both modalities lose one, out of fold.
+def _train(experiment: Experiment) -> tuple[dict[str, Arrays], Arrays]:
+    """Trains encoders, then fusions.
 
     Returns:
-      For each modality that can be lost, and each fusion, as `results.missing_modalities`; and
-      likewise for the encoders that never look at it, which do not change.
+      For each of them its arrays, `probabilities` among them; and whether a movie has what it
+      looks at, <bool>[movies of the corpus].
     """
-    corpus, config = experiment.corpus, experiment.config
-    both = np.all([present[name] for name in config.fusion.encoders], axis=0)
-    rows = corpus.split["train"][both[corpus.split["train"]]]
-    missing = {}
+    config, corpus = experiment.config, experiment.corpus
+    present = {name: registry.present(corpus, config, name) for name in config.encoders}
+    arrays = {}
+    for name in config.encoders:
+        fit = functools.partial(_fit_encoder, experiment, name, present[name])
+        arrays[name] = _load_or_compute(experiment, name, fit)
+    probabilities = _probabilities(arrays)
+    for name in fusion.names(config):
+        module = joint if fusion.kind_of(config, name) == fusion.JOINT else fusion
+        fit = functools.partial(module.fit, experiment, name, probabilities, present)
+        arrays[name] = _load_or_compute(experiment, name, fit)
+        present[name] = np.any([present[encoder] for encoder in config.fusion.encoders], axis=0)
+    return arrays, present
+
+
+def _fit_encoder(experiment: Experiment, name: str, present: np.ndarray) -> Arrays:
+    recipe = registry.of(experiment.config, name).prepare(experiment, name)
+    return cross_fit(experiment, name, name, present, recipe)
+
+
+def _load_or_compute(experiment: Experiment, name: str, compute: Callable[[], Arrays]) -> Arrays:
+    """The arrays that the training of an encoder or fusion ends with; read if it has finished."""
+    preemption.raise_if_requested()
+    file = experiment.workdir / "predictions" / f"{name}.npz"
+    if (arrays := workdir.load_arrays(file)) is not None:
+        logger.info("%s: finished before.", name)
+        return arrays
+    logger.info("%s: begins.", name)
+    arrays = compute()
+    workdir.save_arrays(file, arrays)
+    return arrays
+
+
+def _probabilities(arrays: dict[str, Arrays]) -> Arrays:
+    return {name: of_one["probabilities"] for name, of_one in arrays.items()}
+
+
+def _report(experiment: Experiment, arrays: dict[str, Arrays], present: Arrays) -> dict:
+    """Calibrates, computes all figures, and writes the report."""
+    config, corpus, folder = experiment.config, experiment.corpus, experiment.workdir
+    preemption.raise_if_requested()
+    probabilities, fused = _probabilities(arrays), config.fusion.encoders
+    calibrations = results.calibrate(corpus, probabilities, present)
+    calibration.save(folder / "calibration.json", calibrations)
+    figures = results.evaluate_models(
+        corpus,
+        experiment.folds,
+        probabilities,
+        present,
+        fused,
+        calibrations,
+        _best_reachable(config, corpus),
+    )
+    missing = results.evaluate_missing(
+        corpus,
+        experiment.folds,
+        probabilities,
+        _without_modality(config, arrays),
+        present,
+        fused,
+        config.data.split_seed,
+    )
+    return report.write(
+        folder,
+        figures,
+        missing,
+        corpus,
+        probabilities,
+        present,
+        calibrations,
+        fusion.titles(config),
+        _notes(config, folder),
+    )
+
+
+def _without_modality(
+    config: ml_collections.ConfigDict, arrays: dict[str, Arrays]
+) -> dict[str, Arrays]:
+    """For each modality that can be lost, probabilities without it: of encoders and of fusions.
+
+    Those of encoders that look at the other modality do not change.
+    """
+    without = {}
     for modality in MODALITIES:
-        if f"without_{modality}" not in arrays["fusion"]:
+        key = f"without_{modality}"
+        if key not in arrays[fusion.FUSION]:
             continue
-        spared = [name for name in config.fusion.encoders if MODALITY[name] != modality]
-        for stage in [*spared, *fusion.stages(config)]:
-            whole = arrays[stage]["probabilities"]
-            without = whole if stage in spared else arrays[stage][f"without_{modality}"]
-            missing.setdefault(modality, {})[stage] = results.missing_modalities(
-                corpus.labels[rows],
-                experiment.folds[rows],
-                whole[rows],
-                without[rows],
-                config.data.split_seed,
-            )
-    return missing
+        spared = [n for n in config.fusion.encoders if registry.modality(config, n) != modality]
+        without[modality] = {name: arrays[name]["probabilities"] for name in spared}
+        without[modality] |= {name: arrays[name][key] for name in fusion.names(config)}
+    return without
 
 
-def best_reachable(config, corpus) -> dict[str, np.ndarray]:
-    """The true probabilities by stage, <float64>[movies, 24], where the corpus is synthetic."""
+def _best_reachable(config: ml_collections.ConfigDict, corpus: pipeline.Corpus) -> Arrays:
+    """The true probabilities by encoder and fusion, <float64>[movies, genres], if synthetic."""
     if config.data.source != "synthetic":
         return {}
     cues = {
@@ -231,10 +249,32 @@ def best_reachable(config, corpus) -> dict[str, np.ndarray]:
         for split in synthetic.generate(**config.data.synthetic).values()
         for movie, seen in split
     }
-    looks_at = {stage: {MODALITY[stage]} for stage in config.encoders}
-    fused = {MODALITY[stage] for stage in config.fusion.encoders}
-    looks_at |= dict.fromkeys(fusion.stages(config), fused)
+    modalities = {name: {registry.modality(config, name)} for name in config.encoders}
+    fused = {registry.modality(config, name) for name in config.fusion.encoders}
+    modalities |= dict.fromkeys(fusion.names(config), fused)
     return {
-        stage: np.stack([synthetic.true_probabilities(cues[i], modalities) for i in corpus.ids])
-        for stage, modalities in looks_at.items()
+        name: np.stack([synthetic.true_probabilities(cues[i], looks_at) for i in corpus.ids])
+        for name, looks_at in modalities.items()
     }
+
+
+def _notes(config: ml_collections.ConfigDict, folder: Path) -> list[str]:
+    """The lines of encoders that have some to stand above the tables."""
+    lines = []
+    for name in config.encoders:
+        kind = registry.of(config, name)
+        lines += kind.notes(folder, name) if hasattr(kind, "notes") else []
+    return list(dict.fromkeys(lines))
+
+
+@contextlib.contextmanager
+def _reporting_full_disk(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, InputError) or (reason := disk_error(error)) is None:
+            raise
+        raise InputError(
+            f"{reason}: {folder} or config.data.directory takes no more. What was written before "
+            "is kept; make room and run the same again."
+        ) from error

@@ -1,7 +1,7 @@
 """Runs an experiment: python -m mmgc_jax.main --config=configs/talk.py --workdir=runs/talk
 
 Any field of the config can be overridden: --config.data.path=FOLDER. Run again with the same
-working directory, it goes on where it stopped. SIGTERM and Ctrl-C stop it where nothing is lost.
+working directory, it continues where it stopped. SIGTERM and Ctrl-C stop it, and nothing is lost.
 """
 
 import logging
@@ -16,9 +16,9 @@ from absl import logging as absl_logging
 from ml_collections import config_flags
 
 from mmgc_jax import configs, experiment
-from mmgc_jax.pretrained import download
 from mmgc_jax.runtime import parallel, preemption
 from mmgc_jax.runtime.errors import InputError
+from mmgc_jax.runtime.files import cache_folder_or_none
 
 logger = logging.getLogger("mmgc_jax")
 
@@ -48,17 +48,18 @@ def define_flags() -> None:
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"Not a flag: {' '.join(argv[1:])}")
-    # Libraries speak up when something is wrong; this package says what it does.
+    # Of libraries only errors are shown; of this package, what it does.
     absl_logging.set_verbosity(absl_logging.ERROR)
     with preemption.listening():
         try:
             if flags.FLAGS.distributed:
                 parallel.initialize()
-            # All say what is wrong, one says what it does.
-            logger.setLevel(logging.INFO if parallel.is_first() else logging.WARNING)
-            logger.info("%d device(s): %s", jax.device_count(), jax.devices()[0].device_kind)
-            keep_compiled()
-            experiment.run(_config(), flags.FLAGS.workdir)
+            with parallel.ending_together():
+                # Every process shows errors and warnings, the first one what it does.
+                logger.setLevel(logging.INFO if parallel.is_first() else logging.WARNING)
+                logger.info("%d device(s): %s", jax.device_count(), jax.devices()[0].device_kind)
+                use_compilation_cache()
+                experiment.run(_config(), flags.FLAGS.workdir)
         except InputError as error:
             _exit(error)
         except preemption.Interrupted as stop:
@@ -67,10 +68,10 @@ def main(argv: list[str]) -> None:
             sys.exit(preemption.EXIT_CODE)
 
 
-def keep_compiled() -> None:
-    """Lets a later run find what was compiled, unless the person has said where that is kept."""
-    if jax.config.jax_compilation_cache_dir is None:
-        jax.config.update("jax_compilation_cache_dir", str(download.cache_folder() / "compiled"))
+def use_compilation_cache() -> None:
+    """Keeps compiled programs for later runs, unless the person has said where they are kept."""
+    if jax.config.jax_compilation_cache_dir is None and (folder := cache_folder_or_none()):
+        jax.config.update("jax_compilation_cache_dir", str(folder / "compiled"))
 
 
 def _config() -> ml_collections.ConfigDict:
@@ -86,9 +87,5 @@ def _exit(error: Exception) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        define_flags()
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        # An override of a field that the config does not have, or of another type.
-        _exit(InputError(f"--config: {error}"))
+    define_flags()
     app.run(main)

@@ -1,194 +1,75 @@
-"""What can be known to be wrong before an experiment begins: its config, files and directory."""
+"""Checks a config before anything is computed, and reports all of its mistakes.
 
-import hashlib
+Each encoder checks its own section; here is what none of them can check alone.
+"""
+
 import json
-import operator
+import logging
 import pathlib
+from collections.abc import Iterator
 
 import jax
 import ml_collections
 
-from mmgc_jax.data import movies, text
-from mmgc_jax.encoders.fusion import JOINT
-from mmgc_jax.encoders.plot_transformer import HEAD
-from mmgc_jax.encoders.poster_vgg16 import FIRST_BLOCK
-from mmgc_jax.encoders.registry import ENCODERS
-from mmgc_jax.models import FUSIONS, VGG16
-from mmgc_jax.pretrained import minilm, vector_file, vgg16
+from mmgc_jax.configs import default
+from mmgc_jax.data import builder
+from mmgc_jax.encoders import fusion, registry
+from mmgc_jax.encoders.checks import Checker, schema_problems
+from mmgc_jax.runtime import remote
 from mmgc_jax.runtime.errors import InputError
-from mmgc_jax.runtime.files import Path, read_json, write_text
 
-_FUSION_KINDS = (*FUSIONS, JOINT)
-_CHOICES = {
-    "plot.tokens": tuple(text.TOKENIZERS),
-    "plot.vectorisation": ("word2vec", "unique_map", "one_hot"),
-    "plot.dtype": ("float32", "bfloat16"),
-    "plot.model.lstm": ("scan", "cudnn"),
-    "plot.model.pooling": ("last", "mean", "max", "mean_max"),
-    "poster.model.pooling": ("flatten", "mean", "max", "mean_max"),
-    "poster.finetune_from": tuple(FIRST_BLOCK),
-    "poster.dtype": ("float32", "bfloat16"),
-    "bag_of_words.tokens": tuple(text.TOKENIZERS),
-    "transformer.dtype": ("float32", "bfloat16"),
-    "fusion.kind": _FUSION_KINDS,
-}
-# Fields that change nothing that is in a working directory already.
-MAY_CHANGE = {"data.workers", "fusion.compare", "split_parameters"}
-_DROPOUTS = (
-    "plot.model.dropout",
-    "plot.model.word_dropout",
-    "poster.model.dropout",
-    "transformer.model.dropout",
-    "transformer.model.head_dropout",
-    "fusion.model.dropout",
-)
-_TRAININGS = (
-    "plot.training",
-    "transformer.head_training",
-    "transformer.training",
-    "poster.head_training",
-    "poster.training",
-    "fusion.training",
-    "fusion.vector_training",
-    "fusion.joint_training",
-)
+logger = logging.getLogger(__name__)
+
+_LARGEST_SEED = 2**32 - 1
 
 
-def config_is_possible(config: ml_collections.ConfigDict) -> None:
-    """Finds mistakes in a config before anything is computed.
-
-    Raises:
-      InputError: if a value is not one of those possible, or a file that it names is not usable.
-    """
-
-    def require(is_right, name, wanted):
-        value = operator.attrgetter(name)(config)
-        if not is_right(value):
-            raise InputError(f"config.{name} is {value!r}; {wanted}.")
-
-    def require_some_of(name, choices):
-        wanted = f"name at least one of {', '.join(choices)}"
-        require(lambda names: names and set(names) <= set(choices), name, wanted)
-
-    require_some_of("encoders", tuple(ENCODERS))
-    require_some_of("fusion.encoders", config.encoders)
-    compared = f"possible: {', '.join(_FUSION_KINDS)}"
-    require(lambda kinds: set(kinds) <= set(_FUSION_KINDS), "fusion.compare", compared)
-    for name, choices in _CHOICES.items():
-        require(choices.__contains__, name, f"possible: {', '.join(choices)}")
-    require(lambda share: 0 < share < 1, "data.validation_fraction", "above 0 and below 1")
-    for name in _DROPOUTS:
-        require(lambda rate: 0 <= rate < 1, name, "it must be at least 0 and below 1")
-    require(lambda folds: folds >= 2, "folds", "at least 2 are needed")
-    for name in ("data.poster_height", "data.poster_width"):
-        require(lambda size: size > 0 and size % 32 == 0, name, "a multiple of 32 is needed")
-    # Blocks further down are not kept where training begins with what a later one puts out.
-    first = FIRST_BLOCK[config.poster.finetune_from]
-    lowest = 1 if first > 5 else max(1, first - 1)
-    require(
-        lambda blocks: blocks and set(blocks) <= set(range(lowest, 6)),
-        "poster.model.head_blocks",
-        f"with finetune_from={config.poster.finetune_from!r} it may name blocks {lowest} to 5",
-    )
-    for name in ("poster.model.widths", "poster.model.depths"):
-        require(lambda sizes: len(sizes) == 5 and min(sizes) > 0, name, "each block needs a number")
-    devices = jax.device_count()
-    for training in _TRAININGS:
-        require(lambda share: 0 <= share < 1, f"{training}.warmup", "at least 0 and below 1")
-        for field in ("epochs", "batch_size", "patience", "log_every", "checkpoint_every"):
-            require(lambda number: number >= 1, f"{training}.{field}", "it must be at least 1")
-        require(
-            lambda size: size % devices == 0,
-            f"{training}.batch_size",
-            f"it must be a multiple of the number of devices, {devices}",
-        )
-    for name in ("longest_phrase", "min_plots", "bucket"):
-        require(lambda number: number >= 1, f"bag_of_words.{name}", "it must be at least 1")
-    require(lambda strength: strength > 0, "bag_of_words.strength", "it must be above 0")
-    pooled = "plot.model.pool_words"
-    vectors_there = config.plot.vectorisation != "one_hot"
-    require(lambda wanted: vectors_there or not wanted, pooled, "one_hot has no vectors to pool")
-    uses_scan, on_gpu = config.plot.model.lstm == "scan", jax.default_backend() == "gpu"
-    require(
-        lambda _: uses_scan or (vectors_there and on_gpu),
-        "plot.model.lstm",
-        "cudnn needs an NVIDIA GPU, and vectors, which one_hot has not",
-    )
-    require(lambda dtype: uses_scan or dtype == "float32", "plot.dtype", "cudnn has float32 alone")
-    for name in ("dim", "window", "min_count", "negative", "epochs"):
-        require(lambda number: number >= 1, f"plot.vectors.{name}", "it must be at least 1")
-    require(lambda size: size >= 3, "plot.max_vocabulary", "two ids are padding and unknown")
-    if any(stage.startswith("poster") for stage in config.encoders):
-        _check_weights(config.poster)
-    if "plot_transformer" in config.encoders:
-        _check_transformer(config.transformer)
-    if "plot" in config.encoders and config.plot.vectorisation == "word2vec":
-        _check_vectors(config.plot.vectors)
+def without_unused(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """A copy without the sections of encoders that `config.encoders` does not name."""
+    config = config.copy_and_resolve_references().unlock()
+    for name in _encoder_sections(config):
+        if name not in config.get("encoders", ()):
+            logger.info("config.%s is not used: config.encoders does not name it.", name)
+            del config[name]
+    return config
 
 
-def _check_transformer(settings: ml_collections.ConfigDict) -> None:
-    try:
-        network = minilm.network(minilm.find(settings.folder))
-    except InputError as error:
-        raise InputError(f"config.transformer.folder: {error}") from error
-    layers = [*(f"layer{number}" for number in range(1, network.layers + 1)), HEAD]
-    if settings.finetune_from not in layers:
-        raise InputError(
-            f"config.transformer.finetune_from is {settings.finetune_from!r}; possible: "
-            f"{', '.join(layers)}."
-        )
-    if settings.max_length % settings.bucket or settings.max_length > network.max_length:
-        raise InputError(
-            f"config.transformer.max_length is {settings.max_length}; a multiple of bucket, "
-            f"{settings.bucket}, up to {network.max_length} is needed."
-        )
-
-
-def _check_weights(poster: ml_collections.ConfigDict) -> None:
-    if poster.weights:
-        try:
-            blocks = VGG16(widths=poster.model.widths, depths=poster.model.depths)
-            vgg16.load(poster.weights, blocks)
-        except InputError as error:
-            raise InputError(f"config.poster.weights: {error}") from error
-    elif poster.finetune_from != "block1":
-        raise InputError(
-            "config.poster.weights is empty, and config.poster.finetune_from is "
-            f"{poster.finetune_from!r}: blocks below it would stay random. Give "
-            "--config.poster.weights=FILE, or --config.poster.finetune_from=block1."
-        )
-
-
-def _check_vectors(vectors: ml_collections.ConfigDict) -> None:
-    if not vectors.file and not vectors.train:
-        raise InputError("config.plot.vectors has no file and train=False: no word vectors.")
-    if vectors.file:
-        vector_file.dimension(vectors.file)
-    for table in vectors.unlabelled:
-        movies.read_csv(table)
-
-
-def claim(workdir: Path, config: dict, movies_name: str, weights: str) -> None:
-    """Writes what decides the results into the working directory, or checks that it is there.
-
-    This comes after the data is read, so that a first try that fails binds nobody.
+def checked(
+    config: ml_collections.ConfigDict, copies: pathlib.Path
+) -> tuple[ml_collections.ConfigDict, dict[str, str | tuple[str, ...]]]:
+    """Checks a config, and copies inputs that lie elsewhere to this machine.
 
     Args:
-      workdir: of the experiment.
-      config: of the experiment, as of `as_json`.
-      movies_name: a name that changes with the content of the data.
-      weights: the file of VGG16's weights on this machine; empty for none.
+      config: as of `without_unused`.
+      copies: folder for the copies.
+
+    Returns:
+      The config with the paths of copies in place of addresses; and the encoders' inputs, paths of
+      this machine, by the field that names them, such as `poster.weights`.
 
     Raises:
-      InputError: if the folder was made with other movies or weights.
+      InputError: names all mistakes.
+      Interrupted: if the process was asked to stop while copying.
     """
-    inputs = {"movies": movies_name}
-    if weights:
-        with pathlib.Path(weights).open("rb") as file:
-            inputs["poster.weights"] = hashlib.file_digest(file, "sha256").hexdigest()
-    same_as_before(workdir / "inputs.json", inputs)
-    write_text(workdir / "inputs.json", json.dumps(inputs, indent=2))
-    write_text(workdir / "config.json", json.dumps(config, indent=2))
+    config = config.copy_and_resolve_references().unlock()
+    problems = list(_top_problems(config))
+    inputs: dict[str, str | tuple[str, ...]] = {}
+    for name in _encoder_sections(config):
+        found = _section_problems(config, name)
+        if not found and not isinstance(config.get("data"), ml_collections.ConfigDict):
+            continue
+        if not found:
+            try:
+                inputs |= _copy_inputs(config, name, copies)
+                kind = registry.of(config, name)
+                found = [f"{name}.{p}" for p in kind.problems(config[name], config.data)]
+            except InputError as error:
+                found = [f"{name}: {error}"]
+        problems += found
+    if problems:
+        raise InputError(_message(problems))
+    if config.data.path:
+        config.data.path = remote.copy_here(config.data.path, copies)
+    return config.lock(), inputs
 
 
 def as_json(config: ml_collections.ConfigDict) -> dict:
@@ -196,46 +77,103 @@ def as_json(config: ml_collections.ConfigDict) -> dict:
     return json.loads(config.to_json())
 
 
-def same_as_before(file: Path, wanted: dict) -> None:
-    """Checks that a working directory was made from the same as what is wanted now.
+def _message(problems: list[str]) -> str:
+    lines = [f"config.{problem}{'' if problem.endswith('?') else '.'}" for problem in problems]
+    lines = [line.replace("..", ".") if line.endswith("..") else line for line in lines]
+    if len(lines) == 1:
+        return lines[0]
+    return f"The config has {len(lines)} mistakes:\n  " + "\n  ".join(lines)
 
-    Args:
-      file: JSON; nothing is refused where there is none.
-      wanted: its content, but for what changes nothing that is there already: see `MAY_CHANGE`.
 
-    Raises:
-      InputError: if the file says something else.
-    """
-    if not file.exists():
-        return
-    found = read_json(file, "Choose another --workdir.")
-    differing = [
-        f"{file.stem}.{name}: {there!r} there, {now!r} now"
-        for name, (there, now) in differences(found, wanted).items()
-        if name not in MAY_CHANGE
+def _encoder_sections(config: ml_collections.ConfigDict) -> list[str]:
+    """The sections that belong to encoders: all but those that every experiment has."""
+    shared = default.get_config()
+    return [
+        name
+        for name, section in config.items()
+        if isinstance(section, ml_collections.ConfigDict) and name not in shared
     ]
-    if differing:
-        raise InputError(
-            f"{file.parent} was made from something else. Choose another --workdir, or undo:\n  "
-            + "\n  ".join(differing)
-        )
 
 
-def differences(one: dict, other: dict) -> dict[str, tuple]:
-    """Where two trees differ: the full name of each field, in order, and its two values."""
-    one, other = _flat(one), _flat(other)
-    return {
-        name: (one.get(name), other.get(name))
-        for name in sorted(one.keys() | other.keys())
-        if one.get(name) != other.get(name)
-    }
+def _section_problems(config: ml_collections.ConfigDict, name: str) -> list[str]:
+    """Mistakes in the name of an encoder, in its kind, and in its fields and their types."""
+    if not name.isidentifier() or name.startswith(fusion.FUSION):
+        return [f"{name} cannot be the name of an encoder; letters, digits and _ can, but not "
+                f"{fusion.FUSION} at its beginning"]  # fmt: skip
+    section = config[name]
+    if "kind" not in section:
+        return [f"{name}.kind is missing; possible: {', '.join(registry.kinds())}"]
+    try:
+        kind = registry.find(section.kind)
+    except InputError as error:
+        return [f"{name}.kind: {error}"]
+    return schema_problems(section, kind.default_settings(), f"{name}.")
 
 
-def _flat(tree: dict, prefix: str = "") -> dict:
-    flat = {}
-    for name, value in tree.items():
-        if isinstance(value, dict) and value:
-            flat |= _flat(value, f"{prefix}{name}.")
+def _copy_inputs(
+    config: ml_collections.ConfigDict, name: str, copies: pathlib.Path
+) -> dict[str, str | tuple[str, ...]]:
+    """Copies an encoder's inputs, and puts their paths into its section."""
+    inputs = {}
+    for field, places in registry.of(config, name).inputs(config[name]).items():
+        if isinstance(places, str):
+            paths = remote.copy_here(places, copies)
         else:
-            flat[prefix + name] = value
-    return flat
+            paths = tuple(remote.copy_here(place, copies) for place in places)
+        *sections, last = field.split(".")
+        target = config[name]
+        for section in sections:
+            target = target[section]
+        target[last] = paths
+        inputs[f"{name}.{field}"] = paths
+    return inputs
+
+
+def _top_problems(config: ml_collections.ConfigDict) -> Iterator[str]:
+    """Mistakes outside of the encoders' sections."""
+    sections = _encoder_sections(config)
+    shared = ml_collections.ConfigDict(
+        {name: value for name, value in config.items() if name not in sections}
+    )
+    schema = schema_problems(shared, default.get_config())
+    yield from schema
+
+    checker = Checker(config)
+    checker.some_of("encoders", sections)
+    checker.at_least(2, "folds")
+    _check_seed(checker, "seed")
+    checker.one_of("data.source", builder.SOURCES)
+    checker.above(0.0, "data.validation_fraction")
+    checker.share("data.validation_fraction", "data.max_bad_fraction")
+    _check_seed(checker, "data.split_seed")
+    checker.at_least(0, "data.workers")
+    for field in ("data.poster_height", "data.poster_width"):
+        checker.require(
+            field, lambda size: size > 0 and size % 32 == 0, "a multiple of 32 is needed"
+        )
+    devices = jax.device_count()
+    for field in _batch_sizes(config):
+        checker.require(
+            field,
+            lambda size: size % devices == 0,
+            f"it must be a multiple of the number of devices, {devices}",
+        )
+    # What has no such type has been reported.
+    reported = {problem.split(" ")[0] for problem in schema}
+    yield from (p for p in checker.problems if p.split(" ")[0] not in reported)
+    if not any(problem.startswith((fusion.FUSION, "encoders")) for problem in schema):
+        yield from (f"{fusion.FUSION}.{problem}" for problem in fusion.problems(config))
+
+
+def _check_seed(checker: Checker, field: str) -> None:
+    checker.at_least(0, field)
+    checker.require(field, lambda seed: seed <= _LARGEST_SEED, f"at most {_LARGEST_SEED}")
+
+
+def _batch_sizes(section: ml_collections.ConfigDict, prefix: str = "") -> Iterator[str]:
+    """The dotted names of all fields called `batch_size`."""
+    for name, value in section.items():
+        if isinstance(value, ml_collections.ConfigDict):
+            yield from _batch_sizes(value, f"{prefix}{name}.")
+        elif name == "batch_size":
+            yield prefix + name

@@ -222,6 +222,7 @@ class MmImdb(_MoviesBuilder):
 
 
 _BUILDERS = {"talk": Movies, "mmimdb": MmImdb, "synthetic": Movies}
+SOURCES = tuple(_BUILDERS)
 
 # The files and folders that decide what a source's folder holds.
 _READ_FROM = {

@@ -1,38 +1,87 @@
-"""What is trained, for movies that are new."""
+"""The contract of an encoder, and what encoders share.
+
+An encoder has a name, such as `poster_grey`: a section of the config, whose field `kind` names the
+module that knows how it is trained. Such a module defines what `Kind` lists, and nothing else has
+to know of it.
+"""
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 import jax
+import ml_collections
 import numpy as np
+from ml_collections import config_dict
 
 from mmgc_jax.data import pipeline
 from mmgc_jax.data.movies import Movie, clean
-from mmgc_jax.runtime import parallel
+from mmgc_jax.ops.kernels import Kernels
 from mmgc_jax.runtime.errors import InputError
 from mmgc_jax.runtime.files import Path
 from mmgc_jax.training import inference, loop
+from mmgc_jax.training.cross_fit import Recipe
+from mmgc_jax.training.run import ApplyFn, Experiment, Run, fold_names
 
 MODALITIES = ("plot", "poster")
-# What each encoder looks at.
-MODALITY = {
-    "plot": "plot",
-    "plot_bag_of_words": "plot",
-    "plot_transformer": "plot",
-    "poster": "poster",
-    "poster_grey": "poster",
-}
 
 _MOVIES_IN_BATCH = 32
 
 
-@dataclasses.dataclass(frozen=True)
-class Encoder:
-    """A trained encoder: genre probabilities of movies, averaged over the models of all folds.
+class Kind(Protocol):
+    """What the module of a kind of encoder defines.
 
     Attributes:
-      read: movies -> examples, and which movies have what the encoder looks at, <bool>[movies].
+      MODALITY: `plot` or `poster`.
+    """
+
+    MODALITY: str
+
+    def default_settings(self) -> ml_collections.ConfigDict:
+        """Makes the section of a config: every field, commented, and `kind`, the module's name."""
+
+    def title(self, settings: ml_collections.ConfigDict) -> str:
+        """The encoder's title in tables and figures."""
+
+    def inputs(self, settings: ml_collections.ConfigDict) -> dict[str, str | tuple[str, ...]]:
+        """The files and folders that it reads, by the field (dotted) that names them.
+
+        They may be addresses. They are copied to this machine and hashed into `inputs.json`.
+        """
+
+    def problems(
+        self, settings: ml_collections.ConfigDict, data: ml_collections.ConfigDict
+    ) -> list[str]:
+        """All mistakes in the settings, a sentence for each that begins with the field's name.
+
+        Called only where fields and types are those of `default_settings`.
+
+        Args:
+          settings: the section.
+          data: `config.data`.
+        """
+
+    def prepare(self, experiment: Experiment, name: str) -> Recipe:
+        """Makes ready what training needs, and says how the encoder is trained."""
+
+    def load(
+        self,
+        config: ml_collections.ConfigDict,
+        workdir: Path,
+        name: str,
+        num_genres: int,
+        kernels: Kernels,
+    ) -> "Encoder":
+        """Reads what training left behind."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoder:
+    """A trained encoder: the models of all folds.
+
+    Attributes:
+      read: movies -> examples, and whether each movie has what the encoder looks at,
+        <bool>[movies].
       apply: the model.
       params: of each fold.
       frozen: batch -> the arrays that `apply` takes, the same for all folds; None if these are the
@@ -40,7 +89,7 @@ class Encoder:
     """
 
     read: Callable[[Sequence[Movie]], tuple[Callable, np.ndarray]]
-    apply: loop.ApplyFn
+    apply: ApplyFn
     params: Sequence[Any]
     frozen: Callable[[dict], dict[str, jax.Array]] | None = None
 
@@ -48,24 +97,26 @@ class Encoder:
         """Predicts.
 
         Returns:
-          Probabilities <float32>[movies, num_genres], zeros where there is nothing to look at, and
-          which movies have it, <bool>[movies].
+          Probabilities <float32>[movies, num_genres], averaged over the folds' models, zeros where
+          a movie lacks what the encoder looks at; and whether it has that, <bool>[movies].
         """
         examples, present = self.inputs(movies)
         return average(self.apply, self.params, examples, present, num_genres), present
 
     def inputs(self, movies: Sequence[Movie]) -> tuple[Callable, np.ndarray]:
-        """What `apply` takes, and which movies have what it looks at, <bool>[movies]."""
+        """What `apply` takes, and whether a movie has what it looks at, <bool>[movies]."""
         examples, present = self.read(movies)
         if self.frozen is not None and present.any():
-            examples = _run_frozen(self.frozen, examples, present)
+            examples = inference.outputs(
+                self.frozen, examples, np.flatnonzero(present), batch_size()
+            )
         return examples, present
 
 
 def average(
-    apply: loop.ApplyFn, params: Sequence[Any], examples, present: np.ndarray, num_genres: int
+    apply: ApplyFn, params: Sequence[Any], examples, present: np.ndarray, num_genres: int
 ) -> np.ndarray:
-    """The mean of what several models say, <float32>[movies, num_genres].
+    """The mean of several models' probabilities, <float32>[movies, num_genres].
 
     Args:
       apply: the model.
@@ -74,49 +125,94 @@ def average(
       present: <bool>[movies]; the rows of the others are zeros.
       num_genres: number of columns.
     """
-    scores = np.zeros((len(present), num_genres), np.float32)
+    probabilities = np.zeros((len(present), num_genres), np.float32)
     rows = np.flatnonzero(present)
     if len(rows):
-        batches = pipeline.Batches(examples, scores, rows, _batch_size())
+        batches = pipeline.Batches(examples, probabilities, rows, batch_size())
         for of_one in params:
-            scores[rows] += inference.probabilities(apply, of_one, batches)[rows] / len(params)
-    return scores
+            found = inference.probabilities(apply, of_one, batches)
+            probabilities[rows] += found[rows] / len(params)
+    return probabilities
+
+
+def batch_size() -> int:
+    """The batch size of inference, a multiple of the number of devices."""
+    return -(-_MOVIES_IN_BATCH // jax.device_count()) * jax.device_count()
 
 
 def plots_of(movies: Sequence[Movie]) -> tuple[list[str], np.ndarray]:
-    """The plots of movies, empty where there is none, and which have one, <bool>[movies]."""
+    """The plots of movies, empty where there is none, and whether there is one, <bool>[movies]."""
     plots = [clean(movie.plot or "") for movie in movies]
     return plots, np.array([bool(plot.strip()) for plot in plots])
 
 
-def load_params(workdir: Path, names: Sequence[str]) -> list[Any]:
-    """The best parameters of several trainings.
+def load_params(
+    config: ml_collections.ConfigDict, workdir: Path, name: str, phase: str = ""
+) -> list[Any]:
+    """Reads the best parameters of each fold.
+
+    Args:
+      config: of the experiment.
+      workdir: of the experiment.
+      name: of the encoder or fusion.
+      phase: name of the phase of training that ended it, such as `head`; empty for the only one.
 
     Raises:
-      InputError: if one has none, or a value of them is not finite.
+      InputError: if a fold has none, or a value of them is not finite.
     """
-    params = [loop.restore_best(loop.Run(name, workdir, seed=0)) for name in names]
+    names = [f"{fold}/{phase}" if phase else fold for fold in fold_names(config, name)]
+    params = [loop.restore_best(Run(name, workdir, seed=0)) for name in names]
     for name, of_one in zip(names, params):
         if not loop.is_finite(of_one):
             raise InputError(f"{workdir}: the parameters of {name} are damaged: not all finite.")
     return params
 
 
-def _batch_size() -> int:
-    """A multiple of the number of devices."""
-    return -(-_MOVIES_IN_BATCH // jax.device_count()) * jax.device_count()
+def training_settings(
+    epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    scales: Mapping[str, float] | None = None,
+) -> ml_collections.ConfigDict:
+    """Makes the settings of a training, with the fields that every training has."""
+    training = ml_collections.ConfigDict()
+    # At most; see patience.
+    training.epochs = epochs
+    # Over all devices of all hosts, of whose number it must be a multiple.
+    training.batch_size = batch_size
+    # Epochs without a better macro AUC on validation after which training stops.
+    training.patience = 3
+    # The peak of the schedule.
+    training.learning_rate = learning_rate
+    # Factors of it for parts of the parameters, by top-level name; 0 freezes a part.
+    training.learning_rate_scale = config_dict.ConfigDict(dict(scales or {}))
+    # The share of the steps in which the learning rate rises from zero.
+    training.warmup = 0.1
+    training.weight_decay = 1e-2
+    # Gradients are scaled down to this norm.
+    training.clip_norm = 1.0
+    # In steps.
+    training.log_every = 10
+    training.checkpoint_every = 200
+    return training
 
 
-def _run_frozen(frozen, examples, present: np.ndarray) -> pipeline.ArrayExamples:
-    """What the frozen part makes of the movies that are present."""
-    outputs, mesh = {}, parallel.data_mesh()
-    batches = pipeline.Batches(
-        examples, np.zeros((len(present), 1)), np.flatnonzero(present), _batch_size()
-    )
-    for batch in pipeline.iterate(batches):
-        found, indices = parallel.outputs_of_movies(frozen, batch, mesh)
-        for name, array in found.items():
-            if name not in outputs:
-                outputs[name] = np.zeros((len(present), *array.shape[1:]), array.dtype)
-            outputs[name][indices] = array
-    return pipeline.ArrayExamples(outputs)
+def following(section: ml_collections.ConfigDict, **changes) -> ml_collections.ConfigDict:
+    """Makes a section whose fields follow those of another until they are set themselves.
+
+    So `--config.poster.weights=FILE` serves the colour encoder and the grey one, whose section is
+    `following(config.poster, grey=True)`.
+
+    Args:
+      section: of an encoder of the same kind.
+      **changes: fields that do not follow, and their values.
+    """
+    follower = ml_collections.ConfigDict()
+    for name, value in section.items():
+        if name in changes:
+            follower[name] = changes[name]
+        elif isinstance(value, ml_collections.ConfigDict):
+            follower[name] = following(value)
+        else:
+            follower[name] = section.get_oneway_ref(name)
+    return follower

@@ -10,71 +10,88 @@ import ml_collections
 import numpy as np
 
 from mmgc_jax.data.movies import Movie
-from mmgc_jax.encoders import fusion
-from mmgc_jax.encoders.base import average, load_params
-from mmgc_jax.encoders.registry import ENCODERS
+from mmgc_jax.encoders import fusion, registry
+from mmgc_jax.encoders.base import Encoder, average, load_params
+from mmgc_jax.ops.kernels import Kernels
 from mmgc_jax.runtime.files import Path
-from mmgc_jax.training import loop
-from mmgc_jax.training.cross_fit import Experiment, Recipe, cross_fit, fold_names
+from mmgc_jax.training.cross_fit import Recipe, cross_fit
+from mmgc_jax.training.run import ApplyFn, Experiment, fold_names
 
 
 def fit(
     experiment: Experiment,
-    stage: str,
+    name: str,
     probabilities: Mapping[str, np.ndarray],
     present: Mapping[str, np.ndarray],
 ) -> dict[str, np.ndarray]:
-    """Trains on from the encoders of each fold and a late fusion that only adds them up.
+    """Trains on from the encoders of each fold and a late fusion that only adds up their evidence.
 
     The arguments are those of `fusion.fit`; the encoders are trained.
 
     Returns:
       As `fusion.fit`.
     """
-    config = experiment.config
-    settings, names = config.fusion.joint_training, config.fusion.encoders
-    recipes = {name: ENCODERS[name].prepare(experiment, name) for name in names}
-    available = np.stack([present[name] for name in names], axis=1)
-    fuse, fresh = fusion.prepare(experiment, stage)
-    applies = {name: recipe.apply for name, recipe in recipes.items()}
-    apply = _apply(applies, fuse, experiment.frequencies)
-    examples = JointExamples({n: recipe.examples for n, recipe in recipes.items()}, available)
-    params = {
-        name: load_params(experiment.workdir, ENCODERS[name].trainings(config, name))
-        for name in names
-    }
+    config, frequencies = experiment.config, experiment.frequencies
+    encoders = config.fusion.encoders
+    recipes = {e: registry.of(config, e).prepare(experiment, e) for e in encoders}
+    trained = _load(config, experiment.workdir, len(frequencies), experiment.kernels)
+    available = np.stack([present[encoder] for encoder in encoders], axis=1)
+    fuse, initial = fusion.prepare(experiment, name)
+    apply = _apply({e: recipe.apply for e, recipe in recipes.items()}, fuse, frequencies)
+    examples = JointExamples({e: recipe.examples for e, recipe in recipes.items()}, available)
 
-    def fit_fold(fit, name, indices):
-        fold = fold_names(config, stage).index(name)
-        start = {encoder: of_folds[fold] for encoder, of_folds in params.items()}
-        start["fusion"] = fusion.calibrated(fresh, experiment, probabilities, present, indices)
-        return fit(name, indices, examples, apply, start, settings)
+    def fit_fold(fit, fold_name, indices):
+        fold = fold_names(config, name).index(fold_name)
+        start = {encoder: trained[encoder].params[fold] for encoder in encoders}
+        start[fusion.FUSION] = fusion.calibrated(
+            initial, experiment, probabilities, present, indices
+        )
+        return fit(fold_name, indices, examples, apply, start, "joint_training")
 
-    recipe = Recipe(examples, apply, fit_fold, settings.batch_size)
+    recipe = Recipe(examples, apply, fit_fold, config.fusion.joint_training.batch_size)
     without = {
-        name: dataclasses.replace(examples, present=left)
-        for name, left in fusion.one_missing(config, available).items()
+        variant: dataclasses.replace(examples, present=left)
+        for variant, left in fusion.one_missing(config, available).items()
     }
-    return cross_fit(experiment, stage, available.any(axis=1), recipe, without)
+    return cross_fit(experiment, name, fusion.FUSION, available.any(axis=1), recipe, without)
+
+
+def _load(
+    config: ml_collections.ConfigDict, workdir: Path, num_genres: int, kernels: Kernels
+) -> dict[str, Encoder]:
+    return {
+        name: registry.of(config, name).load(config, workdir, name, num_genres, kernels)
+        for name in config.fusion.encoders
+    }
 
 
 class JointFuser:
-    """The trained network, for movies that are new."""
+    """Inference with the trained network."""
 
-    def __init__(self, config: ml_collections.ConfigDict, workdir: Path, frequencies):
-        """Reads what `fit` left behind of the stage `fusion`."""
-        names = config.fusion.encoders
-        num_genres = len(frequencies)
-        self._encoders = {n: ENCODERS[n].load(config, workdir, n, num_genres) for n in names}
+    def __init__(
+        self,
+        config: ml_collections.ConfigDict,
+        workdir: Path,
+        frequencies: np.ndarray,
+        kernels: Kernels,
+    ):
+        """Reads what `fit` left behind of the fusion that predicts."""
+        self._num_genres = len(frequencies)
+        self._encoders = _load(config, workdir, self._num_genres, kernels)
         applies = {name: encoder.apply for name, encoder in self._encoders.items()}
-        self._apply = _apply(applies, fusion.apply_of(config, "fusion", num_genres), frequencies)
-        self._params = load_params(workdir, fold_names(config, "fusion"))
-        self._num_genres = num_genres
+        fuse = fusion.apply_of(config, fusion.FUSION, self._num_genres)
+        self._apply = _apply(applies, fuse, frequencies)
+        self._params = load_params(config, workdir, fusion.FUSION)
 
     def __call__(self, movies: Sequence[Movie]) -> tuple[np.ndarray, np.ndarray]:
-        """Probabilities <float32>[movies, genres], and which movies have anything to look at."""
+        """Predicts.
+
+        Returns:
+          Probabilities <float32>[movies, genres], and whether a movie has anything to look at,
+          <bool>[movies].
+        """
         read = {name: encoder.inputs(movies) for name, encoder in self._encoders.items()}
-        present = np.stack([there for _, there in read.values()], axis=1)
+        present = np.stack([available for _, available in read.values()], axis=1)
         examples = JointExamples({name: parts for name, (parts, _) in read.items()}, present)
         some = present.any(axis=1)
         return average(self._apply, self._params, examples, some, self._num_genres), some
@@ -86,7 +103,7 @@ class JointExamples:
 
     Attributes:
       parts: of each encoder, its examples.
-      present: which movies have what it looks at, <bool>[movies, encoders].
+      present: whether a movie has what an encoder looks at, <bool>[movies, encoders].
     """
 
     parts: Mapping[str, Callable[[np.ndarray], dict[str, np.ndarray]]]
@@ -95,10 +112,10 @@ class JointExamples:
     def __call__(self, indices: np.ndarray, batch: np.ndarray | None = None) -> dict:
         batch = indices if batch is None else batch
         arrays = {"present": self.present[indices].astype(np.float32)}
-        for (name, examples), stand_in, there in zip(
+        for (name, examples), stand_in, present in zip(
             self.parts.items(), self._stand_ins, self.present.T
         ):
-            own, of_all = (np.where(there[rows], rows, stand_in) for rows in (indices, batch))
+            own, of_all = (np.where(present[rows], rows, stand_in) for rows in (indices, batch))
             arrays[name] = examples(own, of_all)
         return arrays
 
@@ -114,21 +131,20 @@ class JointExamples:
         return next((of_movies for of_movies in lengths if of_movies is not None), None)
 
 
-def _apply(
-    applies: Mapping[str, loop.ApplyFn], fuse: loop.ApplyFn, frequencies: np.ndarray
-) -> loop.ApplyFn:
+def _apply(applies: Mapping[str, ApplyFn], fuse: ApplyFn, frequencies: np.ndarray) -> ApplyFn:
     """The whole network; its parameters are those of the encoders, by name, and `fusion`."""
 
     def apply(params, batch, key):
         *keys, fusion_key = (
             [None] * (len(applies) + 1) if key is None else jax.random.split(key, len(applies) + 1)
         )
-        said = [
+        probabilities = [
             jax.nn.sigmoid(encode(params[name], batch[name], encoder_key))
             for (name, encode), encoder_key in zip(applies.items(), keys)
         ]
-        there = batch["present"]
-        known = jnp.where(there[..., None] > 0, jnp.stack(said, axis=1), frequencies)
-        return fuse(params["fusion"], {"probabilities": known, "present": there}, fusion_key)
+        present = batch["present"]
+        known = jnp.where(present[..., None] > 0, jnp.stack(probabilities, axis=1), frequencies)
+        inputs = {"probabilities": known, "present": present}
+        return fuse(params[fusion.FUSION], inputs, fusion_key)
 
     return apply

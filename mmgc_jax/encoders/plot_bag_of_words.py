@@ -1,29 +1,72 @@
-"""A plot encoder beyond the talk: weighted words and a linear model, which is hard to beat."""
+"""A plot encoder beyond the talk: TF-IDF and logistic regression, a strong baseline."""
 
 import functools
 from collections.abc import Sequence
 
 import ml_collections
+import numpy as np
 
-from mmgc_jax.data import pipeline
+from mmgc_jax.data import pipeline, text
 from mmgc_jax.data.bag_of_words import TfIdf
 from mmgc_jax.data.movies import Movie
 from mmgc_jax.encoders.base import Encoder, load_params, plots_of
+from mmgc_jax.encoders.checks import Checker
 from mmgc_jax.models import PlotBagOfWords
+from mmgc_jax.ops.kernels import Kernels
 from mmgc_jax.runtime.files import Path
 from mmgc_jax.training import checkpoints, loop
-from mmgc_jax.training.cross_fit import Experiment, Fitted, Recipe, fold_names
+from mmgc_jax.training.cross_fit import Fitted, Recipe
 from mmgc_jax.training.logistic import fit_logistic
+from mmgc_jax.training.run import ApplyFn, Experiment, encoder_folder, make_apply
+
+MODALITY = "plot"
 
 _WORDS = "bag_of_words.json"
 _INPUTS = ("tokens", "weights")
 _MOVIES_IN_BATCH = 64
 
 
-def prepare(experiment: Experiment, stage: str) -> Recipe:
-    """Finds the words and weighs them in every plot."""
-    del stage  # nothing is random
-    settings, corpus = experiment.config.bag_of_words, experiment.corpus
+def default_settings() -> ml_collections.ConfigDict:
+    """Makes the section of a config."""
+    settings = ml_collections.ConfigDict()
+    settings.kind = "plot_bag_of_words"
+    # What counts as a word: see mmgc_jax.data.text.TOKENIZERS; words or mmimdb.
+    settings.tokens = "words"
+    # The first letters of a longer word that count as a word of their own; 0: none do.
+    settings.stem_length = 5
+    # Words in a row that count as one; 1 for single words only.
+    settings.longest_phrase = 1
+    # Words in fewer training plots are left out.
+    settings.min_plots = 2
+    # See C of mmgc_jax.training.logistic.fit_logistic: the larger, the closer the fit.
+    settings.strength = 3.0
+    # Padded numbers of words are multiples of this.
+    settings.bucket = 64
+    return settings
+
+
+def title(settings: ml_collections.ConfigDict) -> str:
+    del settings
+    return "Plot (bag of words)"
+
+
+def inputs(settings: ml_collections.ConfigDict) -> dict[str, str | tuple[str, ...]]:
+    del settings
+    return {}
+
+
+def problems(settings: ml_collections.ConfigDict, data: ml_collections.ConfigDict) -> list[str]:
+    del data
+    checker = Checker(settings)
+    checker.one_of("tokens", text.TOKENIZERS)
+    checker.at_least(0, "stem_length")
+    checker.at_least(1, "longest_phrase", "min_plots", "bucket")
+    checker.above(0.0, "strength")
+    return checker.problems
+
+
+def prepare(experiment: Experiment, name: str) -> Recipe:
+    settings, corpus = experiment.config[name], experiment.corpus
     words = TfIdf.fit(
         map(corpus.plot, corpus.split["train"]),
         settings.tokens,
@@ -31,14 +74,14 @@ def prepare(experiment: Experiment, stage: str) -> Recipe:
         settings.longest_phrase,
         settings.min_plots,
     )
-    words.save(experiment.workdir / _WORDS)
+    words.save(encoder_folder(experiment.workdir, name) / _WORDS)
     rows = words(map(corpus.plot, range(len(corpus.ids))))
     examples = pipeline.BagOfWordsExamples(rows, settings.bucket)
     apply = _apply(words, len(corpus.genres))
 
-    def fit_fold(fit, name, indices):
-        del fit  # convex: solved, not trained step by step
-        run = loop.Run(name, experiment.workdir, experiment.seed_of(name))
+    def fit_fold(fit, fold_name, indices):
+        del fit  # the problem is convex, and solved instead
+        run = experiment.run(fold_name)
         if checkpoints.restore(run.checkpoints / "best") is None:
             kernel, bias = fit_logistic(rows[indices], corpus.labels[indices], settings.strength)
             checkpoints.save(run.checkpoints / "best", 0, {"kernel": kernel, "bias": bias}, {})
@@ -47,23 +90,22 @@ def prepare(experiment: Experiment, stage: str) -> Recipe:
     return Recipe(examples, apply, fit_fold, _MOVIES_IN_BATCH)
 
 
-def trainings(config: ml_collections.ConfigDict, stage: str) -> list[str]:
-    """The trainings whose parameters predict, one for each fold."""
-    return fold_names(config, stage)
-
-
-def load(config: ml_collections.ConfigDict, workdir: Path, stage: str, num_genres: int) -> Encoder:
-    """Reads what training left behind."""
-    words = TfIdf.load(workdir / _WORDS)
-    params = load_params(workdir, trainings(config, stage))
-    read = functools.partial(_read, words, config.bag_of_words.bucket)
+def load(
+    config: ml_collections.ConfigDict, workdir: Path, name: str, num_genres: int, kernels: Kernels
+) -> Encoder:
+    del kernels  # a lookup and a sum
+    words = TfIdf.load(encoder_folder(workdir, name) / _WORDS)
+    params = load_params(config, workdir, name)
+    read = functools.partial(_read, words, config[name].bucket)
     return Encoder(read, _apply(words, num_genres), params)
 
 
-def _read(words: TfIdf, bucket: int, movies: Sequence[Movie]):
+def _read(
+    words: TfIdf, bucket: int, movies: Sequence[Movie]
+) -> tuple[pipeline.BagOfWordsExamples, np.ndarray]:
     plots, present = plots_of(movies)
     return pipeline.BagOfWordsExamples(words(plots), bucket), present
 
 
-def _apply(words: TfIdf, num_genres: int) -> loop.ApplyFn:
-    return loop.make_apply(PlotBagOfWords(len(words), num_genres), _INPUTS)
+def _apply(words: TfIdf, num_genres: int) -> ApplyFn:
+    return make_apply(PlotBagOfWords(len(words), num_genres), _INPUTS)

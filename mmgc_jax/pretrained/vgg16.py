@@ -1,4 +1,4 @@
-"""VGG16's ImageNet weights, from their publishers or from a file, as a .npz file of ours.
+"""Converts VGG16's ImageNet weights, from their publishers or from a file, to .npz.
 
     python -m mmgc_jax.pretrained.vgg16 --source=keras --output=vgg16.npz
 
@@ -9,8 +9,8 @@ The sources:
 - torchvision: another training, which timm publishes as safetensors (BSD-3-Clause); 553 MB.
 - a file: Keras's .h5, .safetensors with the names of torchvision or timm, or .npz.
 
-Downloads stay in $XDG_CACHE_HOME/mmgc_jax (~/.cache/mmgc_jax); after a break the same command goes
-on with them. The preprocessing that the weights want is written along with them.
+Downloads are kept in $XDG_CACHE_HOME/mmgc_jax (~/.cache/mmgc_jax); after a break, the same command
+resumes them. The file also gets the preprocessing that the weights were trained with.
 """
 
 import logging
@@ -57,14 +57,14 @@ _IMAGENET_CLASSES = 1000
 
 
 def load(file, network: VGG16) -> dict:
-    """Reads the weights of a network from a file of any format of `vgg16_files`.
+    """Reads the weights of a network from a file in any format of `vgg16_files`.
 
     Args:
       file: of a colour network, with or without dense layers.
-      network: begins with block 1; in a grey one, the first kernel is that of `to_grey_kernel`.
+      network: begins with block 1. The first kernel of a grey one is made by `to_grey_kernel`.
 
     Returns:
-      The parameters of `network`, <float32>, the preprocessing that they want among them.
+      The parameters of `network`, <float32>, with those of the preprocessing.
 
     Raises:
       InputError: if the file is missing or of no known format, or an array is missing, has another
@@ -84,20 +84,19 @@ def load(file, network: VGG16) -> dict:
 
 
 def save(file, params: dict) -> None:
-    """Writes the parameters of a colour network as `.npz`, whole or not at all.
+    """Writes the parameters of a colour network as `.npz`, atomically.
 
     Args:
-      file: gets an array for each parameter, named as in `block1_conv1/kernel`, and with
-        `preprocessing/mean` and `preprocessing/std` what the pixels must go through.
+      file: gets an array for each parameter, such as `block1_conv1/kernel`, those of the
+        preprocessing, `preprocessing/mean` and `preprocessing/std`, among them.
       params: of `VGG16`.
     """
     arrays = flax.traverse_util.flatten_dict(jax.device_get(params), sep="/")
-
     write_atomically(pathlib.Path(file), lambda stream: np.savez(stream, **arrays))
 
 
 def convert(source: str, output: pathlib.Path, top: bool) -> str:
-    """Reads weights, downloads them before if need be, and writes them as `.npz`.
+    """Writes weights as `.npz`, after a download if need be.
 
     Args:
       source: `keras`, `torchvision` or a file.
@@ -105,10 +104,10 @@ def convert(source: str, output: pathlib.Path, top: bool) -> str:
       top: whether the dense layers are wanted.
 
     Returns:
-      A line that says what was written.
+      A line for the user: the file, the number of parameters and the source.
 
     Raises:
-      InputError: if the weights cannot be had, are not what they should be, or cannot be written.
+      InputError: if the weights cannot be downloaded or read, or the file cannot be written.
     """
     published = {"keras": KERAS_TOP if top else KERAS_NOTOP, "torchvision": TORCHVISION}.get(source)
     if published is None and not pathlib.Path(source).exists():

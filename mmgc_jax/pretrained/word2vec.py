@@ -1,4 +1,4 @@
-"""Word vectors: trained with gensim, and lined up with a vocabulary."""
+"""Trains word vectors with gensim, and makes embedding tables of vectors."""
 
 import hashlib
 import json
@@ -28,13 +28,14 @@ def train_once(
     seed: int,
     folder: pathlib.Path,
 ) -> pathlib.Path:
-    """`train`, unless the same plots, settings and seed were trained on before.
+    """Trains word vectors, or finds those trained on the same plots with equal settings and seed.
 
     Args:
       plots: as in `train`.
       settings: as in `train`.
       seed: as in `train`.
-      folder: keeps the vectors under a name made from a hash of all that decides them.
+      folder: keeps the vectors, named by a hash of the plots, the settings, the seed and gensim's
+        version.
 
     Returns:
       A file in word2vec's binary format.
@@ -61,12 +62,13 @@ _SETTINGS = ("dim", "window", "min_count", "skip_gram", "negative", "epochs")
 def train(
     plots: Iterable[Sequence[str]], settings: ml_collections.ConfigDict, seed: int
 ) -> gensim.models.KeyedVectors:
-    """Trains Word2Vec (arXiv 1301.3781) with gensim, on one thread, so that it can be repeated.
+    """Trains Word2Vec (arXiv 1301.3781) with gensim, on one thread, which makes it repeatable.
 
     Args:
-      plots: tokens of each plot; gone through once for each epoch and once before, never held.
+      plots: tokens of each plot; iterated over epochs + 1 times, so that they need not be in
+        memory.
       settings: `dim`, `window`, `min_count`, `skip_gram`, `negative`, `epochs`.
-      seed: of vectors and samples.
+      seed: of the initial vectors and of the samples.
 
     Raises:
       InputError: if no word is frequent enough.
@@ -86,8 +88,8 @@ def train(
     model.build_vocab(plots)
     if not len(model.wv):
         raise InputError(
-            f"No word occurs {settings.min_count} times in the plots; "
-            "lower config.plot.vectors.min_count."
+            f"No word occurs {settings.min_count} times in the plots: no word vectors can be "
+            "trained. Lower vectors.min_count."
         )
     logger.info("Word2Vec: training on %d plots.", model.corpus_count)
     with progress_bar(total=model.epochs, desc="Word2Vec", unit="epoch") as bar:
@@ -101,6 +103,8 @@ def train(
 
 
 class _Progress(CallbackAny2Vec):
+    """Updates a progress bar after each epoch, and stops if the process was asked to."""
+
     def __init__(self, bar: tqdm):
         self._bar = bar
 
@@ -112,19 +116,21 @@ class _Progress(CallbackAny2Vec):
 def align(
     vectors: Mapping[str, np.ndarray], vocabulary: Vocabulary, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The vectors of a vocabulary's words.
+    """Makes the embedding table of a vocabulary from word vectors.
 
-    The known vectors' mean is subtracted, which tells words apart better (arXiv 1702.01417), and
-    they are scaled to a root mean square of 1. A word without a vector gets a random one from the
-    normal distribution that the known ones have in each dimension; padding gets zeros.
+    The mean of the known vectors is subtracted, which separates words better (arXiv 1702.01417),
+    and they are scaled to a root mean square of 1. A word without a vector gets a random one, from
+    a normal distribution with the known ones' standard deviation in each dimension. Padding gets
+    zeros.
 
     Args:
       vectors: of words, <float32>[dim].
-      vocabulary: decides the order.
+      vocabulary: its ids are the rows.
       seed: of the random vectors.
 
     Returns:
-      <float32>[len(vocabulary), dim] and <bool>[len(vocabulary)]: which words are known.
+      The table, <float32>[len(vocabulary), dim], and which words are known,
+      <bool>[len(vocabulary)].
 
     Raises:
       InputError: if no word is known, or values are too large to be squared in float32.

@@ -1,8 +1,8 @@
-"""Orbax behind a few functions: the latest states of a training, and its best parameters.
+"""Checkpoints: the latest states of a training, its best parameters, frozen parameters.
 
 A checkpoint is written beside its place and renamed when it is whole, so that a stop at any moment
-leaves the one before it. The digests of its files lie in it, since Orbax checks the arrays' places
-(OCDBT has a CRC for each node) but not their values: a byte that has changed since is noticed. All
+leaves the one before it. Orbax checks the arrays' places (OCDBT has a CRC for each node) but not
+their values, so the SHA-256 of each file is written beside them, and a changed byte is noticed. All
 processes of a run call these functions, each for its own part. In a bucket there are no digests:
 Cloud Storage checks what it keeps.
 """
@@ -29,47 +29,84 @@ _DIGESTS = "digests.json"
 _BESIDE_ARRAYS = 2**22  # bytes of a checkpoint that are not its arrays', and some to spare
 
 
-def save(directory, step: int, tree: Any, notes: dict, keep: int = 1) -> None:
-    """Writes a tree of arrays and some JSON, then deletes checkpoints from before.
+class Checkpoints:
+    """The checkpoints of one directory, written through one Orbax manager.
 
-    Args:
-      directory: holds these checkpoints alone, each in a folder named by its step.
-      step: if it is there already and undamaged, it is kept: a training that goes on repeats its
-        steps exactly. Later ones, which such a training has not reached yet, are deleted.
-      tree: of arrays.
-      notes: anything that JSON can hold.
-      keep: how many checkpoints stay, this one included.
-
-    Raises:
-      OSError: ENOSPC, before anything is written, if there is no room for it on the disk of any of
-        the processes.
+    A context manager. It opens Orbax's manager when something is first saved.
     """
-    directory = as_path(directory)
-    _require_room(directory, tree)
-    options = ocp.CheckpointManagerOptions(
-        max_to_keep=keep, enable_async_checkpointing=False, cleanup_tmp_directories=True
-    )
-    with ocp.CheckpointManager(directory, options=options) as manager:
-        for later in [there for there in manager.all_steps() if there >= step]:
-            if later == step and not _first_finds_damage(directory / str(step)):
+
+    def __init__(self, directory, keep: int = 1):
+        """Opens nothing yet.
+
+        Args:
+          directory: holds these checkpoints alone, each in a folder named by its step.
+          keep: how many of them stay.
+        """
+        self._directory = as_path(directory)
+        self._keep = keep
+        self._manager: ocp.CheckpointManager | None = None
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self._manager is not None:
+            self._manager.close()
+
+    def save(self, step: int, tree: Any, notes: dict) -> None:
+        """Writes a checkpoint, then deletes old ones.
+
+        Later checkpoints, which a training that goes on from an earlier one has not reached yet,
+        are deleted first. If the step itself is there and undamaged it is kept, since such a
+        training repeats its steps exactly.
+
+        Args:
+          step: of the training.
+          tree: of arrays.
+          notes: anything that JSON can hold.
+
+        Raises:
+          OSError: ENOSPC, before anything is written, if one of the processes has no room for it.
+        """
+        _require_room(self._directory, tree)
+        if self._manager is None:
+            self._manager = _open_manager(self._directory, self._keep)
+        steps = self._manager.all_steps()
+        for later in sorted(other for other in steps if other > step):
+            self._manager.delete(later)
+        folder = self._directory / str(step)
+        if step in steps:
+            if not _first_finds_damage(folder):
                 return
-            manager.delete(later)
-        manager.save(
+            self._manager.delete(step)
+        self._manager.save(
             step,
             args=ocp.args.Composite(
                 tree=ocp.args.StandardSave(tree), notes=ocp.args.JsonSave(notes)
             ),
         )
-    folder = directory / str(step)
-    if parallel.is_first() and not is_address(folder):
-        write_text(folder / _DIGESTS, json.dumps(_digests(folder), indent=0))
+        if parallel.is_first() and not is_address(folder):
+            write_text(folder / _DIGESTS, json.dumps(_digests(folder), indent=0))
+
+
+def save(directory, step: int, tree: Any, notes: dict) -> None:
+    """Writes a single checkpoint; see `Checkpoints.save`."""
+    with Checkpoints(directory) as checkpoints:
+        checkpoints.save(step, tree, notes)
+
+
+def _open_manager(directory: Path, keep: int) -> ocp.CheckpointManager:
+    options = ocp.CheckpointManagerOptions(
+        max_to_keep=keep, enable_async_checkpointing=False, cleanup_tmp_directories=True
+    )
+    return ocp.CheckpointManager(directory, options=options)
 
 
 def restore(directory, like: Any = None) -> tuple[Any, dict] | None:
     """Reads the newest checkpoint of a directory that is not damaged.
 
     Args:
-      directory: as in `save`.
+      directory: as of `Checkpoints`.
       like: a tree with the shapes, dtypes and shardings wanted; without it, arrays come as numpy.
 
     Returns:
@@ -101,7 +138,7 @@ def restore(directory, like: Any = None) -> tuple[Any, dict] | None:
 
 
 def _require_room(directory: Path, tree: Any) -> None:
-    """Raises what `save` does; Orbax's many threads would each print an exception of their own."""
+    """Raises what `save` does, before Orbax's threads each print an exception of their own."""
     has_room = True
     if not is_address(directory):
         directory.mkdir(parents=True, exist_ok=True)
@@ -112,7 +149,7 @@ def _require_room(directory: Path, tree: Any) -> None:
 
 
 def _first_finds_damage(folder: Path) -> bool:
-    """Whether a checkpoint is damaged; the first process looks, and all know."""
+    """Whether process 0 finds a checkpoint damaged; a collective."""
     return bool(parallel.broadcast(parallel.is_first() and _is_damaged(folder)))
 
 
@@ -120,7 +157,7 @@ def _is_damaged(folder: Path) -> bool:
     """Whether a file of a checkpoint is not as it was written."""
     written = folder / _DIGESTS
     if not written.exists():
-        return False  # a kill came in between, or it is of an earlier version: whole, but unchecked
+        return False  # killed between the checkpoint and its digests: whole, but unchecked
     try:
         return json.loads(written.read_bytes()) != _digests(folder)
     except ValueError:

@@ -1,167 +1,141 @@
-"""One model for each fold: how every encoder and every fusion is trained.
+"""Cross-fitting: one model for each fold, which every encoder and every fusion is trained by.
 
-The training movies are in folds. The model of a fold is trained on the other folds. A movie is
-predicted by the models that did not train on it: a training movie by that of its fold, so that what
-is said of it is as trustworthy as what is said of a new movie (stacked generalisation, Wolpert
-1992); any other movie by all of them, whose probabilities are averaged (bagging with disjoint
-parts, cross-validated committees, Parmanto, Munro and Doyle 1996).
+The training movies are split into folds, and the model of a fold is trained on the other folds. A
+movie is predicted by the models that did not train on it: a training movie by that of its fold (its
+*out-of-fold* probabilities, which are as trustworthy as those of a new movie; stacked
+generalisation, Wolpert 1992), any other movie by all of them, averaged (cross-validated committees,
+Parmanto, Munro and Doyle 1996).
 """
 
 import dataclasses
-import pathlib
-import zlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import ml_collections
 import numpy as np
 
 from mmgc_jax.data import pipeline
-from mmgc_jax.evaluation import results
+from mmgc_jax.evaluation import metrics
+from mmgc_jax.evaluation.results import fill_absent
 from mmgc_jax.runtime import preemption
-from mmgc_jax.runtime.files import Path
 from mmgc_jax.training import inference, loop
+from mmgc_jax.training.run import ApplyFn, Experiment, fold_names
 
-
-@dataclasses.dataclass(frozen=True)
-class Experiment:
-    """What every training of an experiment needs to know.
-
-    Attributes:
-      config: as of `configs/default.py`.
-      workdir: gets what the experiment leaves behind.
-      corpus: the movies.
-      folds: of each movie of the corpus, <int64>[movies]; -1 for those that do not train.
-      cache: a folder for what other experiments on the same movies can use too.
-    """
-
-    config: ml_collections.ConfigDict
-    workdir: Path
-    corpus: pipeline.Corpus
-    folds: np.ndarray
-    cache: pathlib.Path
-
-    @property
-    def frequencies(self) -> np.ndarray:
-        """The share of training movies that have each genre, <float32>[genres]."""
-        return self.corpus.labels[self.corpus.split["train"]].mean(axis=0)
-
-    @property
-    def initial_bias(self) -> np.ndarray:
-        """The genres' log-odds in the training part, <float32>[genres].
-
-        A last layer that begins with this bias knows from the first step how rare each genre is
-        (arXiv 1708.02002, section 3.3).
-        """
-        frequencies = np.clip(self.frequencies, 1e-3, 1 - 1e-3)
-        return np.log(frequencies / (1 - frequencies))
-
-    def seed_of(self, name: str) -> int:
-        """A seed of its own for each training."""
-        return zlib.crc32(f"{self.config.seed}/{name}".encode()) >> 1
+Examples = Callable[..., dict[str, np.ndarray]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Fitted:
     """A trained model and the examples that it takes."""
 
-    examples: Callable[[np.ndarray], dict[str, np.ndarray]]
-    apply: loop.ApplyFn
+    examples: Examples
+    apply: ApplyFn
     params: Any
 
 
-# (name, indices of movies, examples, model, parameters to begin with, settings) -> trained
+# (training name, indices of movies, examples, model, initial parameters, field of the settings,
+# factors of the learning rate that replace those of the settings) -> trained
 Fit = Callable[..., Fitted]
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """How a stage is trained.
+    """How an encoder or a fusion is trained.
 
     Attributes:
       examples: what its model takes, of every movie.
       apply: the model.
-      fit_fold: (fit, name, indices) -> the model trained on these movies; it calls `fit(name,
-        indices, examples, apply, params, settings)` once or more.
+      fit_fold: (fit, name, indices) -> the model trained on these movies. It calls `fit(name,
+        indices, examples, apply, params, field)` as often as it has phases of training.
       batch_size: of predictions.
     """
 
-    examples: Callable[[np.ndarray], dict[str, np.ndarray]]
-    apply: loop.ApplyFn
+    examples: Examples
+    apply: ApplyFn
     fit_fold: Callable[[Fit, str, np.ndarray], Fitted]
     batch_size: int
 
 
-def fold_names(config: ml_collections.ConfigDict, stage: str) -> list[str]:
-    """The names of a stage's trainings, `plot/fold_0` and so on."""
-    return [f"{stage}/fold_{fold}" for fold in range(config.folds)]
-
-
 def cross_fit(
     experiment: Experiment,
-    stage: str,
+    name: str,
+    section: str,
     present: np.ndarray,
     recipe: Recipe,
-    also: Mapping[str, Callable] | None = None,
+    variants: Mapping[str, Examples] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Trains one model for each fold and predicts every movie by those that did not see it.
+    """Trains one model for each fold and predicts every movie with those that did not see it.
 
     Args:
       experiment: the experiment.
-      stage: its name.
-      present: which movies the stage can say something about, <bool>[movies of the corpus].
-      recipe: of the stage.
-      also: further examples for the same models to predict, by name.
+      name: of the encoder or fusion.
+      section: the section of the config that has its settings.
+      present: whether a movie has what the model looks at, <bool>[movies of the corpus].
+      recipe: how it is trained.
+      variants: further examples for the same models to predict, by name.
 
     Returns:
-      `probabilities` <float32>[movies, genres], and those of `also` likewise; rows of movies that
-      the stage can say nothing about hold the frequencies of the genres.
+      `probabilities` <float32>[movies, genres], and those of the variants likewise; rows of movies
+      that lack what the model looks at hold the frequencies of the genres.
     """
-    corpus, workers = experiment.corpus, experiment.config.data.workers
+    trainer = _Trainer(experiment, section, present)
+    examples = {"probabilities": recipe.examples} | dict(variants or {})
+    sums = {kind: np.zeros(experiment.corpus.labels.shape, np.float32) for kind in examples}
     folds = experiment.folds
-    validation = corpus.split["validation"]
-    validation = validation[present[validation]]
-
-    def predict(fitted: Fitted, indices, size, name="") -> np.ndarray:
-        batches = pipeline.Batches(fitted.examples, corpus.labels, indices, size)
-        return inference.probabilities(fitted.apply, fitted.params, batches, workers, name)
-
-    def fit(name, indices, examples, apply, params, settings) -> Fitted:
-        run = loop.Run(
-            name,
-            experiment.workdir,
-            experiment.seed_of(name),
-            workers,
-            split_parameters=experiment.config.split_parameters,
-            movie=lambda index: corpus.ids[index],
-        )
-        size = settings.batch_size
-        batches = pipeline.Batches(
-            examples, corpus.labels, indices, size, shuffle_seed=run.seed, epochs=settings.epochs
-        )
-
-        def validate(params):
-            scores = predict(Fitted(examples, apply, params), validation, size)
-            return results.headline(corpus.labels[validation], scores[validation])
-
-        weights = loop.positive_weights(corpus.labels[indices], settings.class_weight)
-        trained = loop.fit(run, apply, params, batches, validate, settings, weights)
-        return Fitted(examples, apply, trained)
-
-    sums = {
-        name: np.zeros(corpus.labels.shape, np.float32) for name in ("probabilities", *(also or ()))
-    }
-    for fold, name in enumerate(fold_names(experiment.config, stage)):
+    for fold, fold_name in enumerate(fold_names(experiment.config, name)):
         preemption.raise_if_requested()
         others = np.flatnonzero(present & (folds >= 0) & (folds != fold))
         unseen = np.flatnonzero(present & ((folds < 0) | (folds == fold)))
-        fitted = recipe.fit_fold(fit, name, others)
+        fitted = recipe.fit_fold(trainer.fit, fold_name, others)
         for kind, total in sums.items():
             if kind != "probabilities":
-                fitted = dataclasses.replace(fitted, examples=also[kind])
-            total[unseen] += predict(fitted, unseen, recipe.batch_size, name)[unseen]
-    times = np.where(folds < 0, experiment.config.folds, 1)[:, None]
+                fitted = dataclasses.replace(fitted, examples=examples[kind])
+            total[unseen] += trainer.predict(fitted, unseen, recipe.batch_size, fold_name)[unseen]
+    models = np.where(folds < 0, experiment.config.folds, 1)[:, None]
     return {
-        kind: results.fill_absent(total / times, present, experiment.frequencies)
+        kind: fill_absent(total / models, present, experiment.frequencies)
         for kind, total in sums.items()
     }
+
+
+class _Trainer:
+    """Trains and predicts with the settings of one section of the config."""
+
+    def __init__(self, experiment: Experiment, section: str, present: np.ndarray):
+        self._experiment, self._section = experiment, section
+        validation = experiment.corpus.split["validation"]
+        self._validation = validation[present[validation]]
+
+    def fit(
+        self,
+        name: str,
+        indices: np.ndarray,
+        examples: Examples,
+        apply: ApplyFn,
+        params: Any,
+        field: str = "training",
+        scales: Mapping[str, float] | None = None,
+    ) -> Fitted:
+        """Trains one model; see `Fit`."""
+        labels = self._experiment.corpus.labels
+        settings = self._experiment.config[self._section][field]
+        if scales:
+            settings = settings.copy_and_resolve_references().unlock()
+            settings.learning_rate_scale.update(scales)
+        run = self._experiment.run(name, f"{self._section}.{field}")
+        size = settings.batch_size
+        batches = pipeline.Batches(
+            examples, labels, indices, size, shuffle_seed=run.seed, epochs=settings.epochs
+        )
+
+        def validate(params) -> float:
+            scores = self.predict(Fitted(examples, apply, params), self._validation, size)
+            return metrics.auc_macro(labels[self._validation], scores[self._validation])
+
+        trained = loop.fit(run, apply, params, batches, validate, settings)
+        return Fitted(examples, apply, trained)
+
+    def predict(self, fitted: Fitted, indices: np.ndarray, size: int, name: str = "") -> np.ndarray:
+        """Probabilities, as of `inference.probabilities`."""
+        batches = pipeline.Batches(fitted.examples, self._experiment.corpus.labels, indices, size)
+        workers = self._experiment.config.data.workers
+        return inference.probabilities(fitted.apply, fitted.params, batches, workers, name)

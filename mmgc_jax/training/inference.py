@@ -1,6 +1,7 @@
 """Inference over whole splits with one model."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -9,7 +10,7 @@ import numpy as np
 from mmgc_jax.data import pipeline
 from mmgc_jax.runtime import parallel, preemption
 from mmgc_jax.runtime.progress import progress_bar
-from mmgc_jax.training.loop import ApplyFn
+from mmgc_jax.training.run import ApplyFn
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -27,7 +28,7 @@ def probabilities(
       params: of the model, anywhere; those that are split over the devices stay split.
       batches: one epoch, in any order.
       workers: processes that prepare batches.
-      name: of the progress bar, which only a person who watches sees; empty for none.
+      name: of the progress bar; empty for none.
 
     Returns:
       <float32>[movies of the corpus, genres]; rows of movies not in `batches` are NaN.
@@ -56,3 +57,32 @@ def probabilities(
         rows, indices = parallel.outputs_of_movies(predict, batch, mesh)
         result[indices] = rows
     return result
+
+
+def outputs(
+    function: Callable[[dict], dict[str, jax.Array]],
+    examples: Callable[..., dict[str, np.ndarray]],
+    indices: np.ndarray,
+    batch_size: int,
+) -> pipeline.ArrayExamples:
+    """Runs a function over some movies, and keeps its outputs in memory.
+
+    Args:
+      function: batch on the devices -> arrays with a row for each of its rows.
+      examples: turns indices of movies into a batch.
+      indices: the movies, <int>[movies].
+      batch_size: of every batch.
+
+    Returns:
+      The outputs by name; rows of movies that are not among `indices` are zeros.
+    """
+    num_movies = int(indices.max()) + 1
+    arrays, mesh = {}, parallel.data_mesh()
+    batches = pipeline.Batches(examples, np.zeros((num_movies, 1)), indices, batch_size)
+    for batch in pipeline.iterate(batches):
+        found, rows = parallel.outputs_of_movies(function, batch, mesh)
+        for name, array in found.items():
+            if name not in arrays:
+                arrays[name] = np.zeros((num_movies, *array.shape[1:]), array.dtype)
+            arrays[name][rows] = array
+    return pipeline.ArrayExamples(arrays)

@@ -1,11 +1,8 @@
 """Training: one jitted step and one loop that serve every model."""
 
-import dataclasses
-import json
-import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import flax.struct
@@ -14,19 +11,18 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import optax
-from tqdm import tqdm
 
 from mmgc_jax.data import pipeline
 from mmgc_jax.runtime import parallel, preemption
 from mmgc_jax.runtime.errors import InputError
-from mmgc_jax.runtime.files import Path, append_line
-from mmgc_jax.runtime.progress import SECONDS_BETWEEN_LINES
+from mmgc_jax.runtime.files import flush_lines
 from mmgc_jax.training import checkpoints
+from mmgc_jax.training.logging import TrainingLog, logger
+from mmgc_jax.training.optimizer import make_optimizer, make_schedule, zero_frozen
+from mmgc_jax.training.run import ApplyFn, Run
 
-logger = logging.getLogger(__name__)
-
-# apply(params, batch, key) -> logits; key is None where nothing is to be random.
-ApplyFn = Callable[[Any, dict[str, jax.Array], jax.Array | None], jax.Array]
+# Epochs that take less are not worth a checkpoint each.
+_SECONDS_BETWEEN_CHECKPOINTS = 10.0
 
 
 @flax.struct.dataclass
@@ -38,148 +34,36 @@ class TrainState:
     opt_state: optax.OptState
 
 
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """One training among those of an experiment, as it appears in files and logs.
+@flax.struct.dataclass
+class StepMetrics:
+    """What a step reports, <float32>[] each but `finite` <bool>[].
 
     Attributes:
-      name: such as `plot` or `plot/fold_1`.
-      workdir: of the experiment; checkpoints go to `checkpoints/<name>` in it.
-      seed: of shuffling, dropout and augmentation.
-      workers: processes that prepare batches, for each process that trains.
-      split_parameters: over the devices, optimiser state too; see `parallel.shardings`.
-      movie: the index of a movie in the corpus -> what an error calls it.
+      loss: before the step.
+      grad_norm: of the gradients of the parts that are trained, before clipping.
+      learning_rate: of the step, before the factors of `learning_rate_scale`.
+      finite: whether the loss, and all parameters after the step, are finite.
     """
 
-    name: str
-    workdir: Path
-    seed: int
-    workers: int = 0
-    split_parameters: bool = False
-    movie: Callable[[int], str] = str
-
-    @property
-    def settings_name(self) -> str:
-        """Where the config has the settings of this training, such as `poster.head_training`."""
-        stage, *_, last = self.name.split("/") * 2
-        if stage.startswith("fusion"):
-            return "fusion"  # each kind has its own
-        part = {"plot_transformer": "transformer", "poster_grey": "poster"}.get(stage, stage)
-        return f"{part}.{'head_training' if last == 'head' else 'training'}"
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.workdir / "checkpoints" / self.name
+    loss: jax.Array
+    grad_norm: jax.Array
+    learning_rate: jax.Array
+    finite: jax.Array
 
 
-def make_apply(
-    model, inputs: Sequence[str], augment: Callable[[jax.Array, dict], dict] | None = None
-) -> ApplyFn:
-    """The function from parameters and a batch to logits that `fit` and `evaluate` call.
-
-    Args:
-      model: a Flax module that returns (logits, intermediates).
-      inputs: the names of the batch's arrays that the module takes, in order.
-      augment: changes a training batch, from a random key; None leaves it as it is.
-    """
-
-    def apply(params, batch, key):
-        if key is None:
-            return model.apply({"params": params}, *(batch[name] for name in inputs))[0]
-        augment_key, dropout_key = jax.random.split(key)
-        if augment is not None:
-            batch = augment(augment_key, batch)
-        arguments = (batch[name] for name in inputs)
-        variables = {"params": params}
-        return model.apply(variables, *arguments, train=True, rngs={"dropout": dropout_key})[0]
-
-    return apply
-
-
-def multilabel_loss(logits, labels, mask, positive_weights) -> jax.Array:
+def multilabel_loss(logits: jax.Array, labels: jax.Array, mask: jax.Array) -> jax.Array:
     """Binary cross-entropy, averaged over genres and the movies of a padded batch.
 
     Args:
       logits: <float32>[batch, genres].
       labels: <float32>[batch, genres], 0 or 1.
       mask: <float32>[batch], 0 for padding.
-      positive_weights: <float32>[genres], factors of the loss of a present genre.
-    """
-    losses = optax.sigmoid_binary_cross_entropy(logits, labels)
-    losses = losses * jnp.where(labels > 0, positive_weights, 1)
-    return jnp.sum(losses.mean(axis=-1) * mask) / jnp.maximum(mask.sum(), 1)
-
-
-def positive_weights(labels: np.ndarray, strength: float) -> np.ndarray:
-    """Weights that make rare genres count: (negatives / positives) ** strength.
-
-    Args:
-      labels: <float32>[movies, genres], of the training part.
-      strength: 0 weighs all alike, 1 balances each genre fully.
 
     Returns:
-      <float32>[genres].
+      <float32>[].
     """
-    positives = np.maximum(labels.sum(axis=0), 1)
-    return np.float32((np.maximum(len(labels) - positives, 1) / positives) ** strength)
-
-
-def make_optimizer(settings: ml_collections.ConfigDict, steps: int) -> optax.GradientTransformation:
-    """AdamW (arXiv 1711.05101) with warm-up, cosine decay to zero and clipped gradients.
-
-    Weight decay acts on kernels alone: it spares biases, scales, word vectors and fusion weights.
-
-    Args:
-      settings: `learning_rate`, `warmup` (a share of the steps), `weight_decay`, `clip_norm`, and
-        `learning_rate_scale`: factors for parts of the parameters, by top-level name; a part with
-        factor 0 is frozen and costs nothing.
-      steps: of the whole training.
-
-    Raises:
-      InputError: by `init`, if `learning_rate_scale` names a part that there is not.
-    """
-    schedule = optax.warmup_cosine_decay_schedule(
-        init_value=0.0,
-        peak_value=settings.learning_rate,
-        warmup_steps=max(1, round(settings.warmup * steps)),
-        decay_steps=max(2, steps),
-    )
-    scales = settings.learning_rate_scale.to_dict()
-
-    def adamw(scale: float) -> optax.GradientTransformation:
-        return optax.adamw(
-            lambda step: scale * schedule(step),
-            weight_decay=settings.weight_decay,
-            mask=lambda params: jax.tree_util.tree_map_with_path(_is_kernel, params),
-        )
-
-    def scale_of(params):
-        if unknown := scales.keys() - params.keys():
-            raise InputError(
-                f"learning_rate_scale names {', '.join(sorted(unknown))}; the parameters have the "
-                f"parts {', '.join(sorted(params))}."
-            )
-        return {
-            name: jax.tree.map(lambda _, part=name: scales.get(part, 1.0), tree)
-            for name, tree in params.items()
-        }
-
-    values = {1.0, *scales.values()}
-    return optax.chain(
-        # First, so that frozen parts have no share in the norm.
-        optax.multi_transform(
-            {value: optax.identity() if value else optax.set_to_zero() for value in values},
-            scale_of,
-        ),
-        optax.clip_by_global_norm(settings.clip_norm),
-        optax.multi_transform(
-            {value: adamw(value) if value else optax.set_to_zero() for value in values}, scale_of
-        ),
-    )
-
-
-def _is_kernel(path, _) -> bool:
-    return path[-1].key == "kernel"
+    losses = optax.sigmoid_binary_cross_entropy(logits, labels)
+    return jnp.sum(losses.mean(axis=-1) * mask) / jnp.maximum(mask.sum(), 1)
 
 
 def is_finite(tree: Any) -> jax.Array:
@@ -187,28 +71,37 @@ def is_finite(tree: Any) -> jax.Array:
     return jnp.all(jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]))
 
 
-def make_train_step(apply: ApplyFn, optimizer, shardings: Any = None):
-    """The jitted step: (state, batch, seed, weights) -> (state, loss). The state given is used up.
+def make_train_step(
+    apply: ApplyFn, settings: ml_collections.ConfigDict, steps: int, shardings: Any = None
+):
+    """Makes the jitted step: (state, batch, seed) -> (state, StepMetrics). It donates the state.
 
-    The loss, which is never negative, is minus infinity where it is finite and its gradient is not.
-    Nothing but the shapes, the model and the optimiser is compiled in, so that the models of all
-    folds find the same step in the compilation cache. The state stays where `shardings` says, as of
-    `parallel.shardings`; None leaves it to XLA.
+    Args:
+      apply: the model.
+      settings: as of `make_optimizer`.
+      steps: of the whole training.
+      shardings: of the state, as of `parallel.shardings`; None leaves them to XLA.
     """
+    optimizer, schedule = make_optimizer(settings, steps), make_schedule(settings, steps)
 
-    def step(state: TrainState, batch, seed, weights) -> tuple[TrainState, jax.Array]:
+    def step(state: TrainState, batch, seed) -> tuple[TrainState, StepMetrics]:
         step_key = jax.random.fold_in(jax.random.key(seed), state.step)
 
         def loss_of(params):
             logits = apply(params, batch, step_key)
-            return multilabel_loss(logits, batch["labels"], batch["mask"], weights)
+            return multilabel_loss(logits, batch["labels"], batch["mask"])
 
         loss, gradients = jax.value_and_grad(loss_of)(state.params)
+        gradients = zero_frozen(gradients, settings)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        # Updates and not gradients, which frozen parts need not compute.
-        loss = jnp.where(is_finite(updates) | ~jnp.isfinite(loss), loss, -jnp.inf)
-        return TrainState(state.step + 1, params, opt_state), loss
+        metrics = StepMetrics(
+            loss=loss,
+            grad_norm=optax.global_norm(gradients),
+            learning_rate=jnp.asarray(schedule(state.step), jnp.float32),
+            finite=jnp.isfinite(loss) & is_finite(params),
+        )
+        return TrainState(state.step + 1, params, opt_state), metrics
 
     return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
 
@@ -218,13 +111,12 @@ def fit(
     apply: ApplyFn,
     params: Any,
     batches: pipeline.Batches,
-    validate: Callable[[Any], dict[str, float]],
+    validate: Callable[[Any], float],
     settings: ml_collections.ConfigDict,
-    weights: np.ndarray,
 ) -> Any:
     """Trains until the last step, or until validation has not improved for a while.
 
-    Goes on from the latest checkpoint if there is one; steps, batches and random numbers are then
+    Continues from the latest checkpoint if there is one; steps, batches and random numbers are then
     the same as without the interruption.
 
     Args:
@@ -232,98 +124,27 @@ def fit(
       apply: the model.
       params: to begin with.
       batches: of all epochs.
-      validate: params -> figures, `auc_macro` among them; called at the end of each epoch.
-      settings: those of `make_optimizer`, and `patience`: epochs without improvement after which
+      validate: params -> macro AUC on the validation part; called at the end of each epoch.
+      settings: as of `make_optimizer`, and `patience`: epochs without improvement after which
         training stops.
-      weights: as of `positive_weights`.
 
     Returns:
-      The parameters with the best `auc_macro` on validation.
+      The parameters with the best macro AUC on validation.
 
     Raises:
-      InputError: if the loss or the parameters are not finite, or validation cannot tell good from
-        bad.
+      InputError: if the loss or the parameters are not finite, or the macro AUC is undefined.
       Interrupted: if the process was asked to stop; the step in flight is then finished and saved.
     """
-    mesh = parallel.data_mesh()
-    optimizer = make_optimizer(settings, len(batches))
-
-    def begin(params) -> TrainState:
-        # A copy, since the step uses its state up.
-        copied = jax.tree.map(jnp.copy, params)
-        return TrainState(jnp.zeros((), jnp.int32), copied, optimizer.init(params))
-
-    # Nothing that is to be split is ever whole on a device.
-    where = parallel.shardings(jax.eval_shape(begin, params), mesh, run.split_parameters)
-    state = jax.jit(begin, out_shardings=where)(parallel.place(params, where.params))
-    train_step = make_train_step(apply, optimizer, where)
-    progress = {"best_auc": -1.0, "best_epoch": 0, "done": False}
-    if (restored := checkpoints.restore(run.checkpoints / "latest", state)) is not None:
-        state, progress = restored
-        logger.info("%s: goes on after step %d of %d.", run.name, state.step, len(batches))
-
-    def end_epoch(step: int) -> None:
-        epoch = step // batches.steps_per_epoch
-        try:
-            figures = validate(state.params)
-        except preemption.Interrupted:
-            unvalidated = progress | {"validate": True}
-            checkpoints.save(run.checkpoints / "latest", step, state, unvalidated, keep=2)
-            raise
-        if math.isnan(figures["auc_macro"]):
-            raise InputError(
-                f"{run.name}: the macro AUC on the validation part is undefined, since each genre "
-                "has all of its movies or none. More movies are needed, or a larger "
-                "config.data.validation_fraction."
-            )
-        if figures["auc_macro"] > progress["best_auc"]:
-            progress.update(best_auc=figures["auc_macro"], best_epoch=epoch)
-            checkpoints.save(run.checkpoints / "best", step, state.params, figures)
-        stalled = epoch - progress["best_epoch"] >= settings.patience
-        progress["done"] = stalled or step == len(batches)
-        reporter.report_validation(step, epoch, figures)
-
-    start = int(state.step)
-    if not progress["done"]:
-        reporter = _Reporter(run, batches, start)
-        if progress.pop("validate", False):
-            end_epoch(start)
-        losses = []
-        left = () if progress["done"] else pipeline.iterate(batches, start, run.workers)
-        for step, batch in enumerate(reporter.watch(iter(left)), start=start + 1):
-            state, loss = train_step(
-                state, parallel.shard_batch(batch, mesh), np.uint32(run.seed), weights
-            )
-            losses.append(loss)
-            if step == start + 1:
-                jax.block_until_ready(loss)
-                reporter.first_step_done()
-            end_of_epoch = step % batches.steps_per_epoch == 0
-            logs = step % settings.log_every == 0
-            # Several processes agree on it, for which they wait for one another.
-            stops = (logs or parallel.is_alone()) and preemption.requested()
-            save = end_of_epoch or step % settings.checkpoint_every == 0 or stops
-            if save or logs:
-                reporter.report(step, _mean_loss(run, batches, step, losses))
-                losses = []
-            if save:
-                _check_finite(run, step, state.params)
-            if end_of_epoch:
-                end_epoch(step)
-            if save:
-                checkpoints.save(run.checkpoints / "latest", step, state, progress, keep=2)
-                preemption.raise_if_requested()
-            if progress["done"]:
-                break
-        reporter.close()
-    return restore_best(run, state.params)
+    with _Training(run, apply, params, batches, validate, settings) as training:
+        training.run()
+    return restore_best(run, training.state.params)
 
 
 def restore_best(run: Run, like: Any = None) -> Any:
-    """The best parameters of a training; see `fit`.
+    """Reads the best parameters of a training; see `fit`.
 
     Raises:
-      InputError: if there are none.
+      InputError: if it has not finished an epoch.
     """
     restored = checkpoints.restore(run.checkpoints / "best", like)
     if restored is None:
@@ -331,106 +152,162 @@ def restore_best(run: Run, like: Any = None) -> Any:
     return restored[0]
 
 
-def _mean_loss(run: Run, batches: pipeline.Batches, step: int, losses: list[jax.Array]) -> float:
-    """The mean of what the steps up to this one returned, all of which have to be finite."""
-    values = np.array(jax.device_get(losses))
-    if not np.isfinite(values).all():
-        first = int(np.argmin(np.isfinite(values)))
-        bad_step, value = step - len(values) + 1 + first, values[first]
-        what = f"the loss at step {bad_step} is {value}"
-        if value == -np.inf:
-            what = (
-                f"the gradient at step {bad_step} is not finite, so that the parameters after step "
-                f"{bad_step} are not all finite"
+class _Training:
+    """The state of a training, and what happens to it step by step and epoch by epoch."""
+
+    def __init__(self, run, apply, params, batches, validate, settings):
+        """As of `fit`."""
+        self._run, self._batches, self._validate = run, batches, validate
+        self._settings = settings
+        self._mesh = parallel.data_mesh()
+        self.state, shardings = _initial_state(run, params, settings, len(batches), self._mesh)
+        self._step_function = make_train_step(apply, settings, len(batches), shardings)
+        # Notes of the latest checkpoint. `validate`: the epoch before it still has to be validated.
+        self._progress = {"best_auc": -1.0, "best_epoch": 0, "done": False, "validate": False}
+        if (restored := checkpoints.restore(run.checkpoints / "latest", self.state)) is not None:
+            self.state, self._progress = restored
+            logger.info("%s: continues after step %d of %d.",
+                        run.name, self.state.step, len(batches))  # fmt: skip
+        self._latest = checkpoints.Checkpoints(run.checkpoints / "latest", keep=2)
+        self._best = checkpoints.Checkpoints(run.checkpoints / "best")
+        self._unsaved_best: tuple[int, Any, dict] | None = None
+        self._saved_at = time.monotonic()
+        self._unreported: list[StepMetrics] = []
+        start = int(self.state.step)
+        self._log = TrainingLog(
+            run, len(batches), batches.steps_per_epoch, batches.num_movies, start
+        )
+
+    def __enter__(self) -> "_Training":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._log.close()
+        self._latest.__exit__()
+        self._best.__exit__()
+
+    def run(self) -> None:
+        """Trains on from the state."""
+        start = int(self.state.step)
+        if self._progress["validate"]:
+            self._end_epoch(start)
+            self._save(start)
+        if self._progress["done"]:
+            return
+        arriving = iter(pipeline.iterate(self._batches, start, self._run.workers))
+        for step, batch in enumerate(self._log.timed(arriving), start=start + 1):
+            self._train(batch)
+            if step == start + 1:
+                jax.block_until_ready(self._unreported)
+                self._log.first_step_done()
+            self._after_step(step)
+            if self._progress["done"]:
+                break
+
+    def _train(self, batch: dict[str, np.ndarray]) -> None:
+        batch = parallel.shard_batch(batch, self._mesh)
+        self.state, metrics = self._step_function(self.state, batch, np.uint32(self._run.seed))
+        self._unreported.append(metrics)
+
+    def _after_step(self, step: int) -> None:
+        """Reports, validates and saves where it is time to."""
+        settings = self._settings
+        epoch_ends = step % self._batches.steps_per_epoch == 0
+        logs = step % settings.log_every == 0
+        # A collective, for which processes wait for one another.
+        stops = (logs or parallel.is_alone()) and preemption.requested()
+        saves = step % settings.checkpoint_every == 0 or stops or step == len(self._batches)
+        if epoch_ends and not saves:
+            seconds = time.monotonic() - self._saved_at
+            saves = bool(parallel.broadcast(seconds > _SECONDS_BETWEEN_CHECKPOINTS))
+        if logs or saves or epoch_ends:
+            self._report(step)
+        if epoch_ends:
+            self._end_epoch(step, saves)
+        if saves or self._progress["done"]:
+            self._save(step)
+            preemption.raise_if_requested()
+
+    def _report(self, step: int) -> None:
+        """Reports the steps since the last report, all of which have to be finite."""
+        metrics = jax.device_get(self._unreported)
+        self._unreported = []
+        for earlier, found in enumerate(metrics, start=step - len(metrics) + 1):
+            if not found.finite:
+                raise self._diverged(earlier, found)
+        loss = float(np.mean([found.loss for found in metrics]))
+        last = metrics[-1]
+        self._log.steps_done(
+            step,
+            {
+                "loss": loss,
+                "grad_norm": float(last.grad_norm),
+                "learning_rate": float(last.learning_rate),
+            },
+        )
+
+    def _end_epoch(self, step: int, saves: bool = True) -> None:
+        """Validates, and keeps the parameters if they are the best so far."""
+        epoch = step // self._batches.steps_per_epoch
+        self._progress["validate"] = False
+        try:
+            auc = self._validate(self.state.params)
+        except preemption.Interrupted:
+            self._progress["validate"] = True
+            self._save(step)
+            raise
+        if math.isnan(auc):
+            raise InputError(
+                f"{self._run.name}: the macro AUC on the validation part is undefined, since each "
+                "genre has all of its movies or none. More movies are needed, or a larger "
+                "config.data.validation_fraction."
             )
-        batch = batches[bad_step - 1]
-        movies = ", ".join(run.movie(index) for index in batch["indices"][batch["mask"] > 0])
-        raise _diverged(run, f"{what} (movies {movies})")
-    return float(values.mean())
+        if auc > self._progress["best_auc"]:
+            self._progress |= {"best_auc": auc, "best_epoch": epoch}
+            # A copy where training goes on before it is saved, since the step donates its state.
+            params = self.state.params if saves else jax.tree.map(jnp.copy, self.state.params)
+            self._unsaved_best = (step, params, {"auc_macro": auc})
+        stalled = epoch - self._progress["best_epoch"] >= self._settings.patience
+        self._progress["done"] = stalled or step == len(self._batches)
+        self._log.epoch_done(step, epoch, auc)
 
+    def _save(self, step: int) -> None:
+        """Saves the best parameters, then the state that knows of them."""
+        if self._unsaved_best is not None:
+            self._best.save(*self._unsaved_best)
+            self._unsaved_best = None
+        self._latest.save(step, self.state, self._progress)
+        flush_lines()
+        self._saved_at = time.monotonic()
 
-def _check_finite(run: Run, step: int, params: Any) -> None:
-    """A loss tells of the parameters before its step; these are the ones after it."""
-    if not is_finite(params):
-        raise _diverged(run, f"the parameters after step {step} are not all finite")
-
-
-def _diverged(run: Run, what: str) -> InputError:
-    return InputError(
-        f"{run.name}: {what}. The checkpoint before it is kept. Try, in a new --workdir, a smaller "
-        f"learning_rate or clip_norm in config.{run.settings_name}."
-    )
-
-
-class _Reporter:
-    """Tells of a training: a bar if a person watches, otherwise lines; metrics.jsonl always."""
-
-    def __init__(self, run: Run, batches: pipeline.Batches, start: int):
-        self._run = run
-        self._batches = batches
-        self._bar = tqdm(
-            total=len(batches),
-            initial=start,
-            desc=run.name,
-            unit="step",
-            disable=None if parallel.is_first() else True,
+    def _diverged(self, step: int, metrics: StepMetrics) -> InputError:
+        if not np.isfinite(metrics.loss):
+            what = f"the loss at step {step} is {metrics.loss}"
+        elif not np.isfinite(metrics.grad_norm):
+            what = f"the gradient at step {step} is not finite"
+        else:
+            what = f"the parameters after step {step} are not all finite"
+        batch = self._batches[step - 1]
+        movies = ", ".join(self._run.movie(index) for index in batch["indices"][batch["mask"] > 0])
+        return InputError(
+            f"{self._run.name}: {what} (movies {movies}). The checkpoint before it is kept. Try, "
+            "in a new --workdir, a smaller learning_rate or clip_norm in "
+            f"config.{self._run.field}."
         )
-        self._clock = self._logged = time.monotonic()
-        self._waited, self._first = 0.0, {}
-        self._step = start
-
-    def watch(self, arriving: Iterator) -> Iterator:
-        """Passes batches on, and takes the time that the loop waits for them."""
-        while True:
-            asked = time.monotonic()
-            try:
-                batch = next(arriving)
-            except StopIteration:
-                return
-            self._waited += time.monotonic() - asked
-            yield batch
-
-    def first_step_done(self) -> None:
-        """Takes the time that it took, compiling and the start of the input included."""
-        self._first = {"seconds_to_first_step": round(time.monotonic() - self._clock, 2)}
-
-    def report(self, step: int, loss: float) -> None:
-        now = time.monotonic()
-        steps = step - self._step
-        movies = self._batches.num_movies / self._batches.steps_per_epoch
-        seconds = max(now - self._clock, 1e-9)
-        rate, waiting = steps * movies / seconds, self._waited / seconds
-        self._clock, self._waited, self._step = now, 0.0, step
-        self._bar.update(steps)
-        self._bar.set_postfix(loss=f"{loss:.4f}", movies_per_s=f"{rate:.1f}")
-        if self._bar.disable and now - self._logged > SECONDS_BETWEEN_LINES:
-            self._logged = now
-            left = (len(self._batches) - step) * movies / rate
-            logger.info("%s: step %d of %d, loss %.4f, %.1f movies/s, at most %.0f s left",
-                         self._run.name, step, len(self._batches), loss, rate, left)  # fmt: skip
-        self._write(
-            step=step,
-            loss=loss,
-            movies_per_second=round(rate, 2),
-            waiting_for_input=round(waiting, 4),
-            **self._first,
-        )
-        self._first = {}
-
-    def report_validation(self, step: int, epoch: int, figures: dict[str, float]) -> None:
-        self._write(step=step, epoch=epoch, validation=figures)
-        shown = ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
-        epochs = len(self._batches) // self._batches.steps_per_epoch
-        logger.info("%s: epoch %d of at most %d: %s", self._run.name, epoch, epochs, shown)
-        self._clock, self._waited = time.monotonic(), 0.0  # validation is not training time
-
-    def close(self) -> None:
-        self._bar.close()
-
-    def _write(self, **fields) -> None:
-        append_metrics(self._run.workdir, {"run": self._run.name, **fields})
 
 
-def append_metrics(workdir: Path, fields: dict) -> None:
-    """Adds a line to the working directory's `metrics.jsonl`."""
-    append_line(workdir / "metrics.jsonl", json.dumps(fields))
+def _initial_state(
+    run: Run, params: Any, settings: ml_collections.ConfigDict, steps: int, mesh
+) -> tuple[TrainState, Any]:
+    """The state before the first step, and its shardings."""
+    optimizer = make_optimizer(settings, steps)
+
+    def begin(params) -> TrainState:
+        # A copy, since the step donates its state.
+        copied = jax.tree.map(jnp.copy, params)
+        return TrainState(jnp.zeros((), jnp.int32), copied, optimizer.init(params))
+
+    # What is to be split is never whole on a device.
+    shardings = parallel.shardings(jax.eval_shape(begin, params), mesh, run.split_parameters)
+    placed = parallel.place(params, shardings.params)
+    return jax.jit(begin, out_shardings=shardings)(placed), shardings

@@ -9,7 +9,8 @@ import tempfile
 import pytest
 
 from mmgc_jax.runtime import files
-from tests import tiny
+
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 def test_the_cache_is_where_the_xdg_specification_puts_it(tmp_path, monkeypatch):
@@ -28,6 +29,8 @@ def test_the_cache_is_where_the_xdg_specification_puts_it(tmp_path, monkeypatch)
 LOOK = """
 import logging, os, sys
 from mmgc_jax.runtime import files
+
+ROOT = pathlib.Path(__file__).parents[2]
 from mmgc_jax.runtime.errors import InputError
 
 logging.basicConfig(format="warning: %(message)s")
@@ -44,8 +47,8 @@ def look(user: int = 0, **environment) -> tuple[list[str], str]:
     """Looks for the cache in a process of another user; returns what it prints and what it logs."""
     process = subprocess.run(
         [sys.executable, "-c", LOOK.format(user=user)],
-        env=environment | {"PYTHONPATH": str(tiny.ROOT)},
-        cwd=tiny.ROOT, capture_output=True, text=True, check=True,
+        env=environment | {"PYTHONPATH": str(ROOT)},
+        cwd=ROOT, capture_output=True, text=True, check=True,
     )  # fmt: skip
     return process.stdout.splitlines(), process.stderr
 

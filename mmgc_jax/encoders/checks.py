@@ -1,0 +1,212 @@
+"""Finds the mistakes of a section of a config, all of them."""
+
+import difflib
+import math
+import operator
+from collections.abc import Callable, Collection, Iterable
+from typing import Any
+
+import ml_collections
+
+DTYPES = ("float32", "bfloat16")
+# Fields that hold names of their own choosing.
+_FREE = ("learning_rate_scale", "synthetic")
+
+
+class Checker:
+    """Collects mistakes: for each the field, its value, what is possible, the nearest right value.
+
+    Attributes:
+      problems: a sentence for each mistake, such as `model.pooling is 'maen'; possible: last, mean,
+        max, mean_max. Did you mean 'mean'?`
+    """
+
+    def __init__(self, settings: ml_collections.ConfigDict):
+        self.problems: list[str] = []
+        self._settings = settings
+
+    def require(self, field: str, is_right: Callable[[Any], bool], wanted: str) -> None:
+        """Notes a mistake unless the value of a field, whose name may have dots, is right.
+
+        Args:
+          field: dotted name within the section. One that is missing is left to `schema_problems`.
+          is_right: value -> whether it is. TypeError and ValueError mean that it is not.
+          wanted: what is possible.
+        """
+        try:
+            value = operator.attrgetter(field)(self._settings)
+        except AttributeError:
+            return
+        try:
+            if is_right(value):
+                return
+        except (TypeError, ValueError, AttributeError):
+            pass
+        self.problems.append(f"{field} is {value!r}; {wanted}")
+
+    def one_of(self, field: str, choices: Iterable[str]) -> None:
+        """Requires one of some names."""
+        choices = tuple(choices)
+
+        def nearest(value) -> str:
+            found = difflib.get_close_matches(str(value), choices, n=1)
+            return f". Did you mean {found[0]!r}?" if found else ""
+
+        value = self._get(field)
+        self.require(
+            field,
+            lambda value: isinstance(value, str) and value in choices,
+            f"possible: {', '.join(choices)}{nearest(value)}",
+        )
+
+    def some_of(self, field: str, choices: Iterable[str], least: int = 1) -> None:
+        """Requires a list of at least `least` different names out of `choices`."""
+        choices = tuple(choices)
+        value = self._get(field)
+        names = [name for name in value if isinstance(name, str)] if _is_list(value) else []
+        hints = [
+            f"{found[0]!r} for {name!r}"
+            for name in names
+            if name not in choices and (found := difflib.get_close_matches(name, choices, n=1))
+        ]
+        self.require(
+            field,
+            lambda value: (
+                _is_list(value)
+                and len(value) >= least
+                and set(value) <= set(choices)
+                and len(set(value)) == len(value)
+            ),
+            f"a list of {'at least one' if least else 'any'} of {', '.join(choices)}, each at most "
+            f"one time, is needed{'. Did you mean ' + ', '.join(hints) + '?' if hints else ''}",
+        )
+
+    def at_least(self, least: float, *fields: str) -> None:
+        """Requires finite numbers of at least `least`; whole ones if `least` is an int."""
+        whole = isinstance(least, int)
+        for field in fields:
+            self.require(
+                field,
+                lambda value: _is_number(value, whole) and value >= least,
+                f"a {'whole ' if whole else ''}number of at least {least} is needed",
+            )
+
+    def above(self, least: float, *fields: str) -> None:
+        """Requires finite numbers above `least`."""
+        for field in fields:
+            self.require(
+                field,
+                lambda value: _is_number(value) and value > least,
+                f"a number above {least} is needed",
+            )
+
+    def share(self, *fields: str) -> None:
+        """Requires shares from 0 up to, but not including, 1."""
+        for field in fields:
+            self.require(
+                field,
+                lambda value: _is_number(value) and 0 <= value < 1,
+                "a number of at least 0 and below 1 is needed",
+            )
+
+    def sizes(self, *fields: str, count: int | None = None) -> None:
+        """Requires lists of whole numbers of at least 1, of a certain length if it is given."""
+        for field in fields:
+            self.require(
+                field,
+                lambda value: (
+                    _is_list(value)
+                    and all(_is_number(size, whole=True) and size > 0 for size in value)
+                    and count in (None, len(value))
+                ),
+                f"a list of {'' if count is None else f'{count} '}whole numbers of at least 1 is "
+                "needed",
+            )
+
+    def training(self, *fields: str) -> None:
+        """Requires settings of a training, as `base.training_settings` makes them."""
+        for field in fields:
+            self.at_least(
+                1,
+                *(
+                    f"{field}.{name}"
+                    for name in (
+                        "epochs",
+                        "batch_size",
+                        "patience",
+                        "log_every",
+                        "checkpoint_every",
+                    )
+                ),
+            )
+            self.above(0.0, f"{field}.learning_rate", f"{field}.clip_norm")
+            self.at_least(0.0, f"{field}.weight_decay")
+            self.share(f"{field}.warmup")
+            scales = self._get(f"{field}.learning_rate_scale")
+            for name in scales if isinstance(scales, ml_collections.ConfigDict) else ():
+                self.at_least(0.0, f"{field}.learning_rate_scale.{name}")
+
+    def _get(self, field: str) -> Any:
+        try:
+            return operator.attrgetter(field)(self._settings)
+        except AttributeError:
+            return None
+
+
+def schema_problems(
+    settings: ml_collections.ConfigDict, default: ml_collections.ConfigDict, prefix: str = ""
+) -> list[str]:
+    """Compares the fields of a section, and the types of their values, with the default's.
+
+    Args:
+      settings: the section.
+      default: a section with every field.
+      prefix: dotted name of the section, put before each field.
+
+    Returns:
+      A sentence for each field that is unknown, missing or of another type.
+    """
+    problems = []
+    for name in settings:
+        if name not in default:
+            found = difflib.get_close_matches(name, default.keys(), n=1)
+            hint = f". Did you mean {found[0]}?" if found else f": it has {', '.join(default)}"
+            problems.append(f"{prefix}{name} is no field of {prefix.rstrip('.') or 'it'}{hint}")
+    for name, value in default.items():
+        field = f"{prefix}{name}"
+        if name not in settings:
+            problems.append(f"{field} is missing; its default is {_shown(value)}")
+        elif isinstance(value, ml_collections.ConfigDict):
+            if not isinstance(settings[name], ml_collections.ConfigDict):
+                problems.append(f"{field} is {settings[name]!r}; it must be a section")
+            elif name not in _FREE:
+                problems += schema_problems(settings[name], value, f"{field}.")
+        elif not _is_like(settings[name], value):
+            problems.append(
+                f"{field} is {settings[name]!r}; a value like {_shown(value)} is needed"
+            )
+    return problems
+
+
+def _is_like(value, default) -> bool:
+    if isinstance(default, bool) or isinstance(value, bool):
+        return isinstance(value, bool) and isinstance(default, bool)
+    if isinstance(default, float):
+        return isinstance(value, int | float)
+    if _is_list(default):
+        return _is_list(value)
+    return isinstance(value, type(default))
+
+
+def _shown(value) -> str:
+    return "a section" if isinstance(value, ml_collections.ConfigDict) else repr(value)
+
+
+def _is_list(value) -> bool:
+    return isinstance(value, Collection) and not isinstance(value, str | dict)
+
+
+def _is_number(value, whole: bool = False) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
+        return False
+    return math.isfinite(value)

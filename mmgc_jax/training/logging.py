@@ -1,0 +1,150 @@
+"""What a training reports: metrics.jsonl, TensorBoard's event files, and its progress."""
+
+import json
+import logging
+import time
+from collections.abc import Iterator
+from typing import Protocol
+
+from mmgc_jax.runtime import parallel
+from mmgc_jax.runtime.files import Path, append_line
+from mmgc_jax.runtime.progress import progress_bar
+from mmgc_jax.training.run import Run
+
+logger = logging.getLogger(__name__)
+
+
+class MetricWriter(Protocol):
+    """Takes the metrics of a training."""
+
+    def write(self, run: str, step: int, metrics: dict) -> None:
+        """Takes some metrics.
+
+        Args:
+          run: name of the training.
+          step: number of the step after which they were measured.
+          metrics: name -> number, or name -> such a dictionary.
+        """
+
+    def close(self) -> None:
+        """Writes what is left in memory."""
+
+
+class JsonLinesWriter:
+    """Appends a line of JSON to `metrics.jsonl`: `{"run": ..., "step": ..., metrics}`."""
+
+    def __init__(self, workdir: Path):
+        self._file = workdir / "metrics.jsonl"
+
+    def write(self, run: str, step: int, metrics: dict) -> None:
+        append_line(self._file, json.dumps({"run": run, "step": step, **metrics}))
+
+    def close(self) -> None:
+        pass
+
+
+class TensorBoardWriter:
+    """Writes event files into `tensorboard/<run>`, by tensorboardX.
+
+    `clu.metric_writers` and `flax.metrics.tensorboard` would need TensorFlow.
+    """
+
+    def __init__(self, workdir: Path, run: str):
+        from tensorboardX import SummaryWriter  # an extra: pip install 'mmgc_jax[tensorboard]'
+
+        self._writer = SummaryWriter(str(workdir / "tensorboard" / run))
+
+    def write(self, run: str, step: int, metrics: dict) -> None:
+        for name, value in metrics.items():
+            if isinstance(value, dict):
+                for inner, number in value.items():
+                    self._writer.add_scalar(f"{name}/{inner}", number, step)
+            else:
+                self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+def metric_writers(run: Run) -> list[MetricWriter]:
+    """The writers that a training is asked to report to; of several processes, on the first one."""
+    writers: list[MetricWriter] = [JsonLinesWriter(run.workdir)]
+    if run.tensorboard and parallel.is_first():
+        writers.append(TensorBoardWriter(run.workdir, run.name))
+    return writers
+
+
+class TrainingLog:
+    """Reports a training: metrics to the writers, progress as a bar or as lines of the log."""
+
+    def __init__(self, run: Run, steps: int, steps_per_epoch: int, num_movies: int, start: int):
+        """Opens the writers and the bar.
+
+        Args:
+          run: the training.
+          steps: of the whole training.
+          steps_per_epoch: of these.
+          num_movies: that an epoch goes through.
+          start: number of steps done before.
+        """
+        self._run = run
+        self._writers = metric_writers(run)
+        self._epochs = steps // steps_per_epoch
+        self._movies_per_step = num_movies / steps_per_epoch
+        self._bar = progress_bar(
+            total=steps, initial=start, desc=run.name, unit="step", shown=parallel.is_first()
+        )
+        self._clock = time.monotonic()
+        self._waited, self._first_step = 0.0, {}
+        self._step = start
+
+    def timed(self, batches: Iterator) -> Iterator:
+        """Passes batches on, and measures how long the loop waits for them."""
+        while True:
+            asked = time.monotonic()
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            self._waited += time.monotonic() - asked
+            yield batch
+
+    def first_step_done(self) -> None:
+        """Measures the first step, compilation and the start of the input included."""
+        self._first_step = {"seconds_to_first_step": round(time.monotonic() - self._clock, 2)}
+
+    def steps_done(self, step: int, metrics: dict[str, float]) -> None:
+        """Reports the steps since the last report.
+
+        Args:
+          step: number of steps done.
+          metrics: `loss` among them.
+        """
+        now = time.monotonic()
+        steps, seconds = step - self._step, max(now - self._clock, 1e-9)
+        rate, waiting = steps * self._movies_per_step / seconds, self._waited / seconds
+        self._clock, self._waited, self._step = now, 0.0, step
+        self._bar.set_postfix(
+            loss=f"{metrics['loss']:.4f}", movies_per_s=f"{rate:.1f}", refresh=False
+        )
+        self._bar.update(steps)
+        speed = {"movies_per_second": round(rate, 2), "waiting_for_input": round(waiting, 4)}
+        self._write(step, metrics | speed | self._first_step)
+        self._first_step = {}
+
+    def epoch_done(self, step: int, epoch: int, auc_macro: float) -> None:
+        """Reports a validation."""
+        self._write(step, {"epoch": epoch, "validation": {"auc_macro": auc_macro}})
+        logger.info("%s: epoch %d of at most %d: auc_macro %.4f",
+                    self._run.name, epoch, self._epochs, auc_macro)  # fmt: skip
+        self._clock, self._waited = time.monotonic(), 0.0  # validation is not training time
+
+    def close(self) -> None:
+        """Closes bar and writers."""
+        self._bar.close()
+        for writer in self._writers:
+            writer.close()
+
+    def _write(self, step: int, metrics: dict) -> None:
+        for writer in self._writers:
+            writer.write(self._run.name, step, metrics)
