@@ -157,7 +157,7 @@ def _dataset(stored: h5py.File, path: str) -> h5py.Dataset:
             raise OSError(f"{prefix} is a link, perhaps to another file")
     item = stored[path]
     if not isinstance(item, h5py.Dataset):
-        raise OSError(f"{path} is not an array")
+        raise OSError(f"{path} is no array")
     if item.external or item.is_virtual:
         raise OSError(f"{path} lies in another file")
     if item.chunks and any(chunk > size for chunk, size in zip(item.chunks, item.shape)):
