@@ -1,7 +1,7 @@
-"""Posters: from the bytes of any image file to pixels, and augmentation.
+"""Decodes and augments posters.
 
-Pixels are <uint8>[height, width, 3], RGB. What a network wants of them (grey, BGR, means) belongs
-to the network: see `mmgc_jax.models.poster`.
+Pixels are <uint8>[height, width, 3], RGB. A network's own preprocessing (grey, BGR, means) is part
+of the network: see `mmgc_jax.models`.
 """
 
 import io
@@ -11,14 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import ExifTags, Image
 
-# What goes beyond these is no poster but a mistake or an attack. 64 megapixels take 256 MB once
-# decoded, and each scan of a progressive JPEG passes over all of them; ten scans are usual.
+# Larger files are mistakes or attacks. 64 megapixels take 256 MB when decoded, and each scan of a
+# progressive JPEG passes over all of them; ten scans are usual.
 MAX_BYTES = 64 << 20
 MAX_PIXELS = 64_000_000
 _MAX_SCANS = 100
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
-# What EXIF's orientation, 1 to 8, asks for (CIPA DC-008, section 4.6.4).
-_TURN = {
+# By EXIF's orientation, 1 to 8 (CIPA DC-008, section 4.6.4). `ImageOps.exif_transpose` is not used:
+# it also writes the other EXIF tags anew, and raises if one of them is damaged.
+_TRANSPOSES = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -34,7 +35,7 @@ class PosterError(ValueError):
 
 
 def read_image(file) -> bytes:
-    """The bytes of an image file; of one that `decode` would find too large only the beginning.
+    """Reads an image file; of one that is too large for `decode`, only the beginning.
 
     Raises:
       OSError: if it cannot be read.
@@ -44,10 +45,10 @@ def read_image(file) -> bytes:
 
 
 def decode(image: bytes, height: int, width: int) -> np.ndarray:
-    """Decodes an image file and resizes it, whatever its shape was.
+    """Decodes an image file and resizes it, without keeping its aspect ratio.
 
-    Its content decides what it is, not its name. It is turned as its EXIF data ask for; if these
-    are damaged it stays as it is. Transparency is dropped.
+    The format is recognised by the content. The image is rotated or mirrored by its EXIF
+    orientation, or left as it is if that is damaged. Transparency is dropped.
 
     Args:
       image: the bytes of a JPEG, PNG, WebP, GIF or BMP file; of an animation, the first frame.
@@ -58,27 +59,20 @@ def decode(image: bytes, height: int, width: int) -> np.ndarray:
       <uint8>[height, width, 3], RGB.
 
     Raises:
-      PosterError: if the bytes are no such image, are damaged or cut short, or are or hold more
-        than `MAX_BYTES` and `MAX_PIXELS`.
+      PosterError: if the bytes are not such an image, are damaged or cut short, or exceed
+        `MAX_BYTES` or `MAX_PIXELS`.
     """
     if len(image) > MAX_BYTES:
         raise PosterError(f"more than {MAX_BYTES:,} bytes")
     try:
         with Image.open(io.BytesIO(image), formats=_FORMATS) as picture:
-            if picture.width * picture.height > MAX_PIXELS:
-                raise PosterError(
-                    f"{picture.width} x {picture.height} pixels are more than {MAX_PIXELS:,}"
-                )
-            if picture.format in ("JPEG", "MPO") and image.count(b"\xff\xda") > _MAX_SCANS:
-                raise PosterError(f"a JPEG of more than {_MAX_SCANS} scans")
-            turn = _turn(picture)
+            _check_cost(picture, image)
+            transpose = _transpose(picture)
             # A JPEG several times too large is scaled down while it is decoded.
             picture.draft("RGB", (width, height))
-            if picture.mode.startswith("I;16"):  # Pillow would cut 16 bits off at 255
-                picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
-            picture = picture.convert("RGB")
-            if turn is not None:
-                picture = picture.transpose(turn)
+            picture = _to_rgb(picture)
+            if transpose is not None:
+                picture = picture.transpose(transpose)
             return np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC))
     except PosterError:
         raise
@@ -89,16 +83,30 @@ def decode(image: bytes, height: int, width: int) -> np.ndarray:
         raise PosterError(reason) from error
 
 
-def _turn(picture: Image.Image) -> Image.Transpose | None:
-    """How an image must be turned to stand upright; None if it need not, or its EXIF is damaged."""
+def _check_cost(picture: Image.Image, image: bytes) -> None:
+    """Raises a `PosterError` if an image whose header is read would be too expensive to decode."""
+    if picture.width * picture.height > MAX_PIXELS:
+        raise PosterError(f"{picture.width} x {picture.height} pixels are more than {MAX_PIXELS:,}")
+    if picture.format in ("JPEG", "MPO") and image.count(b"\xff\xda") > _MAX_SCANS:
+        raise PosterError(f"a JPEG of more than {_MAX_SCANS} scans")
+
+
+def _transpose(picture: Image.Image) -> Image.Transpose | None:
+    """Returns how EXIF wants an image to be transposed; None if not at all, or EXIF is damaged."""
     try:
-        return _TURN.get(picture.getexif().get(ExifTags.Base.Orientation))
-    except Exception:  # Pillow has no exception of its own for it
+        return _TRANSPOSES.get(picture.getexif().get(ExifTags.Base.Orientation))
+    except Exception:  # Pillow raises many kinds for damaged EXIF, and the image is good without
         return None
 
 
+def _to_rgb(picture: Image.Image) -> Image.Image:
+    if picture.mode.startswith("I;16"):  # Pillow would cut 16 bits off at 255
+        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+    return picture.convert("RGB")
+
+
 def encode_jpeg(pixels: np.ndarray, quality: int = 95) -> bytes:
-    """The JPEG bytes of <uint8>[height, width, 3]."""
+    """Encodes pixels, <uint8>[height, width, 3], as JPEG."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=quality)
     return buffer.getvalue()
@@ -107,46 +115,58 @@ def encode_jpeg(pixels: np.ndarray, quality: int = 95) -> bytes:
 def augment(
     key: jax.Array, images: jax.Array, *, flip: bool, crop: float, colour: float
 ) -> jax.Array:
-    """Random flips, shifts and changes of colour, each image on its own.
+    """Randomly flips, shifts and recolours images, each independently.
 
-    Flips and shifts work alike on posters and on maps of activations; colour is for posters.
+    Flips and shifts can also be used on feature maps; colour is for pixels only.
 
     Args:
       key: a random key.
-      images: <float32 or uint8>[batch, height, width, channels]; if colour > 0, pixels 0 to 255.
-      flip: whether half of the images are mirrored left to right.
-      crop: the largest shift, as a share of height and width; what leaves on one side is filled
-        with the edge's values on the other.
-      colour: the largest relative change of brightness, contrast and each channel's gain.
+      images: <float32 or uint8>[batch, height, width, channels], from 0 to 255 if colour > 0.
+      flip: whether to mirror each image left to right with probability 0.5.
+      crop: the largest shift, as a share of height and width. Pixels shifted in repeat the edge.
+      colour: the largest relative change of brightness, of contrast and of each channel's gain.
 
     Returns:
       Images of the same shape, <float32>.
     """
     flip_key, crop_key, colour_key = jax.random.split(key, 3)
     images = images.astype(jnp.float32)
-    batch, height, width, _ = images.shape
     if flip:
-        mirrored = jax.random.bernoulli(flip_key, 0.5, (batch, 1, 1, 1))
-        images = jnp.where(mirrored, images[:, :, ::-1], images)
+        images = _flip(flip_key, images)
     if crop:
-        dy, dx = round(crop * height), round(crop * width)
-        padded = jnp.pad(images, ((0, 0), (dy, dy), (dx, dx), (0, 0)), mode="edge")
-        starts = jax.random.randint(crop_key, (batch, 2), 0, jnp.array([2 * dy + 1, 2 * dx + 1]))
-        images = jax.vmap(
-            lambda image, start: jax.lax.dynamic_slice(
-                image, (start[0], start[1], 0), (height, width, image.shape[-1])
-            )
-        )(padded, starts)
+        images = _shift(crop_key, images, crop)
     if colour:
-        shape = (batch, 1, 1, 1)
-        brightness, contrast, gains = jax.random.split(colour_key, 3)
-        mean = images.mean(axis=(1, 2, 3), keepdims=True)
-        images = mean + (images - mean) * _around_one(contrast, shape, colour)
-        images = images * _around_one(brightness, shape, colour)
-        images = images * _around_one(gains, (batch, 1, 1, images.shape[-1]), colour)
-        images = jnp.clip(images, 0, 255)
+        images = _recolour(colour_key, images, colour)
     return images
 
 
-def _around_one(key, shape, spread):
-    return jax.random.uniform(key, shape, minval=1 - spread, maxval=1 + spread)
+def _flip(key: jax.Array, images: jax.Array) -> jax.Array:
+    mirrored = jax.random.bernoulli(key, 0.5, (len(images), 1, 1, 1))
+    return jnp.where(mirrored, images[:, :, ::-1], images)
+
+
+def _shift(key: jax.Array, images: jax.Array, crop: float) -> jax.Array:
+    batch, height, width, channels = images.shape
+    dy, dx = round(crop * height), round(crop * width)
+    padded = jnp.pad(images, ((0, 0), (dy, dy), (dx, dx), (0, 0)), mode="edge")
+    starts = jax.random.randint(key, (batch, 2), 0, jnp.array([2 * dy + 1, 2 * dx + 1]))
+    return jax.vmap(
+        lambda image, start: jax.lax.dynamic_slice(
+            image, (start[0], start[1], 0), (height, width, channels)
+        )
+    )(padded, starts)
+
+
+def _recolour(key: jax.Array, images: jax.Array, colour: float) -> jax.Array:
+    batch, channels = len(images), images.shape[-1]
+    brightness, contrast, gains = jax.random.split(key, 3)
+
+    def factors(key, channels=1):
+        shape = (batch, 1, 1, channels)
+        return jax.random.uniform(key, shape, minval=1 - colour, maxval=1 + colour)
+
+    mean = images.mean(axis=(1, 2, 3), keepdims=True)
+    images = mean + (images - mean) * factors(contrast)
+    images = images * factors(brightness)
+    images = images * factors(gains, channels)
+    return jnp.clip(images, 0, 255)

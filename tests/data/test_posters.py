@@ -1,3 +1,4 @@
+import io
 import struct
 import zlib
 
@@ -125,6 +126,23 @@ class TestDecode:
         good = image_bytes(Image.fromarray(noise), "PNG")
         bad = image_bytes(Image.fromarray(noise), "PNG", exif=b"Exif\0\0MM\0*" + b"\xff" * 20)
         np.testing.assert_array_equal(posters.decode(bad, 8, 8), posters.decode(good, 8, 8))
+
+    @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP"])
+    def test_upright_even_if_another_tag_of_exif_is_damaged(self, noise, file_format):
+        """A tag that Pillow reads but cannot write: `ImageOps.exif_transpose` raises for it."""
+        exif = Image.Exif()
+        exif[ExifTags.Base.Orientation], exif[ExifTags.Base.XResolution] = 3, 72
+        damaged = exif.tobytes().replace(b"\x01\x1a\x00\x05", b"\x01\x1a\x00\x02")  # now text
+        assert damaged != exif.tobytes()
+        options = {"lossless": True} if file_format == "WEBP" else {}
+        turned, upright = (
+            image_bytes(Image.fromarray(noise), file_format, **options, **exif)
+            for exif in ({"exif": damaged}, {})
+        )
+        with pytest.raises(TypeError), Image.open(io.BytesIO(turned)) as picture:
+            ImageOps.exif_transpose(picture)
+        turned, upright = (posters.decode(image, *noise.shape[:2]) for image in (turned, upright))
+        np.testing.assert_allclose(turned[::-1, ::-1].astype(int), upright, atol=3)
 
     @pytest.mark.parametrize("size", [(1, 60_000), (60_000, 1)])
     def test_a_line_of_pixels(self, size):
