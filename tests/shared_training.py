@@ -2,8 +2,8 @@
 
     python -m tests.shared_training WORKDIR [distributed] [split]
 
-The first process leaves `found.npz`: what was lost at each step, the parameters, the probabilities
-of all movies, activations of a frozen network, and the rows that each process has read.
+The first process writes `found.npz`: the loss at each step, the parameters, the probabilities of
+all movies, activations of a frozen network, and how often each process has read each movie.
 """
 
 import json
@@ -17,18 +17,19 @@ import numpy as np
 from jax.experimental import multihost_utils
 from scipy import sparse
 
-from mmgc_jax.configs import default
 from mmgc_jax.data import pipeline
-from mmgc_jax.evaluation import results
+from mmgc_jax.encoders import base, frozen
+from mmgc_jax.evaluation import metrics
 from mmgc_jax.models import PlotBagOfWords
 from mmgc_jax.runtime import parallel
 from mmgc_jax.training import inference, loop
+from mmgc_jax.training.run import Run, make_apply
 
 MOVIES, WORDS, BATCH = 37, 4096, 8
 
 
 class Examples(pipeline.BagOfWordsExamples):
-    """Remembers which movies it was asked for."""
+    """Counts how often it is asked for each movie."""
 
     def __call__(self, indices, batch=None):
         np.add.at(asked, indices, 1)
@@ -36,9 +37,9 @@ class Examples(pipeline.BagOfWordsExamples):
 
 
 def settings():
-    config = default.get_config().fusion.training
-    config.update(batch_size=BATCH, epochs=2, learning_rate=0.1, log_every=1, checkpoint_every=3)
-    return config
+    training = base.training_settings(epochs=2, batch_size=BATCH, learning_rate=0.1)
+    training.update(log_every=1, checkpoint_every=3)
+    return training
 
 
 def movies():
@@ -59,7 +60,7 @@ def main(workdir: pathlib.Path, split: bool) -> None:
         kept = jax.random.bernoulli(key, 0.7, batch["weights"].shape)
         return batch | {"weights": batch["weights"] * kept}
 
-    apply = loop.make_apply(model, ("tokens", "weights"), augment)
+    apply = make_apply(model, ("tokens", "weights"), augment)
     params = model.init(jax.random.key(0), np.zeros((1, 8), np.int32), np.zeros((1, 8)))["params"]
     rows = np.arange(MOVIES)
 
@@ -68,12 +69,11 @@ def main(workdir: pathlib.Path, split: bool) -> None:
 
     def validate(params):
         scores = inference.probabilities(apply, params, batches())
-        return results.headline(labels, scores)
+        return metrics.auc_macro(labels, scores)
 
-    run = loop.Run("plot", workdir, seed=1, split_parameters=split)
-    weights = np.ones(24, np.float32)
+    run = Run("plot", workdir, seed=1, split_parameters=split)
     training = batches(shuffle_seed=1, epochs=2)
-    trained = loop.fit(run, apply, params, training, validate, settings(), weights)
+    trained = loop.fit(run, apply, params, training, validate, settings())
     for leaf in jax.tree.leaves(trained):
         parts = {shard.data.size for shard in leaf.addressable_shards}
         assert parts == {
@@ -83,17 +83,22 @@ def main(workdir: pathlib.Path, split: bool) -> None:
     asked[:] = 0
     probabilities = inference.probabilities(apply, trained, batches())
     read = asked.copy()
-    frozen = jax.jit(lambda batch: jnp.cumsum(batch["weights"], axis=1)[:, :1])
-    kept = frozen.cache(workdir / "rows.npy", frozen, batches())
+    network = frozen.Frozen.of(
+        lambda scale, batch: {"sums": scale * jnp.cumsum(batch["weights"], axis=1)[:, :1]},
+        np.float32(2),
+    )
+    kept = frozen.cache(workdir / "rows.npy", network, "sums", batches())
     disk = pathlib.Path(os.environ.get("DISK_OF_THIS_PROCESS", workdir))
-    again = frozen.cache(disk / "again.npy", frozen, batches())
-    np.testing.assert_array_equal(again(rows)["images"], kept(rows)["images"])
+    again = frozen.cache(disk / "again.npy", network, "sums", batches())
+    np.testing.assert_array_equal(again(rows)["sums"], kept(rows)["sums"])
 
-    losses = [json.loads(line) for line in (workdir / "metrics.jsonl").open()]
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").open()]
+    reports = [line for line in lines if "loss" in line]
     found = {
-        "losses": [line["loss"] for line in losses if "loss" in line],
+        "losses": [line["loss"] for line in reports],
+        "grad_norms": [line["grad_norm"] for line in reports],
         "probabilities": probabilities,
-        "activations": kept(rows)["images"],
+        "activations": kept(rows)["sums"],
         "read": multihost_utils.process_allgather(read).reshape(-1, MOVIES),
     } | {f"params/{name}": array for name, array in parallel.gather(trained).items()}
     if parallel.is_first():
