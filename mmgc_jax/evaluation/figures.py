@@ -132,7 +132,10 @@ def draw_roc(
     ax.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle="--", label="chance: 0.500")
     ax.set(xlabel="false positive rate", ylabel="true positive rate", aspect="equal")
     ax.set_title(f"ROC, all genres pooled, {len(rows)} {split} movies with both", fontsize=10)
-    ax.legend(title="AUC (micro)", fontsize=8, loc="lower right")
+    # Within the axes a legend of many curves, or of long titles, would cover them.
+    roomy = len(probabilities) <= 8 and max(len(titles[name]) for name in probabilities) <= 28
+    place = {"loc": "lower right"} if roomy else {"loc": "center left", "bbox_to_anchor": (1, 0.5)}
+    ax.legend(title="AUC (micro)", fontsize=8, **place)
     ax.grid(alpha=0.3)
     return figure
 
