@@ -11,9 +11,11 @@ import json
 import logging
 import os
 import pathlib
+import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from errno import EDQUOT, ENOSPC, EROFS
 from typing import Any, BinaryIO
 
 import fsspec
@@ -25,6 +27,13 @@ from mmgc_jax.runtime.errors import InputError
 logger = logging.getLogger(__name__)
 
 Path = pathlib.Path | epath.Path
+
+_NOT_LITERAL = ("[", "]", "*", "?", "\\")
+_NOTHING_CAN_BE_WRITTEN = {code: os.strerror(code) for code in (ENOSPC, EDQUOT, EROFS)}
+# What TensorStore ("[os_error_code='28']") and array_record ("write() failed: No space left on
+# device;") leave of an OSError in exceptions of their own.
+_ERRNO_IN_MESSAGE = re.compile(r"\[os_error_code='(\d+)'\]")
+_STRERROR_IN_MESSAGE = re.compile(r"\b\w+\(\) failed: ([^;]+);")
 
 
 def as_path(place) -> Path:
@@ -43,6 +52,26 @@ def as_path(place) -> Path:
     # Other processes, and Orbax, write to the bucket too.
     fsspec.config.conf.setdefault("gcs", {})["use_listings_cache"] = False
     return epath.Path(address)
+
+
+def check_workdir(folder: Path, field: str = "--workdir") -> None:
+    """Refuses a folder in which libraries would not write where they should.
+
+    Orbax and TFDS glob with the whole path (`*`, `?`, `[...]`), and TensorStore takes a backslash
+    for a slash.
+
+    Args:
+      folder: as of `as_path`.
+      field: the flag or field that names it, for the error.
+
+    Raises:
+      InputError: if its path has one of these characters.
+    """
+    if found := [character for character in _NOT_LITERAL if character in os.fspath(folder)]:
+        raise InputError(
+            f"{field}: {folder} has {' '.join(found)} in its path, which checkpoints cannot be "
+            f"written below. Choose a folder whose path has none of {' '.join(_NOT_LITERAL)}"
+        )
 
 
 def is_address(place) -> bool:
@@ -189,3 +218,42 @@ def read_json(file: Path, advice: str) -> Any:
         raise InputError(f"{file} cannot be read: {error.strerror}. {advice}") from error
     except (ValueError, RecursionError) as error:
         raise InputError(f"{file} is not JSON: {error}. {advice}") from error
+
+
+def disk_error(error: BaseException) -> str | None:
+    """Finds a full or read-only disk among the causes of an exception.
+
+    Returns:
+      The system's words for it, such as "No space left on device"; None if it is something else.
+    """
+    for cause in _causes(error, set()):
+        if (reason := _disk_error(cause)) is not None:
+            return reason
+    return None
+
+
+def _causes(error: BaseException | None, seen: set[int]) -> Iterator[BaseException]:
+    """Iterates over an exception, those of its group, its cause and its context."""
+    if error is None or id(error) in seen:
+        return
+    seen.add(id(error))
+    yield error
+    if isinstance(error, BaseExceptionGroup):
+        for member in error.exceptions:
+            yield from _causes(member, seen)
+    yield from _causes(error.__cause__, seen)
+    if not error.__suppress_context__:
+        yield from _causes(error.__context__, seen)
+
+
+def _disk_error(error: BaseException) -> str | None:
+    if isinstance(error, OSError):
+        return _NOTHING_CAN_BE_WRITTEN.get(error.errno)
+    message = str(error)
+    for code in _ERRNO_IN_MESSAGE.findall(message):
+        if int(code) in _NOTHING_CAN_BE_WRITTEN:
+            return _NOTHING_CAN_BE_WRITTEN[int(code)]
+    for reason in _STRERROR_IN_MESSAGE.findall(message):
+        if reason in _NOTHING_CAN_BE_WRITTEN.values():
+            return reason
+    return None

@@ -1,14 +1,18 @@
-"""Paths, atomic writes, logs and the cache folder."""
+"""Folders that are refused, the cache folder, and errors of the disk."""
 
 import os
 import pathlib
+import shlex
 import subprocess
 import sys
 import tempfile
 
+import numpy as np
 import pytest
 
 from mmgc_jax.runtime import files
+from mmgc_jax.runtime.errors import InputError
+from mmgc_jax.training import checkpoints
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -29,8 +33,6 @@ def test_the_cache_is_where_the_xdg_specification_puts_it(tmp_path, monkeypatch)
 LOOK = """
 import logging, os, sys
 from mmgc_jax.runtime import files
-
-ROOT = pathlib.Path(__file__).parents[2]
 from mmgc_jax.runtime.errors import InputError
 
 logging.basicConfig(format="warning: %(message)s")
@@ -93,3 +95,121 @@ def test_without_a_cache_the_error_says_what_to_set(open_folder, user, environme
 def test_a_user_who_is_not_in_the_password_file_has_the_cache_that_is_set(open_folder):
     [found, _], log = look(12345, XDG_CACHE_HOME=str(open_folder / "own"))
     assert found == f"folder: {open_folder}/own/mmgc_jax" and not log
+
+
+def raised(error: BaseException, cause: BaseException | None = None) -> BaseException:
+    """An exception as one that is caught: with a cause, if any."""
+    try:
+        raise error from cause
+    except BaseException as caught:
+        return caught
+
+
+def while_handling(first: BaseException, second: BaseException) -> BaseException:
+    try:
+        try:
+            raise first
+        except BaseException:
+            raise second  # noqa: B904, its context is what is tested
+    except BaseException as caught:
+        return caught
+
+
+FULL, READ_ONLY = "No space left on device", "Read-only file system"
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (OSError(28, "of any language"), FULL),
+        (OSError(122, "Disk quota exceeded"), "Disk quota exceeded"),
+        (OSError(30, READ_ONLY), READ_ONLY),
+        (OSError(5, FULL), None),
+        (ValueError(FULL), None),
+        (RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 1 byte."), None),
+        (raised(RuntimeError("a worker ended"), OSError(28, FULL)), FULL),
+        (raised(RuntimeError("told otherwise"), None), None),
+        (while_handling(OSError(28, FULL), KeyError("cleaning up")), FULL),
+        (ExceptionGroup("threads", [KeyError(), raised(KeyError(), OSError(28, ""))]), FULL),
+        (ValueError("DENIED: Failed to open: \"a\": x [os_error_code='30'] [y='z']"), READ_ONLY),
+        (ValueError("NOT_FOUND: Failed to open: \"a\": No such file [os_error_code='2']"), None),
+        (RuntimeError(f"Failed to finalize: write() failed: {FULL}; writing /a; at byte 3"), FULL),
+        (RuntimeError("write() failed: Input/output error; writing /No space left"), None),
+    ],
+)  # fmt: skip
+def test_disk_errors_are_told_from_others(error, reason):
+    assert files.disk_error(error) == reason
+
+
+def test_an_exception_that_is_its_own_cause_ends_the_search():
+    first, second = KeyError(1), KeyError(2)
+    first.__cause__, second.__cause__ = second, first
+    assert files.disk_error(first) is None
+
+
+# On a disk of its own, which this process alone sees.
+MOUNT = ("unshare", "--user", "--map-root-user", "--mount", "sh", "-ec")
+FILL = """
+import os, pathlib, sys
+import numpy as np
+import orbax.checkpoint as ocp
+from array_record.python.array_record_module import ArrayRecordWriter
+from mmgc_jax.runtime import files
+
+disk = pathlib.Path(sys.argv[1])
+
+def save():
+    with ocp.CheckpointManager(disk / "checkpoints") as manager:
+        tree = np.random.default_rng(0).standard_normal(2_000_000)
+        manager.save(1, args=ocp.args.StandardSave({"w": tree}))
+
+def record():
+    writer = ArrayRecordWriter(str(disk / "shard"), "group_size:1")
+    for _ in range(100):
+        writer.write(os.urandom(100_000))
+    writer.close()
+
+def write():
+    files.write_atomically(disk / "file", lambda stream: stream.write(bytes(10_000_000)))
+
+for fill in (save, record, write):
+    try:
+        fill()
+    except Exception as error:
+        print(fill.__name__, type(error).__name__, files.disk_error(error), flush=True)
+    for file in disk.glob("*[!s]"):
+        file.unlink()
+"""
+
+
+@pytest.mark.parametrize(("options", "reason"), [("size=4m", FULL), ("size=4m,ro", READ_ONLY)])
+def test_libraries_on_a_disk_that_takes_nothing_more(tmp_path, options, reason):
+    mount = f"mount -t tmpfs -o {options} tmpfs {tmp_path}; "
+    can_mount = subprocess.run((*MOUNT, mount), capture_output=True)
+    if can_mount.returncode:
+        pytest.skip(f"no disk can be mounted here: {can_mount.stderr.decode()}")
+    command = shlex.join([sys.executable, "-c", FILL, str(tmp_path)])
+    ran = subprocess.run((*MOUNT, mount + command), cwd=ROOT, capture_output=True, text=True)
+    found = [line.split(" ", 2) for line in ran.stdout.splitlines()]
+    assert [line[0] for line in found] == ["save", "record", "write"], ran.stderr
+    assert {line[2] for line in found} == {reason}, ran.stdout
+
+
+@pytest.mark.parametrize("name", ["Film [2024]", "a[b", "a]b", "a\\b", "a?b", "a*b"])
+def test_folders_below_which_libraries_would_write_elsewhere_are_refused(tmp_path, name):
+    with pytest.raises(InputError, match=r"^--workdir: .* has .* in its path.* none of \[ \] "):
+        files.check_workdir(tmp_path / name / "run")
+    with pytest.raises(InputError, match=r"^config\.data\.directory: "):
+        files.check_workdir(tmp_path / name, "config.data.directory")
+
+
+@pytest.mark.parametrize(
+    "name", ["plain", "a b", "a%b", "a%20b", "a#b", "é漢", "a:b", "{a}", "~a", "a'b", "a@2", "a$b"]
+)
+def test_other_folders_keep_checkpoints(tmp_path, name):
+    files.check_workdir(tmp_path / name)
+    tree = {"w": np.arange(3.0), "step": np.zeros((), np.int32)}
+    checkpoints.save(tmp_path / name / "checkpoints", 1, tree, {"note": 1})
+    restored, notes = checkpoints.restore(tmp_path / name / "checkpoints")
+    np.testing.assert_array_equal(restored["w"], tree["w"])
+    assert notes == {"note": 1} and [file.name for file in tmp_path.iterdir()] == [name]
