@@ -1,26 +1,25 @@
-"""MM-IMDb, from its official archive or the folder that it extracts to (arXiv 1702.01992).
+"""Reads MM-IMDb from its official archive or the folder that it extracts to (arXiv 1702.01992).
 
-The archive is never unpacked. It is read as a stream from beginning to end: once for the texts and
-the split, once more for the posters of each split. Nothing but the texts is kept in memory.
+The archive is read once for the texts and the split, and once for the posters of each split. Only
+the texts are kept in memory.
 
-Which movies there are, and with which plot, follows the code with which the makers built their
-features (github.com/johnarevalo/gmu-mmimdb, make_dataset.py): the longest of a movie's plots is
-taken, in characters, and a movie takes part only if it has a plot, a poster and one of the 23
-genres. These are the most frequent ones, and are all those of the talk's data but News.
+Movies and plots are chosen as in the authors' own code (github.com/johnarevalo/gmu-mmimdb,
+make_dataset.py): the longest of a movie's plots is taken, in characters, and movies without a plot,
+a poster or one of the 23 genres are left out. The 23 are the most frequent genres, and all of the
+talk's data but News.
+
+TFDS has no builder for this dataset.
 """
 
 import collections
 import dataclasses
-import gzip
 import json
 import logging
 import pathlib
-import tarfile
-import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from mmgc_jax.data import movies, text
+from mmgc_jax.data import mmimdb_files, movies, text
 from mmgc_jax.data.movies import Movie
 from mmgc_jax.runtime.errors import InputError
 
@@ -28,31 +27,22 @@ logger = logging.getLogger(__name__)
 
 GENRES = tuple(genre for genre in movies.GENRES if genre != "News")
 
-# Of the official archive (arXiv 1702.01992).
+# Movies of the official archive (arXiv 1702.01992).
 OFFICIAL_SIZES = {"train": 15_552, "validation": 2_608, "test": 7_799}
 
-_NAMES = {"train": "train", "validation": "dev", "test": "test"}  # ours and those of split.json
-_SPLIT = "split.json"
-# A larger file is a mistake or an attack.
-_MAX_BYTES = {".json": 16 << 20, ".jpeg": 64 << 20}
-_BLOCK = 1 << 20  # bytes; a header is no longer either
-# An archive that holds more than this is a decompression bomb: posters hardly shrink.
-_MAX_RATIO = 20
-_ALWAYS_ALLOWED = 256 << 20  # bytes
-# What gzip and tarfile raise for a damaged file; numbers too large for a position are the last two.
-_DAMAGE = (OSError, EOFError, zlib.error, tarfile.TarError, ValueError, OverflowError)
+_SPLIT_NAMES = {"train": "train", "validation": "dev", "test": "test"}  # ours -> split.json's
 
 
 @dataclasses.dataclass(frozen=True)
 class Catalogue:
-    """The movies of an archive or folder, read and checked but for their posters.
+    """The movies of an archive or folder, without their posters.
 
     Attributes:
       path: the archive or the folder.
       movies: for `train`, `validation` (the archive's `dev`) and `test`, movies without posters, in
         the order of `split.json`.
-      left_out: for each reason, how many movies of `split.json` are left out.
-      dropped_genres: how often a movie that takes part has a genre outside `GENRES`.
+      left_out: number of movies of `split.json` that are left out, by reason.
+      dropped_genres: number of genres outside `GENRES` that the movies have, counted per movie.
     """
 
     path: pathlib.Path
@@ -61,20 +51,20 @@ class Catalogue:
     dropped_genres: int
 
     def with_posters(self, split: str) -> Iterator[tuple[int, Movie]]:
-        """The movies of a split with their posters, in the order of the archive.
+        """Reads the posters of a split, in the order of the archive.
 
         Yields:
-          The movie's position in `movies[split]`, and the movie.
+          A movie's position in `movies[split]`, and the movie with its poster.
 
         Raises:
-          InputError: if the archive cannot be read, or has changed.
+          InputError: if the archive cannot be read, or has changed since `read`.
         """
         position = {movie.id: number for number, movie in enumerate(self.movies[split])}
 
         def is_wanted(name):
             return name.suffix == ".jpeg" and name.stem in position
 
-        for name, content in _files(self.path, is_wanted):
+        for name, content in mmimdb_files.files(self.path, is_wanted):
             if content is not None:
                 number = position.pop(name.stem)
                 yield number, dataclasses.replace(self.movies[split][number], poster=content)
@@ -84,87 +74,92 @@ class Catalogue:
 
 
 def read(path) -> Catalogue:
-    """Reads and checks all but the posters' content.
+    """Reads and checks the texts and the split.
 
-    Genres outside `GENRES` are dropped, and titles and plots go through `movies.clean`. What is
-    left out, dropped or changed is counted in the log.
+    Genres outside `GENRES` are dropped, and titles and plots are passed through `movies.clean`. The
+    log says how many movies are left out or changed.
 
     Args:
-      path: of `mmimdb.tar.gz`, or of the folder that holds `split.json`, `dataset/<id>.json` and
+      path: of `mmimdb.tar.gz`, or of the folder with `split.json`, `dataset/<id>.json` and
         `dataset/<id>.jpeg`.
 
     Raises:
-      InputError: if there is neither; if files are missing, malformed, too large or links that lead
-        out of the folder; if the archive is cut short, damaged, packed so densely that it can only
-        be a bomb, or has a member that leads out of it or is no plain file.
+      InputError: if neither exists; if files are missing, malformed, too large, or links that lead
+        out of the folder; if the archive is cut short, damaged, a decompression bomb, or has a
+        member that leads out of it or is not a plain file.
     """
     place = pathlib.Path(path)
-    is_folder = (place / _SPLIT).is_file() and (place / "dataset").is_dir()
+    is_folder = (place / mmimdb_files.SPLIT).is_file() and (place / "dataset").is_dir()
     if not str(path) or not (place.is_file() or is_folder):
         raise InputError(
             f"config.data.path is {str(path)!r}: it must be MM-IMDb's mmimdb.tar.gz, or the folder "
-            f"that holds {_SPLIT} and dataset/ of the extracted archive."
+            f"that holds {mmimdb_files.SPLIT} and dataset/ of the extracted archive."
         )
-    split, found, problems, with_poster = None, {}, {}, set()
-    for name, content in _files(place, lambda name: name.suffix == ".json"):
-        if name.name == _SPLIT:
+    texts = _read_texts(place)
+    ids = _ids_by_split(texts.split, place)
+    _check_listed_movies(texts, ids, place)
+    chosen, left_out = _choose(texts, ids)
+    taken = [
+        texts.parsed[movie.id] for movies_of_split in chosen.values() for movie in movies_of_split
+    ]
+    dropped_genres = sum(parsed.dropped_genres for parsed in taken)
+    _log_summary(chosen, left_out, dropped_genres, sum(parsed.is_cleaned for parsed in taken))
+    return Catalogue(place, chosen, left_out, dropped_genres)
+
+
+class _Parsed(NamedTuple):
+    """A movie's JSON file; the movie has no poster yet."""
+
+    movie: Movie
+    dropped_genres: int
+    is_cleaned: bool
+
+
+class _Texts(NamedTuple):
+    """All files but the posters.
+
+    Attributes:
+      split: the content of `split.json`.
+      parsed: the good JSON files, by id.
+      problems: the malformed ones, by id: what is wrong.
+      with_poster: ids of the movies that have a poster file.
+    """
+
+    split: Mapping
+    parsed: Mapping[str, _Parsed]
+    problems: Mapping[str, str]
+    with_poster: set[str]
+
+
+def _read_texts(place: pathlib.Path) -> _Texts:
+    split, parsed, problems, with_poster = None, {}, {}, set()
+    for name, content in mmimdb_files.files(place, lambda name: name.suffix == ".json"):
+        if name.name == mmimdb_files.SPLIT:
             split = _parse(content, name)
         elif content is None:
             with_poster.add(name.stem)
         else:
             try:
-                found[name.stem] = _parse_movie(name, content)
+                parsed[name.stem] = _parse_movie(name, content)
             except InputError as error:
                 problems[name.stem] = str(error)
     if split is None:
-        raise InputError(f"{place} holds no {_SPLIT}; is it MM-IMDb's archive?")
-
-    ids = _ids_of(split, place)
-    listed = [movie_id for of_split in ids.values() for movie_id in of_split]
-    for movie_id in set(listed) - found.keys() - problems.keys():
-        problems[movie_id] = f"{movie_id}: no file dataset/{movie_id}.json"
-    movies.raise_if_any(
-        [problems[movie_id] for movie_id in listed if movie_id in problems],
-        place,
-        f"bad files of {len(listed)}",
-    )
-
-    left_out = collections.Counter()
-    kept = {name: [] for name in ids}
-    for name, of_split in ids.items():
-        for movie_id in of_split:
-            movie = found[movie_id].movie
-            if reason := _reason_to_leave_out(movie, movie_id in with_poster):
-                left_out[reason] += 1
-            else:
-                kept[name].append(movie)
-    for reason, number in left_out.items():
-        logger.info("MM-IMDb: %d movies are left out: %s.", number, reason)
-    logger.info(
-        "MM-IMDb: %s movies; arXiv 1702.01992 has %s.",
-        ", ".join(f"{len(kept[name])} {name}" for name in kept),
-        ", ".join(f"{size} {name}" for name, size in OFFICIAL_SIZES.items()),
-    )
-    taken = [found[movie.id] for of_split in kept.values() for movie in of_split]
-    dropped_genres = sum(movie.dropped_genres for movie in taken)
-    logger.info("MM-IMDb: %d times a genre outside the %d is dropped.", dropped_genres, len(GENRES))
-    if cleaned := sum(movie.is_cleaned for movie in taken):
-        logger.warning(
-            "MM-IMDb: control characters or lone surrogates of %d movies were replaced.", cleaned
-        )
-    return Catalogue(place, kept, dict(left_out), dropped_genres)
+        raise InputError(f"{place} holds no {mmimdb_files.SPLIT}; is it MM-IMDb's archive?")
+    return _Texts(split, parsed, problems, with_poster)
 
 
-def _ids_of(split: Mapping, place: pathlib.Path) -> dict[str, list[str]]:
-    """The ids of each of our splits."""
-    missing = [name for name in _NAMES.values() if not _are_ids(split.get(name))]
+def _ids_by_split(split: Mapping, place: pathlib.Path) -> dict[str, list[str]]:
+    """Returns the ids of each split, by our names; each id must be listed one time only."""
+    missing = [name for name in _SPLIT_NAMES.values() if not _are_ids(split.get(name))]
     if missing:
-        raise InputError(f"{place}: {_SPLIT} has no list of ids under {', '.join(missing)}.")
-    ids = {ours: list(map(str, split[theirs])) for ours, theirs in _NAMES.items()}
-    counts = collections.Counter(movie_id for of_split in ids.values() for movie_id in of_split)
+        raise InputError(
+            f"{place}: {mmimdb_files.SPLIT} has no list of ids under {', '.join(missing)}."
+        )
+    ids = {ours: list(map(str, split[theirs])) for ours, theirs in _SPLIT_NAMES.items()}
+    counts = collections.Counter(movie_id for listed in ids.values() for movie_id in listed)
     movies.raise_if_any(
         [f"{movie_id}: listed more than once" for movie_id, n in counts.items() if n > 1],
-        place / _SPLIT,
+        place / mmimdb_files.SPLIT,
         "bad ids",
     )
     return ids
@@ -172,6 +167,34 @@ def _ids_of(split: Mapping, place: pathlib.Path) -> dict[str, list[str]]:
 
 def _are_ids(listed) -> bool:
     return isinstance(listed, list) and all(type(movie_id) in (str, int) for movie_id in listed)
+
+
+def _check_listed_movies(texts: _Texts, ids: Mapping[str, list[str]], place: pathlib.Path) -> None:
+    """Raises one `InputError` for all movies of the split whose file is missing or malformed."""
+    listed = [movie_id for ids_of_split in ids.values() for movie_id in ids_of_split]
+    problems = []
+    for movie_id in listed:
+        if movie_id in texts.problems:
+            problems.append(texts.problems[movie_id])
+        elif movie_id not in texts.parsed:
+            problems.append(f"{movie_id}: no file dataset/{movie_id}.json")
+    movies.raise_if_any(problems, place, f"bad files of {len(listed)}")
+
+
+def _choose(
+    texts: _Texts, ids: Mapping[str, list[str]]
+) -> tuple[dict[str, list[Movie]], dict[str, int]]:
+    """Returns the movies of each split that have everything, and how many have not, by reason."""
+    chosen, left_out = {}, collections.Counter()
+    for split, ids_of_split in ids.items():
+        chosen[split] = []
+        for movie_id in ids_of_split:
+            movie = texts.parsed[movie_id].movie
+            if reason := _reason_to_leave_out(movie, movie_id in texts.with_poster):
+                left_out[reason] += 1
+            else:
+                chosen[split].append(movie)
+    return chosen, dict(left_out)
 
 
 def _reason_to_leave_out(movie: Movie, has_poster: bool) -> str | None:
@@ -182,25 +205,31 @@ def _reason_to_leave_out(movie: Movie, has_poster: bool) -> str | None:
     return None if has_poster else "no poster"
 
 
-class _Parsed(NamedTuple):
-    movie: Movie  # without its poster
-    dropped_genres: int
-    is_cleaned: bool
+def _log_summary(
+    chosen: Mapping[str, list[Movie]],
+    left_out: Mapping[str, int],
+    dropped_genres: int,
+    cleaned: int,
+) -> None:
+    for reason, number in left_out.items():
+        logger.info("MM-IMDb: %d movies are left out: %s.", number, reason)
+    logger.info(
+        "MM-IMDb: %s movies; arXiv 1702.01992 has %s.",
+        ", ".join(f"{len(movies_of_split)} {split}" for split, movies_of_split in chosen.items()),
+        ", ".join(f"{size} {split}" for split, size in OFFICIAL_SIZES.items()),
+    )
+    logger.info("MM-IMDb: %d times a genre outside the %d is dropped.", dropped_genres, len(GENRES))
+    if cleaned:
+        logger.warning(
+            "MM-IMDb: control characters or lone surrogates of %d movies were replaced.", cleaned
+        )
 
 
 def _parse_movie(name: pathlib.PurePosixPath, content: bytes) -> _Parsed:
     fields = _parse(content, name)
-    title, plots, genres = (fields.get(key) or [] for key in ("title", "plot", "genres"))
-    plots = [plots] if isinstance(plots, str) else plots
+    written, genres = _title_and_plot(name, fields), fields.get("genres") or []
     if not isinstance(genres, list):
         raise InputError(f"{name}: genres is not a list")
-    if not isinstance(plots, list) or not all(isinstance(plot, str) for plot in plots):
-        raise InputError(f"{name}: plot is not a list of strings")
-    if title and not isinstance(title, str | int):
-        raise InputError(f"{name}: title is not a string")
-    written = str(title or ""), max(plots, key=len, default="")
-    if max(map(len, written)) > movies.MAX_CHARACTERS:
-        raise InputError(f"{name}: title or plot has over {movies.MAX_CHARACTERS:,} characters")
     title, plot = map(movies.clean, written)
     year = fields.get("year")
     movie = Movie(
@@ -214,6 +243,20 @@ def _parse_movie(name: pathlib.PurePosixPath, content: bytes) -> _Parsed:
     return _Parsed(movie, dropped_genres, (title, plot) != written)
 
 
+def _title_and_plot(name: pathlib.PurePosixPath, fields: Mapping) -> tuple[str, str]:
+    """Returns the title and the longest plot as written, each empty if it is missing."""
+    title, plots = (fields.get(key) or [] for key in ("title", "plot"))
+    plots = [plots] if isinstance(plots, str) else plots
+    if not isinstance(plots, list) or not all(isinstance(plot, str) for plot in plots):
+        raise InputError(f"{name}: plot is not a list of strings")
+    if title and not isinstance(title, str | int):
+        raise InputError(f"{name}: title is not a string")
+    written = str(title or ""), max(plots, key=len, default="")
+    if max(map(len, written)) > movies.MAX_CHARACTERS:
+        raise InputError(f"{name}: title or plot has over {movies.MAX_CHARACTERS:,} characters")
+    return written
+
+
 def _parse(content: bytes, name: pathlib.PurePosixPath) -> dict:
     try:
         parsed = json.loads(content.decode("utf-8"))
@@ -222,113 +265,3 @@ def _parse(content: bytes, name: pathlib.PurePosixPath) -> dict:
     if not isinstance(parsed, dict):
         raise InputError(f"{name} does not hold a JSON object")
     return parsed
-
-
-IsWanted = Callable[[pathlib.PurePosixPath], bool]
-Files = Iterator[tuple[pathlib.PurePosixPath, bytes | None]]
-
-
-def _files(place: pathlib.Path, is_wanted: IsWanted) -> Files:
-    """`split.json` and the files of `dataset/`, each once, with the content of those wanted.
-
-    Other files are passed over.
-    """
-    seen = set()
-    for name, content in (_of_archive if place.is_file() else _of_folder)(place, is_wanted):
-        if name in seen:
-            raise InputError(f"{place}: {name} occurs more than once.")
-        seen.add(name)
-        yield name, content
-
-
-def _inside(name: pathlib.PurePosixPath) -> pathlib.PurePosixPath | None:
-    """The name of a file of the data without the archive's own folder, mmimdb/; None for others."""
-    parts = name.parts[1:] if len(name.parts) > 1 and name.parts[0] != "dataset" else name.parts
-    of_a_movie = len(parts) == 2 and parts[0] == "dataset" and name.suffix in _MAX_BYTES
-    return pathlib.PurePosixPath(*parts) if of_a_movie or parts == (_SPLIT,) else None
-
-
-def _of_folder(folder: pathlib.Path, is_wanted: IsWanted) -> Files:
-    try:
-        for file in (folder / _SPLIT, *sorted((folder / "dataset").iterdir())):
-            name = _inside(pathlib.PurePosixPath(file.relative_to(folder)))
-            if name is not None and file.is_file():
-                if movies.leads_out(file):
-                    raise InputError(f"{file} is a link that leads out of its folder.")
-                _check_size(folder, name, file.stat().st_size)
-                yield name, file.read_bytes() if is_wanted(name) else None
-    except OSError as error:
-        raise InputError(f"{folder} cannot be read: {error}") from error
-
-
-def _of_archive(file: pathlib.Path, is_wanted: IsWanted) -> Files:
-    try:
-        with _Stream(file) as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
-            for member in archive:
-                stream.allow(archive.offset)
-                if member.size < 0:  # tarfile would go back, and on for ever
-                    raise tarfile.ReadError("a member has a negative size")
-                name = pathlib.PurePosixPath(member.name)
-                if name.is_absolute() or ".." in name.parts:
-                    raise InputError(f"{file}: the member {member.name!r} leads out of it.")
-                if not (member.isfile() or member.isdir()) or member.issparse():
-                    raise InputError(
-                        f"{file}: the member {member.name!r} is a link or a device, or sparse, "
-                        "which MM-IMDb's archive does not have."
-                    )
-                name = _inside(name)
-                if name is not None and member.isfile():
-                    _check_size(file, name, member.size)
-                    yield name, archive.extractfile(member).read() if is_wanted(name) else None
-            _check_end(stream, archive.offset)
-    except InputError:
-        raise
-    except _DAMAGE as error:
-        raise InputError(
-            f"{file} is not a whole .tar.gz archive: {error}. Download it again."
-        ) from error
-
-
-class _Stream(gzip.GzipFile):
-    """What an archive holds, as far as it may be read; tarfile itself has no bounds for headers."""
-
-    def __init__(self, file: pathlib.Path):
-        super().__init__(file)
-        self._limit = max(_ALWAYS_ALLOWED, _MAX_RATIO * file.stat().st_size)
-        self.allow(0)
-
-    def allow(self, offset: int) -> None:
-        """Allows reading up to where a header begins, and one header.
-
-        Raises:
-          tarfile.ReadError: if that is more than an archive of this size can hold.
-        """
-        if offset > self._limit:
-            raise tarfile.ReadError(f"it holds over {self._limit} bytes: a decompression bomb")
-        self._allowed = offset + _BLOCK
-
-    def read(self, size: int = -1) -> bytes:
-        if not 0 <= size <= self._allowed - self.tell():
-            raise tarfile.ReadError(f"a header has over {_BLOCK} bytes")
-        return super().read(size)
-
-
-def _check_size(place: pathlib.Path, name: pathlib.PurePosixPath, size: int) -> None:
-    limit = _MAX_BYTES[name.suffix]
-    if size > limit:
-        raise InputError(f"{place}: {name} has {size} bytes; more than {limit} are a mistake.")
-
-
-def _check_end(stream: _Stream, end: int) -> None:
-    """Reads on to the end of the file, where gzip compares its checksum.
-
-    `tarfile` stops without a word at a header that it does not understand, or at the end of the
-    data, so what comes at `end` must be the block of zeros that ends an archive.
-    """
-    if stream.tell() < end + tarfile.BLOCKSIZE:
-        raise tarfile.ReadError("unexpected end of data")
-    stream.allow(stream.tell())
-    while rest := stream.read(_BLOCK):
-        stream.allow(stream.tell())
-        if rest.strip(b"\0"):
-            raise tarfile.ReadError("a header is damaged")

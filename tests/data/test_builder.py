@@ -316,10 +316,10 @@ class TestMmImdb:
         assert folder_of(builder.build(config, tmp_path / "shards")) == folder_of(first)
 
     def test_each_split_is_one_pass_and_the_texts_another(self, archive, tmp_path, monkeypatch):
-        opened = []
-        of_archive = mmimdb._of_archive
+        opened, module = [], mmimdb.mmimdb_files
+        of_archive = module._of_archive
         monkeypatch.setattr(
-            mmimdb, "_of_archive", lambda *args: opened.append(args[0]) or of_archive(*args)
+            module, "_of_archive", lambda *args: opened.append(args[0]) or of_archive(*args)
         )
         builder.build(data_config(archive, source="mmimdb"), tmp_path / "shards")
         assert opened == [archive] * 4
