@@ -25,7 +25,7 @@ def progress_bar(iterable: Iterable | None = None, *, shown: bool = True, **sett
     return tqdm(
         iterable,
         file=_Log(),
-        bar_format="{desc}: {n_fmt} of {total_fmt}, {rate_fmt}, {remaining} left",
+        bar_format="{desc}: {n_fmt} of {total_fmt}, {rate_fmt}, {remaining} left{postfix}",
         delay=SECONDS_BETWEEN_LINES,
         mininterval=SECONDS_BETWEEN_LINES,
         maxinterval=SECONDS_BETWEEN_LINES,
