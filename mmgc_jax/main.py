@@ -4,8 +4,10 @@ Any field of the config can be overridden: --config.data.path=FOLDER. Run again 
 working directory, it continues where it stopped. SIGTERM and Ctrl-C stop it, and nothing is lost.
 """
 
+import difflib
 import logging
 import pathlib
+import re
 import shlex
 import sys
 
@@ -21,6 +23,10 @@ from mmgc_jax.runtime.errors import InputError
 from mmgc_jax.runtime.files import cache_folder_or_none
 
 logger = logging.getLogger("mmgc_jax")
+
+_DEFAULT_CONFIG = str(pathlib.Path(configs.__path__[0]) / "demo.py")
+# What ml_collections raises for an override of a field that the config lacks.
+_NO_SUCH_FIELD = (AttributeError, KeyError, TypeError)
 
 
 def define_flags() -> None:
@@ -40,7 +46,7 @@ def define_flags() -> None:
     )
     config_flags.DEFINE_config_file(
         "config",
-        str(pathlib.Path(configs.__path__[0]) / "demo.py"),
+        _DEFAULT_CONFIG,
         "The experiment: a file of configs/, or your own.",
     )
 
@@ -74,11 +80,62 @@ def use_compilation_cache() -> None:
         jax.config.update("jax_compilation_cache_dir", str(folder / "compiled"))
 
 
+def start() -> None:
+    """Defines the flags and runs `main`; an override of an unknown field ends in one line."""
+    try:
+        define_flags()  # looks overrides up where the config is the default one
+    except _NO_SUCH_FIELD as error:
+        _exit(InputError(_override_mistake(sys.argv) or f"--config: {error}"))
+    app.run(main, flags_parser=_parse_flags)
+
+
+def _parse_flags(argv: list[str]) -> list[str]:
+    try:
+        return app.parse_flags_with_usage(argv)
+    except _NO_SUCH_FIELD as error:
+        _exit(InputError(_override_mistake(argv) or f"--config: {error}"))
+
+
+def _override_mistake(argv: list[str]) -> str | None:
+    """Names the first override of a field that the config lacks, and the nearest right field."""
+    config = _load(argv)
+    for argument in argv[1:]:
+        found = re.match(r"--?(?:no)?config\.([^=]+)", argument)
+        section, place = config, "config"
+        for name in found[1].split(".") if found else ():
+            if not isinstance(section, ml_collections.ConfigDict):
+                return f"{argument}: {place} is a value, and has no fields."
+            if name not in section:
+                near = difflib.get_close_matches(name, section.keys(), n=1)
+                hint = f"Did you mean {place}.{near[0]}?" if near else (
+                    f"It has: {', '.join(section.keys())}."
+                )  # fmt: skip
+                return f"{argument}: {place} has no field {name}. {hint}"
+            section, place = section[name], f"{place}.{name}"
+    return None
+
+
+def _load(argv: list[str]) -> ml_collections.ConfigDict:
+    """The config without overrides."""
+    files = [argument for argument in argv if re.match(r"--?config=", argument)]
+    file = files[-1].partition("=")[2] if files else _DEFAULT_CONFIG
+    alone = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", file, flag_values=alone, sys_argv=[])
+    alone([argv[0]])
+    return alone.config
+
+
 def _config() -> ml_collections.ConfigDict:
     try:
         return flags.FLAGS.config.lock()
     except OSError as error:  # the file could not be loaded; its first use tells why
-        raise InputError(f"--config: {error}") from error
+        raise InputError(f"--config: {error} {_configs_at_hand()}") from error
+
+
+def _configs_at_hand() -> str:
+    folder = pathlib.Path(configs.__path__[0])
+    names = sorted(file.stem for file in folder.glob("[!_]*.py"))
+    return f"The configs of this package, in {folder}: {', '.join(names)}."
 
 
 def _exit(error: Exception) -> None:
@@ -87,5 +144,4 @@ def _exit(error: Exception) -> None:
 
 
 if __name__ == "__main__":
-    define_flags()
-    app.run(main)
+    start()

@@ -8,6 +8,7 @@ import flax.errors
 import ml_collections
 import numpy as np
 
+from mmgc_jax import settings
 from mmgc_jax.data.movies import Movie
 from mmgc_jax.encoders import fusion, joint, registry
 from mmgc_jax.encoders.base import Encoder
@@ -148,21 +149,15 @@ class Predictor:
 
 
 def _check_config(config: ml_collections.ConfigDict, file: Path) -> None:
-    """Raises InputError if a field is missing that predictions need, or a kind is not known."""
-    names = config.get("encoders")
-    sections = ("data", "fusion", *(names if isinstance(names, list | tuple) else ()))
-    missing = [
-        str(name)
-        for name in sections
-        if not isinstance(config.get(str(name)), ml_collections.ConfigDict)
-    ]
-    if not isinstance(names, list | tuple) or missing:
+    """Raises InputError if a field is missing or of another type, or a kind is not known."""
+    if problems := settings.field_problems(config):
         raise InputError(
-            f"{file} is not the config of an experiment: {', '.join(missing) or 'encoders'} is "
-            f"missing. {_ADVICE}"
+            f"{file} is not the config of an experiment of this version: "
+            f"{'; '.join(problems)}. {_ADVICE}"
         )
-    for name in names:
-        registry.of(config, name)
+    names = [*config.encoders, *config.fusion.encoders]
+    if lacking := [name for name in names if name not in config]:
+        raise InputError(f"{file} has no section {', '.join(map(str, lacking))}. {_ADVICE}")
 
 
 def _are_frequencies(content) -> bool:

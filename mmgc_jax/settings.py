@@ -51,25 +51,33 @@ def checked(
       Interrupted: if the process was asked to stop while copying.
     """
     config = config.copy_and_resolve_references().unlock()
-    problems = list(_top_problems(config))
+    problems = _shared_problems(config)
     inputs: dict[str, str | tuple[str, ...]] = {}
     for name in _encoder_sections(config):
-        found = _section_problems(config, name)
-        if not found and not isinstance(config.get("data"), ml_collections.ConfigDict):
-            continue
-        if not found:
-            try:
-                inputs |= _copy_inputs(config, name, copies)
-                kind = registry.of(config, name)
-                found = [f"{name}.{p}" for p in kind.problems(config[name], config.data)]
-            except InputError as error:
-                found = [f"{name}: {error}"]
-        problems += found
+        if found := _section_problems(config, name):
+            problems += found
+        elif isinstance(config.get("data"), ml_collections.ConfigDict):
+            problems += _encoder_problems(config, name, copies, inputs)
     if problems:
         raise InputError(_message(problems))
     if config.data.path:
         config.data.path = remote.copy_here(config.data.path, copies)
     return config.lock(), inputs
+
+
+def field_problems(config: ml_collections.ConfigDict) -> list[str]:
+    """Finds fields that are unknown, missing or of another type, and kinds that are not known.
+
+    Args:
+      config: as of `without_unused`.
+
+    Returns:
+      A sentence for each mistake.
+    """
+    problems = _schema_problems(config)
+    for name in _encoder_sections(config):
+        problems += _section_problems(config, name)
+    return problems
 
 
 def as_json(config: ml_collections.ConfigDict) -> dict:
@@ -97,9 +105,12 @@ def _encoder_sections(config: ml_collections.ConfigDict) -> list[str]:
 
 def _section_problems(config: ml_collections.ConfigDict, name: str) -> list[str]:
     """Mistakes in the name of an encoder, in its kind, and in its fields and their types."""
-    if not name.isidentifier() or name.startswith(fusion.FUSION):
-        return [f"{name} cannot be the name of an encoder; letters, digits and _ can, but not "
-                f"{fusion.FUSION} at its beginning"]  # fmt: skip
+    # results.json has `fusion`, `fusion_<kind>` and `<name>_both` beside the encoders' names.
+    if not name.isidentifier() or name.startswith(fusion.FUSION) or name.endswith("_both"):
+        return [
+            f"{name} cannot be the name of an encoder: letters, digits and _ are possible, but "
+            f"neither {fusion.FUSION} at the beginning nor _both at the end"
+        ]
     section = config[name]
     if "kind" not in section:
         return [f"{name}.kind is missing; possible: {', '.join(registry.kinds())}"]
@@ -108,6 +119,18 @@ def _section_problems(config: ml_collections.ConfigDict, name: str) -> list[str]
     except InputError as error:
         return [f"{name}.kind: {error}"]
     return schema_problems(section, kind.default_settings(), f"{name}.")
+
+
+def _encoder_problems(
+    config: ml_collections.ConfigDict, name: str, copies: pathlib.Path, inputs: dict
+) -> list[str]:
+    """Mistakes in the values of an encoder's fields; copies its inputs into `inputs`."""
+    try:
+        inputs |= _copy_inputs(config, name, copies)
+    except InputError as error:
+        return [f"{name}: {error}"]
+    found = registry.of(config, name).problems(config[name], config.data)
+    return [f"{name}.{problem}" for problem in found]
 
 
 def _copy_inputs(
@@ -129,17 +152,20 @@ def _copy_inputs(
     return inputs
 
 
-def _top_problems(config: ml_collections.ConfigDict) -> Iterator[str]:
-    """Mistakes outside of the encoders' sections."""
+def _schema_problems(config: ml_collections.ConfigDict) -> list[str]:
+    """Mistakes in the fields that every experiment has, and in their types."""
     sections = _encoder_sections(config)
     shared = ml_collections.ConfigDict(
         {name: value for name, value in config.items() if name not in sections}
     )
-    schema = schema_problems(shared, default.get_config())
-    yield from schema
+    return schema_problems(shared, default.get_config())
 
+
+def _shared_problems(config: ml_collections.ConfigDict) -> list[str]:
+    """All mistakes outside of the encoders' sections."""
+    schema = _schema_problems(config)
     checker = Checker(config)
-    checker.some_of("encoders", sections)
+    checker.some_of("encoders", _encoder_sections(config))
     checker.at_least(2, "folds")
     _check_seed(checker, "seed")
     checker.one_of("data.source", builder.SOURCES)
@@ -158,11 +184,11 @@ def _top_problems(config: ml_collections.ConfigDict) -> Iterator[str]:
             lambda size: size % devices == 0,
             f"it must be a multiple of the number of devices, {devices}",
         )
-    # What has no such type has been reported.
     reported = {problem.split(" ")[0] for problem in schema}
-    yield from (p for p in checker.problems if p.split(" ")[0] not in reported)
+    values = [problem for problem in checker.problems if problem.split(" ")[0] not in reported]
     if not any(problem.startswith((fusion.FUSION, "encoders")) for problem in schema):
-        yield from (f"{fusion.FUSION}.{problem}" for problem in fusion.problems(config))
+        values += [f"{fusion.FUSION}.{problem}" for problem in fusion.problems(config)]
+    return schema + values
 
 
 def _check_seed(checker: Checker, field: str) -> None:

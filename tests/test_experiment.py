@@ -18,10 +18,14 @@ from mmgc_jax.configs import demo
 from mmgc_jax.data import mmimdb
 from mmgc_jax.data.mmimdb import GENRES as MMIMDB_GENRES
 from mmgc_jax.data.movies import GENRES, read_csv
+from mmgc_jax.encoders import plot_bag_of_words
 from mmgc_jax.evaluation import metrics
-from mmgc_jax.predict import Predictor, predict_table
+from mmgc_jax.predict import predict_table
+from mmgc_jax.predictor import Predictor
+from mmgc_jax.runtime import workdir
 from mmgc_jax.runtime.errors import InputError
 from mmgc_jax.training import loop
+from mmgc_jax.training.run import Run
 from tests import tiny, tiny_bert
 
 
@@ -178,7 +182,7 @@ def test_another_config_is_refused_and_nothing_is_touched(finished, inputs):
     before = (workdir / "results.json").read_bytes()
     run = start(inputs, workdir, "--config.plot.model.hidden=9")
     assert run.returncode == 2
-    assert "config.plot.model.hidden: 8 there, 9 now" in run.stderr
+    assert "config.plot.model.hidden: 8 in the folder, 9 now" in run.stderr
     assert "Traceback" not in run.stderr
     assert (workdir / "results.json").read_bytes() == before
 
@@ -186,34 +190,32 @@ def test_another_config_is_refused_and_nothing_is_touched(finished, inputs):
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("data.source", "netflix", "no such source"),
+        ("data.source", "talks", "Did you mean 'talk'?"),
         ("data.path", "/nowhere", "no such folder"),
         ("data.poster_height", 100, "multiple of 32"),
         ("poster.weights", "/nowhere.npz", "no such file"),
-        ("poster.weights", "", "config.poster.weights is empty"),
+        ("poster.weights", "", "config.poster.weights is empty, and finetune_from is 'block5'"),
         ("poster.finetune_from", "block6", "possible: block1"),
         ("poster.dtype", "float8", "possible: float32"),
         ("plot.vectorisation", "magic", "possible: word2vec"),
         ("plot.vectors.file", "/nowhere.bin", "no such file"),
         ("plot.vectors.negative", 0, "at least 1"),
         ("plot.vectors.dim", 0, "at least 1"),
-        ("plot.max_vocabulary", 2, "padding and unknown"),
+        ("plot.max_vocabulary", 2, "at least 3"),
         ("plot.model.pooling", "median", "possible: last"),
-        ("plot.model.lstm", "fast", "possible: scan"),
-        ("transformer.dtype", "float16", "possible: float32, bfloat16"),
-        ("bag_of_words.strength", 0.0, "above 0"),
+        ("plot.dtype", "float16", "possible: float32, bfloat16"),
         ("folds", 1, "at least 2"),
         ("fusion.kind", "magic", "possible: late"),
         ("fusion.compare", ("late", "magic"), "possible: late"),
         ("poster.model.head_blocks", (3, 5), "may name blocks 4 to 5"),
         ("fusion.encoders", ("plot", "sound"), "config.fusion.encoders"),
-        ("fusion.encoders", (), "name at least one"),
+        ("fusion.encoders", (), "at least one of plot, poster"),
         ("data.validation_fraction", 1.5, "below 1"),
         ("data.validation_fraction", 0.0, "above 0"),
         ("plot.model.dropout", 1.0, "below 1"),
         ("plot.training.warmup", -0.1, "at least 0"),
         ("poster.head_training.batch_size", 0, "at least 1"),
-        ("poster.model.widths", (4, 4), "each block"),
+        ("poster.model.widths", (4, 4), "a list of 5 whole numbers"),
     ],
 )
 def test_mistakes_in_a_config_come_to_light_at_once(inputs, tmp_path, field, value, message):
@@ -238,10 +240,10 @@ def test_plots_in_the_other_vectorisations_of_the_talk(inputs, tmp_path, vectori
 
 def check_predictions(workdir, config, stage, movies):
     """New movies get what the experiment gave to those that do not train."""
-    rows, expected = tiny.said_in(workdir, config, stage)
+    rows, expected = tiny.probabilities_in(workdir, config, stage)
     predicted = Predictor.load(workdir)([movies[row] for row in rows], stage)
-    there = np.array([movies[row].plot is not None for row in rows])
-    np.testing.assert_allclose(predicted[there], expected[there], rtol=1e-3, atol=1e-5)
+    present = np.array([movies[row].plot is not None for row in rows])
+    np.testing.assert_allclose(predicted[present], expected[present], rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.slow
@@ -249,8 +251,8 @@ def check_predictions(workdir, config, stage, movies):
 def test_plots_through_a_transformer(inputs, tmp_path, finetune_from):
     config = tiny.config_of(inputs)
     config.encoders = config.fusion.encoders = ("plot_transformer",)
-    settings = config.transformer
-    settings.folder = str(tiny_bert.write(tmp_path / "bert", positions=64))
+    folder = tiny_bert.write(tmp_path / "bert", positions=64)
+    settings = config.plot_transformer = tiny.transformer_settings(folder)
     settings.max_length, settings.bucket = 64, 32
     settings.finetune_from, settings.dtype = finetune_from, "float32"
     experiment.run(config, tmp_path / "run")
@@ -263,6 +265,7 @@ def test_plots_through_a_transformer(inputs, tmp_path, finetune_from):
 def test_encoders_and_fusion_as_one_network(inputs, tmp_path):
     config = tiny.config_of(inputs)
     config.encoders = config.fusion.encoders = ("plot", "plot_bag_of_words", "poster")
+    config.plot_bag_of_words = plot_bag_of_words.default_settings()
     config.fusion.kind = "joint"
     config.fusion.compare = ("late", "gated")
     results = experiment.run(config, tmp_path)
@@ -273,7 +276,7 @@ def test_encoders_and_fusion_as_one_network(inputs, tmp_path):
     for stage in ("fusion", "plot_bag_of_words"):
         check_predictions(tmp_path, config, stage, movies)
     before, after = (
-        loop.restore_best(loop.Run(f"{run}/fold_0", tmp_path, seed=0))
+        loop.restore_best(Run(f"{run}/fold_0", tmp_path, seed=0))
         for run in ("poster", "fusion")
     )
     kernel = after["poster"]["vgg16"]["block5_conv1"]["kernel"]
@@ -283,7 +286,8 @@ def test_encoders_and_fusion_as_one_network(inputs, tmp_path):
 def test_a_transformer_that_is_not_there(inputs, tmp_path):
     config = tiny.config_of(inputs)
     config.encoders = config.fusion.encoders = ("plot_transformer",)
-    with pytest.raises(InputError, match=r"config\.transformer\.folder: .*nowhere"):
+    config.plot_transformer = tiny.transformer_settings("/nowhere")
+    with pytest.raises(InputError, match=r"config\.plot_transformer\.folder: .*nowhere"):
         experiment.run(config, tmp_path / "run")
 
 
@@ -300,22 +304,28 @@ def test_a_first_try_that_fails_binds_nobody(inputs, tmp_path):
     config.data.path = "/nowhere"
     with pytest.raises(InputError, match="no such folder"):
         experiment.run(config, tmp_path / "run")
-    settings.same_as_before(
-        tmp_path / "run" / "config.json", settings.as_json(tiny.config_of(inputs))
-    )
+    workdir.check_unchanged(tmp_path / "run", settings.as_json(tiny.config_of(inputs)))
 
 
-def test_a_working_directory_is_bound_to_its_movies_and_weights(inputs, tmp_path):
-    config = tiny.config_of(inputs)
-    weights = config.poster.weights = str(shutil.copy(inputs[1], tmp_path / "weights.npz"))
-    settings.claim(tmp_path, settings.as_json(config), "talk-one", config.poster.weights)
-    settings.claim(tmp_path, settings.as_json(config), "talk-one", config.poster.weights)
-    with pytest.raises(InputError, match=r"inputs\.movies: 'talk-one' there, 'talk-two' now"):
-        settings.claim(tmp_path, settings.as_json(config), "talk-two", config.poster.weights)
-    with open(weights, "ab") as file:
-        file.write(b"more")
-    with pytest.raises(InputError, match=r"inputs\.poster\.weights"):
-        settings.claim(tmp_path, settings.as_json(config), "talk-one", config.poster.weights)
+@pytest.mark.slow
+def test_inputs_with_other_content_are_refused(finished, inputs, tmp_path):
+    folder = shutil.copytree(finished.workdir, tmp_path / "run")
+    weights = tmp_path / "weights.npz"
+    written = json.loads((folder / "inputs.json").read_text())
+    assert set(written) == {"movies", "poster.weights", "poster_grey.weights"}
+    config = json.loads((folder / "config.json").read_text())
+    for name in ("poster", "poster_grey"):
+        config[name]["weights"] = str(weights)
+    (folder / "config.json").write_text(json.dumps(config))
+    shutil.copy(inputs[1], weights)
+    assert start((inputs[0], weights), folder).returncode == 0  # the same content elsewhere
+    with np.load(inputs[1]) as arrays:
+        changed = dict(arrays)
+    changed["block1_conv1/bias"] = changed["block1_conv1/bias"] + 1
+    np.savez(weights, **changed)
+    run = start((inputs[0], weights), folder)
+    assert run.returncode == 2
+    assert f"inputs.poster.weights: '{written['poster.weights']}' in the folder" in run.stderr
 
 
 def test_too_few_movies_with_a_poster(inputs, tmp_path):
@@ -344,7 +354,7 @@ def test_best_reachable_auc_ranks_the_modalities():
     config.data.synthetic = {"seed": 0, "train": 0, "validation": 0, "test": 300}
 
     corpus = types.SimpleNamespace(ids=[f"test-{number}" for number in range(300)])
-    best = experiment.best_reachable(config, corpus)
+    best = experiment._best_reachable(config, corpus)
     assert set(best) == {"plot", "poster", "fusion"}
     assert all(scores.shape == (300, 24) for scores in best.values())
     # Where a modality says nothing, the fusion's truth is the other modality's.

@@ -10,9 +10,11 @@ import pytest
 
 from mmgc_jax import experiment
 from mmgc_jax.data.movies import GENRES, Movie, read_csv
-from mmgc_jax.predict import Predictor, describe
+from mmgc_jax.predict import describe
+from mmgc_jax.predictor import Predictor
 from mmgc_jax.runtime.errors import InputError
 from mmgc_jax.training import loop
+from mmgc_jax.training.run import Run
 from tests import tiny
 
 pytestmark = pytest.mark.slow
@@ -30,7 +32,7 @@ def movies(finished):
 
 @pytest.mark.parametrize("stage", ["plot", "poster", "poster_grey", "fusion"])
 def test_gives_what_the_experiment_gave(finished, inputs, predictor, movies, stage):
-    rows, expected = tiny.said_in(finished.workdir, tiny.config_of(inputs), stage)
+    rows, expected = tiny.probabilities_in(finished.workdir, tiny.config_of(inputs), stage)
     seen = {"plot": ("plot",), "fusion": ("plot", "poster")}.get(stage, ("poster",))
     some = np.array([any(getattr(movies[row], part) for part in seen) for row in rows])
     rows, expected = rows[some], expected[some]
@@ -44,14 +46,14 @@ def test_preprocessing_of_the_weights_stays_with_them_where_all_blocks_train(inp
     config.poster.finetune_from = "block1"
     experiment.run(config, tmp_path)
     with np.load(inputs[1]) as weights:
-        trained = loop.restore_best(loop.Run("poster/fold_1", tmp_path, seed=0))["vgg16"]
+        trained = loop.restore_best(Run("poster/fold_1", tmp_path, seed=0))["vgg16"]
         for part, array in trained["preprocessing"].items():
             np.testing.assert_array_equal(array, weights[f"preprocessing/{part}"])
         kernel = trained["block1_conv1"]["kernel"]
         assert (kernel != weights["block1_conv1/kernel"]).any()
 
     movies = list(read_csv(inputs[0] / "movies.csv", inputs[0] / "posters"))
-    rows, expected = tiny.said_in(tmp_path, config, "poster")
+    rows, expected = tiny.probabilities_in(tmp_path, config, "poster")
     seen = np.array([movies[row].poster is not None for row in rows])
     said = Predictor.load(tmp_path)(movies, "poster")[rows]
     np.testing.assert_allclose(said[seen], expected[seen], atol=1e-4)

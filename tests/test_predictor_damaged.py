@@ -11,7 +11,8 @@ import pytest
 from mmgc_jax import predict
 from mmgc_jax.data import posters
 from mmgc_jax.data.movies import Movie
-from mmgc_jax.predict import Predictor
+from mmgc_jax.encoders import plot_lstm
+from mmgc_jax.predictor import Predictor
 from mmgc_jax.runtime.errors import InputError
 from mmgc_jax.training import checkpoints
 
@@ -39,7 +40,8 @@ def refusal(workdir, stage="fusion"):
 
 
 @pytest.mark.parametrize(
-    "name", ["config.json", "genre_frequencies.json", "calibration.json", "vocabulary.json"]
+    "name",
+    ["config.json", "genre_frequencies.json", "calibration.json", "encoders/plot/vocabulary.json"],
 )
 def test_other_content(workdir, name):
     for content in ("", "{", "[" * 100_000, "[1, NaN]", '{"encoders": 3}', "\xff"):
@@ -62,17 +64,30 @@ def test_genres_that_differ(workdir):
 
 
 def test_another_runs_vocabulary(workdir):
-    file = workdir / "vocabulary.json"
+    file = workdir / "encoders" / "plot" / "vocabulary.json"
     file.write_text(json.dumps(json.loads(file.read_text())[:-3]))
-    assert "damaged or was changed" in refusal(workdir, "plot")
+    assert "they are of different runs" in refusal(workdir, "plot")
 
 
-def test_config_without_a_field(workdir):
+def test_config_with_a_field_missing_or_of_another_type(workdir):
     file = workdir / "config.json"
     config = json.loads(file.read_text())
-    for field in ("plot", "encoders", "fusion"):
+    for field in ("plot", "encoders", "fusion", "data"):
         file.write_text(json.dumps({name: config[name] for name in config if name != field}))
-        assert "damaged or was changed" in refusal(workdir)
+        assert field in refusal(workdir)
+    for changed in ({"kind": "plot_lstn"}, {"bucket": None}, {"model": 3}, {"vectors": {}}):
+        file.write_text(json.dumps(config | {"plot": config["plot"] | changed}))
+        assert next(iter(changed)) in refusal(workdir)
+
+
+@pytest.mark.parametrize("error", [AttributeError, KeyError, TypeError])
+def test_a_fault_of_the_code_is_not_called_damage(workdir, monkeypatch, error):
+    def fail(*_):
+        raise error("a library has changed")
+
+    monkeypatch.setattr(plot_lstm, "load", fail)
+    with pytest.raises(error, match="a library has changed"):
+        Predictor.load(workdir)(MOVIES)
 
 
 @pytest.mark.parametrize(("stage", "value"), [("plot", np.nan), ("fusion", np.inf)])
@@ -103,7 +118,7 @@ def test_a_bad_poster_leaves_the_movie_its_row(finished):
 def test_the_table_is_not_overwritten(finished, tmp_path):
     table = tmp_path / "movies.csv"
     table.write_text("index,year,title,plot\n7,1999,T,p\n")
-    flags = {"movies": table, "output": table, "workdir": finished.workdir, "stage": "fusion"}
+    flags = {"movies": table, "output": table, "workdir": finished.workdir, "stage": "fusion", "encoder_modules": []}
     flags |= dict.fromkeys(("plot", "poster", "posters"))
     with pytest.raises(InputError, match="is the table of --movies itself"):
         predict._predict(types.SimpleNamespace(**flags))

@@ -13,6 +13,7 @@ import numpy as np
 
 from mmgc_jax.configs import default
 from mmgc_jax.data import builder, pipeline, posters, synthetic
+from mmgc_jax.encoders import base, plot_lstm, plot_transformer, poster_vgg16
 from mmgc_jax.evaluation import calibration
 from mmgc_jax.models import VGG16
 from mmgc_jax.pretrained import vgg16
@@ -22,37 +23,53 @@ _WIDTHS = (4, 4, 8, 8, 8)
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """All stages of the talk, each so small that it takes seconds."""
+    """The talk's experiment, each part so small that it takes seconds."""
     config = default.get_config()
+    config.folds = 2
+    config.encoders = ("plot", "poster", "poster_grey")
+    config.fusion.encoders = ("plot", "poster")
     config.data.poster_height = 64
     config.data.poster_width = 32
     config.data.validation_fraction = 0.3
-    config.plot.max_length = 64
-    config.plot.vectors.dim = 8
-    config.plot.vectors.epochs = 2
-    config.plot.model.hidden = 8
-    config.plot.training.epochs = 2
-    config.poster.model.widths = _WIDTHS
-    config.poster.head_training.epochs = 2
-    config.folds = 2
+
+    plot = config.plot = plot_lstm.default_settings()
+    plot.max_length = 64
+    plot.vectors.dim = 8
+    plot.vectors.epochs = 2
+    plot.model.hidden = 8
+    plot.training.epochs = 2
+    poster = config.poster = poster_vgg16.default_settings()
+    poster.model.widths = _WIDTHS
+    poster.head_training.epochs = 2
     # So many that a test can stop it on the way.
     config.fusion.training.epochs = config.fusion.training.patience = 15
-    config.transformer.head_training.epochs = config.transformer.training.epochs = 2
-    config.transformer.folder = "/nowhere"
     for training in (
-        config.plot.training,
-        config.transformer.head_training,
-        config.transformer.training,
-        config.poster.training,
-        config.poster.head_training,
+        plot.training,
+        poster.training,
+        poster.head_training,
         config.fusion.training,
         config.fusion.vector_training,
         config.fusion.joint_training,
     ):
-        training.batch_size = 16
-        training.checkpoint_every = 2
-        training.log_every = 1
+        _shorten(training)
+    config.poster_grey = base.following(poster, grey=True)
     return config
+
+
+def _shorten(training: ml_collections.ConfigDict) -> None:
+    training.batch_size = 16
+    training.checkpoint_every = 2
+    training.log_every = 1
+
+
+def transformer_settings(folder) -> ml_collections.ConfigDict:
+    """A section of kind `plot_transformer` that takes seconds."""
+    settings = plot_transformer.default_settings()
+    settings.folder = str(folder)
+    settings.head_training.epochs = settings.training.epochs = 2
+    _shorten(settings.head_training)
+    _shorten(settings.training)
+    return settings
 
 
 def config_of(inputs) -> ml_collections.ConfigDict:
@@ -62,8 +79,8 @@ def config_of(inputs) -> ml_collections.ConfigDict:
     return config
 
 
-def said_in(workdir: pathlib.Path, config, stage: str) -> tuple[np.ndarray, np.ndarray]:
-    """What an experiment says of movies that do not train: their indices, and probabilities."""
+def probabilities_in(workdir: pathlib.Path, config, stage: str) -> tuple[np.ndarray, np.ndarray]:
+    """The validation movies of an experiment: their indices, and their calibrated probabilities."""
     dataset = builder.build(config.data, workdir / "data")
     rows = pipeline.load_corpus(dataset, config.data).split["validation"]
     with np.load(workdir / "predictions" / f"{stage}.npz") as arrays:

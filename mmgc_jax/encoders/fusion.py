@@ -139,7 +139,7 @@ def fit(
 
 
 def prepare(experiment: Experiment, name: str) -> tuple[ApplyFn, dict]:
-    """Makes the model of a fusion and its initial parameters; in training, movies lose modalities."""
+    """Makes the model of a fusion, with modality dropout, and its initial parameters."""
     config, frequencies = experiment.config, experiment.frequencies
     modalities, num_genres = _modalities(config), len(frequencies)
 

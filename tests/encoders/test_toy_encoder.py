@@ -1,0 +1,53 @@
+"""A kind of encoder is one file: one outside the package works through every door."""
+
+import csv
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests import tiny
+
+
+def run(door, *arguments):
+    return subprocess.run(
+        [sys.executable, "-m", f"mmgc_jax.{door}", *map(str, arguments)],
+        cwd=tiny.ROOT,
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.mark.slow
+def test_a_kind_of_ones_own_goes_through_main_predict_and_tables(inputs, tmp_path):
+    workdir, table = tmp_path / "run", inputs[0] / "movies.csv"
+    trained = run("main", "--config=tests/toy_config.py", f"--workdir={workdir}",
+                  f"--config.data.path={inputs[0]}")  # fmt: skip
+    assert trained.returncode == 0, trained.stderr
+    for title in ("Plot (length up to 100)", "Plot (length up to 5)", "Fusion"):
+        assert f"  {title}" in trained.stdout
+    results = json.loads((workdir / "results.json").read_text())
+    assert 0 < results["validation"]["short_length"]["auc_macro"] < 1
+
+    module = "--encoder_modules=tests.toy_encoder"
+    output = tmp_path / "probs.csv"
+    predict = f"--workdir={workdir}", f"--movies={table}", f"--output={output}"
+    predicted = run("predict", *predict, module, "--stage=length")
+    assert predicted.returncode == 0, predicted.stderr
+    assert len(list(csv.reader(output.open()))) == 91
+
+    # A working directory does not decide what is imported.
+    refused = run("predict", *predict)
+    assert refused.returncode == 2
+    assert "'tests.toy_encoder' is no kind of encoder" in refused.stderr
+    assert "--encoder_modules=MODULE" in refused.stderr
+
+
+def test_its_mistakes_are_reported_with_those_of_the_others(inputs, tmp_path):
+    refused = run("main", "--config=tests/toy_config.py", f"--workdir={tmp_path / 'run'}",
+                  f"--config.data.path={inputs[0]}", "--config.length.longest=0",
+                  "--config.folds=1")  # fmt: skip
+    assert refused.returncode == 2
+    assert "config.length.longest is 0; a whole number of at least 1" in refused.stderr
+    assert "config.folds is 1" in refused.stderr

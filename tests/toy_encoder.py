@@ -1,0 +1,87 @@
+"""An encoder that is not of the package: genres from the length of a plot.
+
+Its config is tests/toy_config.py.
+"""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import ml_collections
+import numpy as np
+
+from mmgc_jax.data import pipeline
+from mmgc_jax.data.movies import Movie
+from mmgc_jax.encoders.base import Encoder, load_params, plots_of, training_settings
+from mmgc_jax.encoders.checks import Checker
+from mmgc_jax.ops.kernels import Kernels
+from mmgc_jax.runtime.files import Path
+from mmgc_jax.training.cross_fit import Recipe
+from mmgc_jax.training.run import Experiment, make_apply
+
+MODALITY = "plot"
+
+
+class PlotLength(nn.Module):
+    """A linear model of the logarithm of a plot's length, <float32>[batch, 1]."""
+
+    num_genres: int
+
+    @nn.compact
+    def __call__(self, lengths: jax.Array, *, train: bool = False):
+        del train
+        return nn.Dense(self.num_genres, name="genres")(lengths), {}
+
+
+def default_settings() -> ml_collections.ConfigDict:
+    settings = ml_collections.ConfigDict()
+    settings.kind = "tests.toy_encoder"
+    # Longer plots count as so long, in words.
+    settings.longest = 100
+    settings.training = training_settings(epochs=3, batch_size=16, learning_rate=1e-2)
+    return settings
+
+
+def title(settings: ml_collections.ConfigDict) -> str:
+    return f"Plot (length up to {settings.longest})"
+
+
+def inputs(settings: ml_collections.ConfigDict) -> dict[str, str | tuple[str, ...]]:
+    return {}
+
+
+def problems(settings: ml_collections.ConfigDict, data: ml_collections.ConfigDict) -> list[str]:
+    checker = Checker(settings)
+    checker.at_least(1, "longest")
+    checker.training("training")
+    return checker.problems
+
+
+def prepare(experiment: Experiment, name: str) -> Recipe:
+    settings, corpus = experiment.config[name], experiment.corpus
+    examples = _examples(settings, map(corpus.plot, range(len(corpus.ids))))
+    model = PlotLength(len(corpus.genres))
+    key = jax.random.key(experiment.seed_of(name))
+    params = model.init(key, np.zeros((1, 1), np.float32))["params"]
+    apply = make_apply(model, ("lengths_of_plots",))
+
+    def fit_fold(fit, fold_name, indices):
+        return fit(fold_name, indices, examples, apply, params)
+
+    return Recipe(examples, apply, fit_fold, settings.training.batch_size)
+
+
+def load(
+    config: ml_collections.ConfigDict, workdir: Path, name: str, num_genres: int, kernels: Kernels
+) -> Encoder:
+    def read(movies: Sequence[Movie]):
+        plots, present = plots_of(movies)
+        return _examples(config[name], plots), present
+
+    apply = make_apply(PlotLength(num_genres), ("lengths_of_plots",))
+    return Encoder(read, apply, load_params(config, workdir, name))
+
+
+def _examples(settings, plots) -> pipeline.ArrayExamples:
+    lengths = [min(len(plot.split()), settings.longest) for plot in plots]
+    return pipeline.ArrayExamples({"lengths_of_plots": np.log1p(np.float32(lengths))[:, None]})
