@@ -1,4 +1,8 @@
-"""Plots as bags of weighted words: TF-IDF, as scikit-learn computes it, kept without pickle."""
+"""Turns plots into bags of words with TF-IDF weights.
+
+scikit-learn computes the weights. Its own way to save a vectorizer is a pickle, so `TfIdf` is saved
+as JSON.
+"""
 
 import dataclasses
 import functools
@@ -17,19 +21,18 @@ from mmgc_jax.runtime.files import Path, read_json, write_text
 
 @dataclasses.dataclass(frozen=True)
 class TfIdf:
-    """The words of the training plots, and how much each of them tells.
+    """The words of the training plots with their inverse document frequencies.
 
-    A word that occurs n times in a plot weighs (1 + ln n) * idf there, and a plot's weights are
-    divided by the root of the sum of their squares. Words that are not known have no weight.
+    A word that occurs n times in a plot has the weight (1 + ln n) * idf; the weights of a plot are
+    then scaled to an L2 norm of 1. Unknown words are ignored.
 
     Attributes:
-      words: a word's id is its place. A stem ends with *, which no token does; a phrase is its
-        words with blanks between them.
+      words: their ids are the indices. A stem ends with *, which no token does; a phrase has blanks
+        between its words.
       idf: <float64>[words], 1 + ln((1 + plots) / (1 + plots with the word)).
-      tokens: which of `text.TOKENIZERS` splits plots.
-      stem_length: a word with more letters counts as its first ones as well: of 4, `spies` as
-        `spies` and `spie*`. Through this crude stem the forms of a word share what is learned. 0
-        for none.
+      tokens: the tokenizer, a name in `text.TOKENIZERS`.
+      stem_length: a longer word also counts as its prefix of this many letters: with 4, `spies` is
+        `spies` and `spie*`. Through this crude stem, forms of a word share a weight. 0 for none.
       longest_phrase: in words; 1 for single words only.
     """
 
@@ -48,17 +51,17 @@ class TfIdf:
         longest_phrase: int = 1,
         min_plots: int = 2,
     ) -> "TfIdf":
-        """Finds the words of plots.
+        """Finds the words of plots, and their frequencies.
 
         Args:
           plots: of the training part only.
-          tokens: see above.
-          stem_length: see above.
-          longest_phrase: see above.
-          min_plots: words, stems and phrases in fewer plots are left out.
+          tokens: as the attribute.
+          stem_length: as the attribute.
+          longest_phrase: as the attribute.
+          min_plots: words, stems and phrases that occur in fewer plots are left out.
 
         Raises:
-          InputError: if no word occurs in as many plots.
+          InputError: if no word occurs in `min_plots` plots.
         """
         vectorizer = _vectorizer(tokens, stem_length, longest_phrase, min_df=min_plots)
         try:
@@ -72,10 +75,10 @@ class TfIdf:
         return len(self.words)
 
     def __call__(self, plots: Iterable[str]) -> scipy.sparse.csr_matrix:
-        """The weights of each plot's words, <float32>[plots, words], ids ascending in each row.
+        """Computes the weights of plots, <float32>[plots, words], ids ascending in each row.
 
         Args:
-          plots: any; one without a known word has an empty row.
+          plots: as written. The row of a plot without known words is empty.
         """
         return self._fitted.transform(plots).astype(np.float32)
 
@@ -89,20 +92,19 @@ class TfIdf:
 
     @classmethod
     def load(cls, file: Path) -> "TfIdf":
-        """Reads what `save` wrote.
+        """Reads a file that `save` wrote.
 
         Raises:
-          InputError: if the file is missing, no JSON, or holds something else.
+          InputError: if the file is missing, is not JSON, or has other content.
         """
         content = read_json(file, "Run the experiment again to have it written anew.")
-        wrong = _what_is_wrong(content)
-        if wrong:
-            raise InputError(f"{file} does not hold the words of an experiment: {wrong}.")
+        if problem := _problem(content):
+            raise InputError(f"{file} does not hold the words of an experiment: {problem}.")
         idf = content.pop("idf")
         return cls(tuple(idf), np.array(list(idf.values()), np.float64), **content)
 
     def save(self, file: Path) -> None:
-        """Writes one JSON file: the settings by name, and `{"idf": {word: idf}}`."""
+        """Writes a JSON object with the settings by name and `{"idf": {word: idf}}`."""
         content = {
             "tokens": self.tokens,
             "stem_length": self.stem_length,
@@ -129,8 +131,8 @@ def _vectorizer(tokens: str, stem_length: int, longest_phrase: int, **settings) 
     return TfidfVectorizer(analyzer=analyze, sublinear_tf=True, **settings)
 
 
-def _what_is_wrong(content) -> str:
-    """Why JSON is not what `TfIdf.save` writes; empty if it is."""
+def _problem(content) -> str:
+    """Returns how JSON content differs from what `TfIdf.save` writes; empty if it does not."""
     names = ("tokens", "stem_length", "longest_phrase", "idf")
     if not isinstance(content, dict) or set(content) != set(names):
         return f"{', '.join(names)} are expected"
@@ -138,7 +140,7 @@ def _what_is_wrong(content) -> str:
         return f"tokens is {content['tokens']!r}, not one of {', '.join(text.TOKENIZERS)}"
     for name, least in (("stem_length", 0), ("longest_phrase", 1)):
         if type(content[name]) is not int or content[name] < least:
-            return f"{name} is {content[name]!r}, not a number from {least} on"
+            return f"{name} is {content[name]!r}, not a whole number of at least {least}"
     idf = content["idf"]
     if not isinstance(idf, dict) or not idf:
         return "idf holds no words"

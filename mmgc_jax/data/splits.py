@@ -1,29 +1,54 @@
-"""Which movies train, which validate, and the folds of the training part."""
+"""Splits movies into parts and folds, stratified by several labels."""
 
 import numpy as np
 from iterstrat.ml_stratifiers import MultilabelStratifiedKFold, MultilabelStratifiedShuffleSplit
 
 
 def hold_out(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Splits movies in two, each label in the same proportion (Sechidis et al. 2011).
+    """Splits movies into two parts by iterative stratification (Sechidis et al. 2011).
 
     Args:
-      labels: <float32>[movies, labels], 0 or 1: genres, and whatever else should be spread evenly.
-      fraction: the share of the second part, in (0, 1).
-      seed: of the random choice.
+      labels: <float32>[movies, labels], 0 or 1: genres and anything else to spread evenly.
+      fraction: the share of movies in the second part, above 0 and below 1. Of a few movies a part
+        can be empty.
+      seed: of the random choice, from 0 to 2**32 - 1.
 
     Returns:
-      The indices of the first and of the second part, ascending.
+      The indices of the first and of the second part, <int64>, ascending.
+
+    Raises:
+      ValueError: if fraction or seed is out of its range, or the movies are too few.
     """
+    if not isinstance(fraction, float) or not 0 < fraction < 1:
+        raise ValueError(f"fraction is {fraction!r}, not a number above 0 and below 1")
+    _check_seed(seed)
     split = MultilabelStratifiedShuffleSplit(n_splits=1, test_size=fraction, random_state=seed)
     first, second = next(split.split(np.zeros(len(labels)), labels))
     return np.sort(first), np.sort(second)
 
 
 def assign_folds(labels: np.ndarray, folds: int, seed: int) -> np.ndarray:
-    """The fold of each movie, <int64>[movies] in 0..folds-1, each label spread evenly over them."""
+    """Assigns movies to folds of equal size by iterative stratification (Sechidis et al. 2011).
+
+    Args:
+      labels: as in `hold_out`.
+      folds: the number of folds, from 2 to the number of movies.
+      seed: as in `hold_out`.
+
+    Returns:
+      The fold of each movie, <int64>[movies], from 0 to folds - 1.
+
+    Raises:
+      ValueError: if folds or seed is out of its range.
+    """
+    _check_seed(seed)
     assigned = np.zeros(len(labels), np.int64)
     split = MultilabelStratifiedKFold(n_splits=folds, shuffle=True, random_state=seed)
     for fold, (_, members) in enumerate(split.split(np.zeros(len(labels)), labels)):
         assigned[members] = fold
     return assigned
+
+
+def _check_seed(seed: int) -> None:
+    if not isinstance(seed, int) or not 0 <= seed < 1 << 32:  # None would be random
+        raise ValueError(f"seed is {seed!r}, not a whole number from 0 to 2**32 - 1")

@@ -1,13 +1,14 @@
-"""The embedded corpus: plots from a small grammar, posters drawn with Pillow, and the best AUC.
+"""Generates a synthetic corpus, for which the best possible AUC is known.
 
-Each genre is present in a movie on its own, with a fixed probability. A present genre leaves a
-*cue* in the plot (a sentence that names two of its words) and in the poster (its figure, in its
-colour) with probabilities that differ from genre to genre; an absent genre leaves a false cue now
-and then. Even genres show better in the plot, odd ones in the poster.
+A movie has each genre independently, with a fixed probability. A genre that it has leaves a *cue*
+in the plot (a sentence with two of the genre's words) and in the poster (the genre's figure, in its
+colour), each with a probability that depends on the genre; a genre that it has not leaves a false
+cue with a smaller one. Genres with even indices are better recognised from the plot, odd ones from
+the poster.
 
-Genres are independent and cues are independent given the genre, so Bayes' rule gives the exact
-probability of a genre from the cues alone. `true_probabilities` returns it; its AUC is the best
-that any model can reach, up to the chance of one sample.
+Since genres are independent, and cues are independent given the genre, Bayes' rule gives the exact
+probability of a genre given the cues: see `true_probabilities`. No model can reach a higher AUC,
+but for sampling noise.
 """
 
 import dataclasses
@@ -20,10 +21,10 @@ from PIL import Image, ImageDraw
 from mmgc_jax.data.movies import GENRES, Movie
 
 POSTER_HEIGHT, POSTER_WIDTH = 256, 128
-_CELL = 32  # pixels; 8 rows of 4 cells hold the figures of all 24 genres at once
+_CELL = 32  # pixels; the poster is a grid of 8 x 4 cells, one for each figure and 8 to spare
 
-_PREVALENCE = 0.15
-_TRUE_CUE = {"strong": 0.95, "weak": 0.5}  # P(cue | genre), in its better and its worse modality
+_PREVALENCE = 0.15  # P(genre)
+_TRUE_CUE = {"strong": 0.95, "weak": 0.5}  # P(cue | genre), by modality of the genre
 _FALSE_CUE = {"strong": 0.02, "weak": 0.1}  # P(cue | no genre)
 _NO_PLOT, _NO_POSTER = 0.05, 0.15
 
@@ -53,7 +54,7 @@ _WHERE = (
     "one winter",
     "far from home",
 )
-# Both words of a cue are its genre's, so that word vectors can learn which words belong together.
+# A cue has two words of its genre, so that word vectors can learn which words belong together.
 _CUE_PATTERNS = (
     "{who} cannot forget the {cue} and the {also} {where} .",
     "{where} , {who} is drawn into a {cue} with a {also} .",
@@ -76,7 +77,7 @@ _FIGURES = ("disc", "cross", "bars")
 
 @dataclasses.dataclass(frozen=True)
 class Cues:
-    """What a movie shows of each genre.
+    """Which genres have a cue in a movie.
 
     Attributes:
       plot: <bool>[24], or None for a movie without a plot.
@@ -93,15 +94,21 @@ def generate(
     """Generates the corpus.
 
     Args:
-      seed: the same seed gives the same movies.
-      train: number of movies in that split.
+      seed: decides all movies; at least 0.
+      train: number of movies in this split; at least 0.
       validation: likewise.
       test: likewise.
 
     Returns:
       For each split, an iterator over its movies and their cues. Ids are `<split>-<number>`.
+
+    Raises:
+      ValueError: if an argument is not a whole number of at least 0.
     """
     sizes = {"train": train, "validation": validation, "test": test}
+    for name, value in {"seed": seed, **sizes}.items():
+        if type(value) is not int or value < 0:
+            raise ValueError(f"{name} is {value!r}, not a whole number of at least 0")
     return {
         split: _generate_split([seed, number], split, size)
         for number, (split, size) in enumerate(sizes.items())
@@ -113,27 +120,27 @@ def _generate_split(seed: list[int], split: str, size: int) -> Iterator[tuple[Mo
         yield _movie(np.random.default_rng([*seed, number]), f"{split}-{number}")
 
 
-def cue_rates(modality: str) -> tuple[np.ndarray, np.ndarray]:
-    """P(cue | genre) and P(cue | no genre), each <float64>[24], of `plot` or `poster`."""
-    better = np.arange(len(GENRES)) % 2 == (modality == "poster")
+def _cue_rates(modality: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns P(cue | genre) and P(cue | no genre), each <float64>[24], in `plot` or `poster`."""
+    strong = np.arange(len(GENRES)) % 2 == (modality == "poster")
     return (
-        np.where(better, _TRUE_CUE["strong"], _TRUE_CUE["weak"]),
-        np.where(better, _FALSE_CUE["strong"], _FALSE_CUE["weak"]),
+        np.where(strong, _TRUE_CUE["strong"], _TRUE_CUE["weak"]),
+        np.where(strong, _FALSE_CUE["strong"], _FALSE_CUE["weak"]),
     )
 
 
 def true_probabilities(cues: Cues, modalities=("plot", "poster")) -> np.ndarray:
-    """P(genre | cues), <float64>[24], by Bayes' rule from the modalities that the movie has.
+    """Computes P(genre | cues), <float64>[24], by Bayes' rule.
 
     Args:
       cues: of one movie.
-      modalities: which of its cues may be looked at.
+      modalities: whose cues to use, as far as the movie has them.
     """
     log_odds = np.full(len(GENRES), np.log(_PREVALENCE / (1 - _PREVALENCE)))
     for modality in modalities:
         seen = getattr(cues, modality)
         if seen is not None:
-            true, false = cue_rates(modality)
+            true, false = _cue_rates(modality)
             log_odds += np.where(seen, np.log(true / false), np.log((1 - true) / (1 - false)))
     return 1 / (1 + np.exp(-log_odds))
 
@@ -142,12 +149,12 @@ def _movie(rng: np.random.Generator, movie_id: str) -> tuple[Movie, Cues]:
     present = rng.random(len(GENRES)) < _PREVALENCE
     cues = {}
     for modality in ("plot", "poster"):
-        true, false = cue_rates(modality)
+        true, false = _cue_rates(modality)
         cues[modality] = rng.random(len(GENRES)) < np.where(present, true, false)
-    lacks = rng.random()
-    if lacks < _NO_PLOT:
+    missing = rng.random()
+    if missing < _NO_PLOT:
         cues["plot"] = None
-    elif lacks < _NO_PLOT + _NO_POSTER:
+    elif missing < _NO_PLOT + _NO_POSTER:
         cues["poster"] = None
     movie = Movie(
         id=movie_id,
@@ -155,13 +162,13 @@ def _movie(rng: np.random.Generator, movie_id: str) -> tuple[Movie, Cues]:
         year=int(rng.integers(1930, 2020)),
         plot=None if cues["plot"] is None else _write_plot(rng, cues["plot"]),
         poster=None if cues["poster"] is None else _draw_poster(rng, cues["poster"]),
-        genres=tuple(genre for genre, there in zip(GENRES, present) if there),
+        genres=tuple(genre for genre, is_present in zip(GENRES, present) if is_present),
     )
     return movie, Cues(**cues)
 
 
 def _write_plot(rng: np.random.Generator, cues: np.ndarray) -> str:
-    """A sentence for each cue, among two to five that say nothing, in random order."""
+    """Writes a sentence for each cue and two to five neutral ones, in random order."""
     words = [_CUE_WORDS[genre].split() for genre, seen in zip(GENRES, cues) if seen]
     sentences = [(rng.choice(_CUE_PATTERNS), *rng.permutation(three)[:2]) for three in words]
     sentences += [(rng.choice(_PLAIN_PATTERNS), "", "") for _ in range(rng.integers(2, 6))]
@@ -178,7 +185,7 @@ def _write_plot(rng: np.random.Generator, cues: np.ndarray) -> str:
 
 
 def _draw_poster(rng: np.random.Generator, cues: np.ndarray) -> bytes:
-    """A grey ground with the figure of each cue in a cell of its own, as PNG."""
+    """Draws the figure of each cue on a grey ground, each in a cell of its own; returns a PNG."""
     ground = tuple(int(value) for value in rng.integers(100, 130, 3))
     picture = Image.new("RGB", (POSTER_WIDTH, POSTER_HEIGHT), ground)
     draw = ImageDraw.Draw(picture)

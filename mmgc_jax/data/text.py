@@ -1,4 +1,4 @@
-"""Plots: tokens, phrases, vocabulary, padding and length buckets."""
+"""Turns plots into padded sequences of word ids: tokens, phrases, vocabulary, padding."""
 
 import collections
 import json
@@ -13,16 +13,15 @@ from mmgc_jax.runtime.files import as_path, read_json, write_text
 PADDING_ID, UNKNOWN_ID, FIRST_WORD_ID = 0, 1, 2
 
 _TOKEN = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
-# In words.
-_LONGEST_PHRASE = 3
+_LONGEST_PHRASE = 3  # words
 
 
 def tokenize(plot: str) -> list[str]:
-    """Lowercase words and numbers; punctuation is dropped, an apostrophe inside a word stays."""
+    """Splits a plot into lowercase words and numbers, without punctuation but for apostrophes."""
     return _TOKEN.findall(plot.lower().replace("’", "'"))
 
 
-# What MM-IMDb's makers replace before they split a plot at its blanks, in this order.
+# Replacements before a plot is split at blanks, in this order, from the code named below.
 _MMIMDB_RULES = (
     (re.compile(r"<br />"), " "),
     (re.compile(r"^https?://.*[\r\n]*", re.MULTILINE), " L "),
@@ -33,9 +32,10 @@ _MMIMDB_RULES = (
 
 
 def tokenize_mmimdb(plot: str) -> list[str]:
-    """Lowercase words, N for each number, L for a line that is a link, and each punctuation mark.
+    """Splits a plot into lowercase words, punctuation marks, N for a number and L for a link.
 
-    The tokens of arXiv 1702.01992 (github.com/johnarevalo/gmu-mmimdb, make_dataset.py).
+    These are the tokens of arXiv 1702.01992 (github.com/johnarevalo/gmu-mmimdb, make_dataset.py),
+    where only a line that begins with an address is a link.
     """
     plot = plot.lower()
     for pattern, replacement in _MMIMDB_RULES:
@@ -47,11 +47,11 @@ TOKENIZERS = {"words": tokenize, "mmimdb": tokenize_mmimdb}
 
 
 def count_words(plots: Iterable[Sequence[str]], phrases: bool = False) -> collections.Counter:
-    """How often each word occurs in tokenized plots.
+    """Counts the words of tokenized plots.
 
     Args:
       plots: tokens of each plot.
-      phrases: whether two or three words in a row, joined by underscores, are counted too.
+      phrases: whether to count sequences of two and three words too, joined by underscores.
     """
     return collections.Counter(
         "_".join(plot[start : start + length])
@@ -62,11 +62,11 @@ def count_words(plots: Iterable[Sequence[str]], phrases: bool = False) -> collec
 
 
 def join_phrases(tokens: Sequence[str], phrases: Collection[str]) -> list[str]:
-    """Joins words that form a phrase: `new york` becomes `new_york`.
+    """Joins the words of known phrases, greedily from the left: `new york` becomes `new_york`.
 
     Args:
       tokens: of a plot.
-      phrases: words joined by underscores; from the left, the longest that fits is taken.
+      phrases: words joined by underscores; where several match, the longest is taken.
     """
     joined, start = [], 0
     while start < len(tokens):
@@ -80,9 +80,9 @@ def join_phrases(tokens: Sequence[str], phrases: Collection[str]) -> list[str]:
 
 
 class Vocabulary:
-    """Words and their ids: 0 is padding, 1 any unknown word, 2 the most frequent one, and so on.
+    """Maps words to ids: 0 is padding, 1 any unknown word, 2 the first word, and so on.
 
-    A word with an underscore is a phrase (a token never has one): `encode` looks for it.
+    Words with an underscore are phrases (no token has one), which `encode` joins.
     """
 
     def __init__(self, words: Sequence[str]):
@@ -95,22 +95,22 @@ class Vocabulary:
 
     @classmethod
     def from_counts(cls, counts: Mapping[str, int], min_count: int, max_size: int) -> "Vocabulary":
-        """The most frequent words; equally frequent ones in alphabetical order.
+        """Makes a vocabulary of the most frequent words; ties are broken alphabetically.
 
         Args:
-          counts: how often each word occurs, in the training part only.
-          min_count: rarer words are left out.
-          max_size: the largest number of ids, the two special ones included.
+          counts: of the words in the training part only.
+          min_count: words that occur less often are left out.
+          max_size: the largest number of ids, including those of padding and unknown words.
         """
         kept = sorted((-n, word) for word, n in counts.items() if n >= min_count)
         return cls([word for _, word in kept[: max_size - FIRST_WORD_ID]])
 
     @classmethod
     def load(cls, path) -> "Vocabulary":
-        """Reads what `save` wrote.
+        """Reads a file that `save` wrote.
 
         Raises:
-          InputError: if the file is missing, no JSON, or no list of different words.
+          InputError: if the file is missing, or is not a JSON list of different words.
         """
         words = read_json(as_path(path), "Run the experiment again to have it written anew.")
         is_list = isinstance(words, list) and all(isinstance(word, str) for word in words)
@@ -123,7 +123,7 @@ class Vocabulary:
         write_text(as_path(path), json.dumps(self.words, ensure_ascii=False))
 
     def encode(self, tokens: Sequence[str], max_length: int) -> np.ndarray:
-        """The ids of a plot's first `max_length` words and phrases, <int32>[at most max_length]."""
+        """Returns the ids of the first `max_length` words and phrases, <int32>[<= max_length]."""
         words = join_phrases(tokens, self.phrases)[:max_length]
         return np.array([self._ids.get(word, UNKNOWN_ID) for word in words], np.int32)
 
@@ -135,11 +135,12 @@ def pad(
 
     Args:
       sequences: <int32>[length] each.
-      bucket: the result's length is the smallest multiple of it that holds the longest sequence.
-      longest: the length of another sequence that it is to hold.
+      bucket: the padded length is the smallest multiple of it that is not below any length; at
+        least 1.
+      longest: the length of the longest sequence of the whole batch, of which these may be a part.
 
     Returns:
-      tokens <int32>[batch, length] and the true lengths <int32>[batch].
+      The padded ids, <int32>[batch, padded length], and the lengths, <int32>[batch].
     """
     lengths = np.array([len(sequence) for sequence in sequences], np.int32)
     padded_length = max(1, -(-int(lengths.max(initial=longest)) // bucket)) * bucket

@@ -6,7 +6,7 @@ import tracemalloc
 
 import pytest
 
-from mmgc_jax.data import mmimdb, movies
+from mmgc_jax.data import mmimdb, mmimdb_files, movies
 from mmgc_jax.runtime.errors import InputError
 from tests.tiny import write_mmimdb_archive, write_mmimdb_folder
 
@@ -319,7 +319,7 @@ class TestArchive:
 
     @pytest.mark.parametrize("where", ["member", "many members", "end"])
     def test_decompression_bomb(self, tmp_path, monkeypatch, where):
-        monkeypatch.setattr(mmimdb, "_ALWAYS_ALLOWED", 4 << 20)
+        monkeypatch.setattr(mmimdb_files, "_ALWAYS_ALLOWED", 4 << 20)
         whole = write_mmimdb_archive(tmp_path / "whole.tar.gz", files_of({"1": GOOD}))
         content = gzip.decompress(whole.read_bytes())
         bomb = member("mmimdb/README")
