@@ -1,4 +1,4 @@
-"""BERT against an independent implementation, and the layer on top of it."""
+"""BERT against an independent implementation, and PlotTransformer on top of it."""
 
 import functools
 import math
@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmgc_jax.models import BertEncoder, PlotTransformer
-from mmgc_jax.models.transformer import mean_of_tokens
+from mmgc_jax.models import BertEncoder, PlotTransformer, mean_of_tokens
 from mmgc_jax.ops.dropout import Dropout
+from mmgc_jax.ops.kernels import Kernels
 
 BERT = BertEncoder(
     vocabulary_size=12, hidden=8, layers=2, heads=2, intermediate=16, max_length=16, dropout=0.0
@@ -25,7 +25,7 @@ HALF = pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 
 
 def build(model, inputs=TOKENS):
-    """Random parameters, far enough from zero for the attention to choose, biases not zero."""
+    """Returns random parameters, large enough for peaked attention, biases not zero."""
     rng = np.random.default_rng(1)
 
     def random(path, like):
@@ -54,7 +54,7 @@ def numpy_norm(params, x):
 
 
 def numpy_bert(params, tokens, heads=2):
-    """BERT on one text without padding, in float64: the states of every layer."""
+    """Computes every layer's states of one text without padding, in float64."""
     params = jax.tree.map(np.float64, params)
 
     def dense(part, x):
@@ -89,15 +89,15 @@ def relative_error(x, expected):
 @pytest.mark.parametrize(
     ("encoder", "published"),
     [
-        # What PyTorch counts in sentence-transformers/all-MiniLM-L6-v2.
+        # PyTorch's count for sentence-transformers/all-MiniLM-L6-v2.
         (BertEncoder(), 22_713_216),
-        # And in bert-base-uncased.
+        # Likewise for bert-base-uncased.
         (BertEncoder(hidden=768, layers=12, intermediate=3072), 109_482_240),
     ],
 )
 def test_parameters_are_the_published_ones(encoder, published):
     params = jax.eval_shape(encoder.init, jax.random.key(0), TOKENS, LENGTHS)["params"]
-    # PyTorch's have a dense layer for pooling and an embedding of a second segment as well.
+    # PyTorch's also have a pooling layer and the embedding of a second segment.
     beside = encoder.hidden * encoder.hidden + 2 * encoder.hidden
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) + beside == published
 
@@ -216,7 +216,7 @@ def test_a_sentence_of_zeros_has_finite_gradients():
     assert np.isfinite(gradients).all()
 
 
-def test_bfloat16_changes_the_products_but_not_the_parameters():
+def test_bfloat16_changes_the_matmuls_but_not_the_parameters():
     half, full = PlotTransformer(BERT.clone(dtype="bfloat16")), PlotTransformer(BERT)
     shapes = jax.eval_shape(half.init, jax.random.key(0), TOKENS, LENGTHS)
     assert {leaf.dtype for leaf in jax.tree.leaves(shapes)} == {np.dtype("float32")}
@@ -232,6 +232,21 @@ def test_bfloat16_changes_the_products_but_not_the_parameters():
         for part in ("value", "attention_output", "intermediate", "output"):
             parts = (tree["bert"][name][part] for tree in (half_gradient, full_gradient))
             assert 1e-4 < relative_error(*parts) < 0.05, (name, part)
+
+
+def test_kernels_change_neither_logits_nor_gradients():
+    plain = PlotTransformer(BERT.clone(dtype="bfloat16"))
+    other = PlotTransformer(BERT.clone(dtype="bfloat16", kernels=Kernels(transpose_first=True)))
+    params = build(plain)
+    tokens, lengths = np.tile(TOKENS, (2, 1)), np.tile(LENGTHS, 2)
+
+    def gradients(model):
+        return jax.grad(lambda p: (run(model, p, tokens, lengths)[0] ** 2).sum())(params)
+
+    np.testing.assert_array_equal(
+        run(other, params, tokens, lengths)[0], run(plain, params, tokens, lengths)[0]
+    )
+    assert relative_error(gradients(other), gradients(plain)) < 1e-3
 
 
 @pytest.mark.parametrize(("dropout", "head_dropout"), [(0.3, 0.0), (0.0, 0.3)])
@@ -263,7 +278,7 @@ def test_embeddings_and_both_sublayers_drop_out():
     params = build(bert)
     states = training(bert, params)
     np.testing.assert_array_equal(states["layer0"], 0)
-    # Nothing is added to anything, and so only the norms are left.
+    # Both sublayers add 0, so that only the norms remain.
     layer = params["layer1"]
     expected = numpy_norm(layer["output_norm"], numpy_norm(layer["attention_norm"], np.zeros(8)))
     np.testing.assert_allclose(states["layer1"], np.broadcast_to(expected, (3, 5, 8)), atol=1e-5)

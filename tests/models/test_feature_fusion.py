@@ -99,7 +99,7 @@ def dense(params, x):
 
 
 def side_by_side(vectors):
-    """Zeros where there is no vector."""
+    """Sets absent vectors to zero."""
     return np.concatenate([vectors.get(e, np.zeros(size)) for e, size in enumerate(SIZES)])
 
 
@@ -152,10 +152,10 @@ def gated(params, movie):
 
 
 def low_rank_tensor(params, movie, rank=4):
-    product = np.ones((rank, HIDDEN))
+    terms = np.ones((rank, HIDDEN))
     for e, x in normalised(params, movie).items():
-        product *= dense(params[f"factor{e + 1}"], x).reshape(rank, HIDDEN)
-    embedding = product.sum(axis=0) - rank
+        terms *= dense(params[f"factor{e + 1}"], x).reshape(rank, HIDDEN)
+    embedding = terms.sum(axis=0) - rank
     return embedding, dense(params["genres"], embedding)
 
 
@@ -329,9 +329,11 @@ def test_a_single_encoder_is_enough(fusion):
     assert logits.shape == (8, GENRES)
     assert intermediates["embedding"].shape == (8, HIDDEN)
     # Those without it are told apart from those with it, but not from each other.
-    there = PRESENT[:, 0] == 1
-    assert (np.std(logits[there], axis=0) > 1e-3).all()
-    np.testing.assert_allclose(logits[~there], logits[~there][:1].repeat(4, axis=0), atol=1e-6)
+    is_present = PRESENT[:, 0] == 1
+    assert (np.std(logits[is_present], axis=0) > 1e-3).all()
+    np.testing.assert_allclose(
+        logits[~is_present], logits[~is_present][:1].repeat(4, axis=0), atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("fusion", OF_VECTORS)

@@ -1,4 +1,4 @@
-"""Late fusion, and the modalities that it learns to do without."""
+"""Late fusion, and modality dropout."""
 
 import jax
 import numpy as np
@@ -71,7 +71,7 @@ def test_of_a_rare_genre_no_two_movies_are_taken_for_equal(untrained):
     assert (np.diff(logits, axis=0) > 0.3).all()
 
 
-def test_the_network_sees_which_modalities_are_there(trained):
+def test_the_network_sees_which_modalities_are_present(trained):
     both, _ = run(trained, PROBABILITIES, PRESENT)
     one, _ = run(trained, PROBABILITIES, PRESENT * np.float32([1, 0]))
     assert (np.abs(both - one).max(axis=1) > 1e-3).all()
@@ -88,17 +88,17 @@ def test_dropout_acts_only_in_training(trained):
 
 drop = jax.jit(drop_modalities, static_argnums=2)
 SEPARATE = (0, 1, 2)
-# Three encoders look at the plot, one at the poster.
+# Three encoders of the plot, one of the poster.
 SHARED = ("plot", "plot", "poster", "plot")
 
 
 def movies():
-    """300 movies with three encoders, any of which may be without its modality."""
+    """Returns random presence of three encoders in 300 movies."""
     return np.random.default_rng(1).integers(0, 2, (300, 3)).astype(np.float32)
 
 
 def movies_with_plot_or_poster():
-    """Which of 300 movies have a plot and a poster, and so what the encoders of SHARED find."""
+    """Returns presence of plot and poster in 300 movies, and of the encoders in SHARED."""
     has = np.random.default_rng(2).integers(0, 2, (300, 2)).astype(np.float32)
     return has, has[:, [0, 0, 1, 0]]
 
@@ -109,47 +109,47 @@ def test_rate_0_takes_nothing():
 
 def test_rate_1_takes_exactly_one_of_several_and_never_the_only_one():
     present = movies()
-    there = drop(jax.random.key(0), present, SEPARATE, 1.0)
+    remaining = drop(jax.random.key(0), present, SEPARATE, 1.0)
     several = present.sum(axis=1) > 1
-    lost = present > there
+    lost = present > remaining
     np.testing.assert_array_equal(lost.sum(axis=1), several)
-    np.testing.assert_array_equal(there[~several], present[~several])
-    assert (there <= present).all()
+    np.testing.assert_array_equal(remaining[~several], present[~several])
+    assert (remaining <= present).all()
     assert lost.any(axis=0).all()  # each modality's turn comes
 
 
 def test_encoders_of_one_modality_lose_it_together():
     has, present = movies_with_plot_or_poster()
-    there = np.asarray(drop(jax.random.key(0), present, SHARED, 1.0))
-    plot, poster = there[:, 0], there[:, 2]
-    np.testing.assert_array_equal(there[:, [1, 3]], plot[:, None].repeat(2, axis=1))
+    remaining = np.asarray(drop(jax.random.key(0), present, SHARED, 1.0))
+    plot, poster = remaining[:, 0], remaining[:, 2]
+    np.testing.assert_array_equal(remaining[:, [1, 3]], plot[:, None].repeat(2, axis=1))
     both = has.all(axis=1)
     np.testing.assert_array_equal(plot[both] + poster[both], 1)
-    np.testing.assert_array_equal(there[~both], present[~both])
+    np.testing.assert_array_equal(remaining[~both], present[~both])
 
 
 def test_a_modality_is_not_lost_more_often_for_having_more_encoders():
-    there = drop(jax.random.key(0), np.ones((4000, 4), np.float32), SHARED, 1.0)
+    remaining = drop(jax.random.key(0), np.ones((4000, 4), np.float32), SHARED, 1.0)
     # Three standard deviations of a share of 0.5 of 4,000 are 0.024.
-    assert np.mean(1 - there, axis=0) == pytest.approx([0.5] * 4, abs=0.025)
+    assert np.mean(1 - remaining, axis=0) == pytest.approx([0.5] * 4, abs=0.025)
 
 
 def test_encoders_of_one_modality_alone_lose_nothing():
     present = np.ones((100, 3), np.float32)
-    there = drop(jax.random.key(0), present, ("plot", "plot", "plot"), 1.0)
-    np.testing.assert_array_equal(there, present)
+    remaining = drop(jax.random.key(0), present, ("plot", "plot", "plot"), 1.0)
+    np.testing.assert_array_equal(remaining, present)
 
 
 def test_a_rate_between_takes_its_share_from_each_modality_alike():
     present = np.ones((4000, 2), np.float32)
-    there = drop(jax.random.key(0), present, (0, 1), 0.2)
+    remaining = drop(jax.random.key(0), present, (0, 1), 0.2)
     # Three standard deviations of a share of 0.1 of 4,000 are 0.014.
-    assert (present > there).mean(axis=0) == pytest.approx([0.1, 0.1], abs=0.015)
+    assert (present > remaining).mean(axis=0) == pytest.approx([0.1, 0.1], abs=0.015)
 
 
 def test_the_key_decides():
-    def there(key):
+    def draw(key):
         return np.asarray(drop(jax.random.key(key), movies(), SEPARATE, 0.5))
 
-    np.testing.assert_array_equal(there(1), there(1))
-    assert (there(1) != there(2)).any()
+    np.testing.assert_array_equal(draw(1), draw(1))
+    assert (draw(1) != draw(2)).any()

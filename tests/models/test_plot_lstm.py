@@ -1,4 +1,4 @@
-"""The plot encoders: what they compute, and what they must not look at."""
+"""PlotLSTM against numpy, its pooling, its dropout, and that padding changes nothing."""
 
 import functools
 
@@ -6,10 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import scipy.sparse
-from jax.experimental import rnn
 
-from mmgc_jax.models import PlotBagOfWords, PlotLSTM
+from mmgc_jax.models import PlotLSTM
+from mmgc_jax.ops.kernels import Kernels
 
 POOLINGS = ("last", "mean", "max", "mean_max")
 BOTH_DIRECTIONS = pytest.mark.parametrize("bidirectional", [False, True])
@@ -35,7 +34,7 @@ def run(model, variables, tokens, lengths):
 
 @functools.partial(jax.jit, static_argnums=0)
 def run_training(model, variables, tokens, lengths, seed):
-    """As `run`, with dropout; and what the layer of word vectors gave."""
+    """Runs with dropout; returns also the output of the layer of word vectors."""
     return model.apply(
         variables,
         tokens,
@@ -47,45 +46,13 @@ def run_training(model, variables, tokens, lengths, seed):
     )
 
 
-def reference_of_cudnn(words, h, c, weights, lengths, inputs, hidden, layers, dropout, both):
-    """JAX's own account of what cuDNN computes from its packed weights."""
-    parts = rnn.unpack_lstm_weights(weights, inputs, hidden, layers, both)
-    return rnn.lstm_ref(words, h, c, *parts, lengths, inputs, hidden, layers, dropout, both)
-
-
-@BOTH_DIRECTIONS
-@EVERY_POOLING
-def test_cudnn_takes_the_same_parameters(monkeypatch, bidirectional, pooling):
-    if jax.default_backend() != "gpu":
-        monkeypatch.setattr(rnn, "lstm", reference_of_cudnn)
-    model, variables = build(bidirectional=bidirectional, pooling=pooling)
-    cudnn = model.clone(lstm="cudnn")
-    expected, expected_parts = model.apply(variables, TOKENS, LENGTHS)
-    logits, parts = cudnn.apply(variables, TOKENS, LENGTHS)
-    np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5)
-    is_word = (np.arange(TOKENS.shape[1]) < LENGTHS[:, None])[..., None]
-    np.testing.assert_allclose(
-        parts["states"], expected_parts["states"] * is_word, rtol=1e-5, atol=1e-5
-    )
-
-    made = [m.init(jax.random.key(0), TOKENS, LENGTHS) for m in (model, cudnn)]
-    jax.tree.map(np.testing.assert_array_equal, *made)
-
-
-def test_cudnn_needs_vectors():
-    with pytest.raises(ValueError, match="cudnn needs word vectors"):
-        build(lstm="cudnn", embedding_dim=None)
-    with pytest.raises(ValueError, match="'fast', not one of scan, cudnn"):
-        build(lstm="fast")
-
-
 def cells(params):
-    """The LSTMs among the parameters, one for each direction."""
+    """Returns the parameters of each direction's LSTM."""
     return [part for name, part in params.items() if name not in ("words", "genres")]
 
 
 def numpy_lstm(cell, words):
-    """The LSTM with a forget gate (Gers et al. 2000), every state, <float64>[length, hidden]."""
+    """Computes an LSTM with a forget gate (Gers et al. 2000), <float64>[length, hidden]."""
 
     def sigmoid(z):
         return 1 / (1 + np.exp(-z))
@@ -125,6 +92,24 @@ def test_the_second_direction_is_an_lstm_over_the_true_words_from_the_end():
         np.testing.assert_allclose(
             states[row, :length], np.concatenate(expected, axis=-1), atol=1e-6
         )
+
+
+@pytest.mark.parametrize("embedding_dim", [6, None])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_kernels_change_neither_parameters_nor_results(embedding_dim, dtype):
+    model, variables = build(embedding_dim=embedding_dim, dtype=dtype)
+    other = model.clone(kernels=Kernels(scan_unroll=3, transpose_first=True))
+    made = [m.init(jax.random.key(0), TOKENS, LENGTHS) for m in (model, other)]
+    jax.tree.map(np.testing.assert_array_equal, *made)
+
+    def gradients(which):
+        return jax.grad(lambda v: (run(which, v, TOKENS, LENGTHS)[0] ** 2).sum())(variables)
+
+    atol = 1e-5 if dtype == "float32" else 0.05
+    found, expected = ((run(m, variables, TOKENS, LENGTHS), gradients(m)) for m in (other, model))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=atol, rtol=1e-2), found, expected
+    )
 
 
 def test_the_two_directions_have_names():
@@ -246,11 +231,11 @@ def test_unknown_pooling_is_refused():
 
 
 class TestOneHot:
-    """The LSTM's input is as long as the vocabulary; only one of its numbers is not 0."""
+    """One-hot encoding equals an LSTM over a table of one-hot vectors."""
 
     @staticmethod
     def as_dense(params):
-        """The same LSTM for dense inputs: a table of one-hot vectors, and the gates apart."""
+        """Returns the parameters for dense inputs: a table of one-hot vectors, gates apart."""
         dense = {"genres": params["genres"], "words": {"embedding": np.eye(12, dtype=np.float32)}}
         for direction in ("forward", "backward"):
             input_kernel = params[f"{direction}_input"]["embedding"]
@@ -267,7 +252,7 @@ class TestOneHot:
         return {"params": dense}
 
     @EVERY_POOLING
-    def test_equals_the_dense_product(self, pooling):
+    def test_equals_the_dense_lstm(self, pooling):
         model, variables = build(embedding_dim=None, pooling=pooling)
         dense_model = PlotLSTM(vocabulary_size=12, embedding_dim=12, hidden=4, pooling=pooling)
         dense = self.as_dense(variables["params"])
@@ -279,7 +264,7 @@ class TestOneHot:
             intermediates["states"][is_word], expected_intermediates["states"][is_word], atol=1e-6
         )
 
-    def test_gradients_equal_those_of_the_dense_product(self):
+    def test_gradients_equal_those_of_the_dense_lstm(self):
         model, variables = build(embedding_dim=None)
         dense_model = PlotLSTM(vocabulary_size=12, embedding_dim=12, hidden=4)
 
@@ -322,49 +307,3 @@ class TestOneHot:
         for gate in gates:
             np.testing.assert_allclose(gate @ gate.T, np.eye(4), atol=1e-5)
         assert np.abs(gates[0] - gates[1]).max() > 1e-2
-
-
-class TestBagOfWords:
-    MODEL = PlotBagOfWords(vocabulary_size=9, num_genres=3)
-
-    def variables(self):
-        rng = np.random.default_rng(0)
-        params = {"kernel": rng.normal(size=(9, 3)), "bias": rng.normal(size=3)}
-        return {"params": {name: value.astype(np.float32) for name, value in params.items()}}
-
-    def test_logits_are_a_product_of_matrices(self):
-        """The first plot has words 0, 2 and 8, the second none, the third word 5."""
-        rows = scipy.sparse.csr_matrix(
-            ([0.5, 0.25, 1, 2], ([0, 0, 0, 2], [0, 2, 8, 5])), shape=(3, 9)
-        )
-        tokens = np.array([[0, 2, 8, 0], [0] * 4, [5, 0, 0, 0]], np.int32)
-        weights = np.array([[0.5, 0.25, 1, 0], [0] * 4, [2, 0, 0, 0]], np.float32)
-        variables = self.variables()
-        logits, intermediates = self.MODEL.apply(variables, tokens, weights)
-        kernel, bias = (variables["params"][name] for name in ("kernel", "bias"))
-        np.testing.assert_allclose(logits, rows @ kernel + bias, atol=1e-6)
-        np.testing.assert_allclose(logits[1], bias)
-        assert logits.dtype == jnp.float32
-        contributions = intermediates["contributions"]
-        np.testing.assert_allclose(contributions[0, 2], kernel[8], atol=1e-6)
-        np.testing.assert_allclose(contributions.sum(axis=1) + bias, logits, atol=1e-6)
-
-    def test_order_and_padding_change_nothing(self):
-        tokens = np.array([[1, 4, 7]], np.int32)
-        weights = np.array([[0.1, 0.2, 0.3]], np.float32)
-        logits, _ = self.MODEL.apply(self.variables(), tokens, weights)
-        padded = np.pad(weights, ((0, 0), (0, 2)))
-        for other, scores in (
-            (tokens[:, ::-1], weights[:, ::-1]),
-            (np.array([[1, 4, 7, 0, 6]]), padded),
-        ):
-            found, _ = self.MODEL.apply(self.variables(), other, scores, train=True)
-            np.testing.assert_allclose(found, logits, atol=1e-6)
-
-    def test_it_begins_at_zero(self):
-        variables = self.MODEL.init(
-            jax.random.key(0), np.zeros((1, 4), np.int32), np.zeros((1, 4), np.float32)
-        )
-        shapes = jax.tree.map(jnp.shape, variables["params"])
-        assert shapes == {"kernel": (9, 3), "bias": (3,)}
-        assert not any(leaf.any() for leaf in jax.tree.leaves(variables))

@@ -1,49 +1,26 @@
-"""VGG16 against independent implementations, and the layers on top of it."""
+"""VGG16 against independent implementations."""
 
-import functools
 import pathlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from PIL import Image
 
-from mmgc_jax.configs import default
-from mmgc_jax.models import VGG16, GenreHead, PosterVGG16, apply_blocks
-from mmgc_jax.models.poster import preprocess, to_grey_kernel
+from mmgc_jax.models import VGG16, apply_blocks
+from mmgc_jax.models.vgg16 import preprocess, to_grey_kernel
+from mmgc_jax.ops import kernels
+from mmgc_jax.ops.kernels import Kernels, kernels_for
 from mmgc_jax.pretrained import vgg16
-from mmgc_jax.training import loop
+from tests.models.networks import POSTERS, WIDTHS, build, relative_error, run
 
 WEIGHTS = pathlib.Path(__file__).parents[3] / "shared" / "weights"
 DEPTHS = (2, 2, 3, 3, 3)
-WIDTHS = (3, 4, 5, 6, 7)
-POSTERS = np.random.default_rng(0).integers(0, 256, (2, 64, 32, 3), np.uint8)
-
-
-def build(model, inputs=POSTERS):
-    """Random parameters that keep the scale through the layers, biases not zero."""
-    rng = np.random.default_rng(1)
-
-    def random(path, like):
-        if path[-1].key in ("mean", "std"):
-            return rng.uniform(40, 130, like.shape).astype(np.float32)
-        fan_in = np.prod(like.shape[:-1]) if len(like.shape) > 1 else 2
-        return rng.normal(0, np.sqrt(2 / fan_in), like.shape).astype(np.float32)
-
-    params = jax.eval_shape(model.init, jax.random.key(0), inputs)["params"]
-    return jax.tree_util.tree_map_with_path(random, params)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def run(model, params, inputs):
-    with jax.default_matmul_precision("highest"):
-        return model.apply({"params": params}, inputs)
 
 
 def numpy_blocks(params, x):
-    """VGG16 as a sum over nine shifted copies, in float64: every block's output."""
+    """Computes every block's output in float64, convolutions as sums over nine shifted copies."""
     x, outputs = np.float64(x), {}
     for block, depth in enumerate(DEPTHS, start=1):
         for layer in range(1, depth + 1):
@@ -63,20 +40,16 @@ def numpy_blocks(params, x):
 
 
 def colour_input(params, posters=POSTERS):
-    """What the convolutions see of posters, in float64."""
+    """Preprocesses colour posters in float64."""
     preprocessing = params["preprocessing"]
     return (np.float64(posters) - preprocessing["mean"]) / preprocessing["std"]
 
 
 def grey_input(params, posters=POSTERS):
-    """Likewise of their luma, ITU-R BT.601."""
+    """Preprocesses the posters' luma, ITU-R BT.601, in float64."""
     luma = np.array([0.299, 0.587, 0.114])
     mean, std = (params["preprocessing"][part] @ luma for part in ("mean", "std"))
     return (np.float64(posters) @ luma - mean)[..., None] / std
-
-
-def relative_error(x, expected):
-    return np.linalg.norm(np.float64(x) - expected) / np.linalg.norm(np.float64(expected))
 
 
 @pytest.mark.parametrize(
@@ -94,7 +67,7 @@ def test_layers_and_parameters_are_the_published_ones(num_classes, layers, param
 
 @pytest.fixture(scope="module")
 def golden(tmp_path_factory):
-    """A file of weights as Keras's, the network's widths, images and their block5_pool."""
+    """A file of weights like Keras's, the network's widths, images and their block5_pool."""
     if WEIGHTS.is_dir():
         with np.load(WEIGHTS / "golden" / "block5_pool.npz") as arrays:
             # Computed in float64 by an independent implementation.
@@ -103,7 +76,7 @@ def golden(tmp_path_factory):
         images = np.stack([np.asarray(image.convert("RGB")) for image in images])
         file = WEIGHTS / "vgg16_imagenet_notop.npz"
         return file, VGG16.widths, images, np.stack(list(pools.values()))
-    # Random weights, of which Keras's preprocessing and numpy's convolutions make the reference.
+    # Random weights; Keras's preprocessing and convolutions in numpy are the reference.
     widths = (16, 24, 32, 48, 64)
     params = build(VGG16(widths=widths))
     del params["preprocessing"]
@@ -113,10 +86,11 @@ def golden(tmp_path_factory):
     return file, widths, POSTERS, pools["block5_pool"]
 
 
+@pytest.mark.parametrize("chosen", [Kernels(), kernels.auto()], ids=["default", "auto"])
 @pytest.mark.parametrize(("dtype", "bound"), [("float32", 1e-5), ("bfloat16", 1e-2)])
-def test_weights_from_a_file_give_the_golden_activations(golden, dtype, bound):
+def test_weights_from_a_file_give_the_golden_activations(golden, dtype, bound, chosen):
     file, widths, images, pools = golden
-    network = VGG16(widths=widths, dtype=dtype)
+    network = VGG16(widths=widths, dtype=dtype, kernels=chosen)
     pooled = run(network, vgg16.load(file, network), images)["block5_pool"]
     assert len(pooled) == len(pools) >= 2
     for activations, expected in zip(pooled, pools):
@@ -145,14 +119,47 @@ def test_blocks_run_in_parts_equal_all_at_once():
 
 
 @pytest.mark.parametrize("images", [1, 6])
-def test_block_by_block_the_network_gives_the_same(images):
-    network = VGG16(last_block=4, widths=WIDTHS)
+@pytest.mark.parametrize("chosen", [Kernels(), kernels_for("cpu", 1, ())], ids=["default", "cpu"])
+def test_block_by_block_the_network_gives_the_same(chosen, images):
+    network = VGG16(last_block=4, widths=WIDTHS, kernels=chosen)
     params = build(network)
     posters = np.tile(POSTERS[:1], (images, 1, 1, 1))
     whole, by_block = run(network, params, posters), apply_blocks(network, params, posters)
     assert by_block.keys() == whole.keys()
     for block, activations in by_block.items():
         assert relative_error(activations, whole[block]) < 1e-5, block
+
+
+@pytest.mark.parametrize(
+    ("chosen", "dtype", "bound"),
+    [
+        (kernels_for("cpu", 1, ()), "float32", 1e-4),
+        (kernels_for("cpu", 1, ()), "bfloat16", 0.05),
+        (kernels_for("cpu", 1, ("amx_bf16",)), "bfloat16", 0.05),
+        (kernels_for("gpu", 1, ()), "float32", 1e-4),
+    ],
+)
+def test_kernels_change_neither_activations_nor_gradients(chosen, dtype, bound):
+    plain = VGG16(last_block=2, widths=(64, 128), depths=(1, 1), dtype=dtype)
+    params = build(plain, POSTERS[:, :24, :20])
+    made = [
+        network.init(jax.random.key(0), POSTERS[:, :24, :20])
+        for network in (plain, plain.clone(kernels=chosen))
+    ]
+    jax.tree.map(np.testing.assert_array_equal, *made)
+
+    def loss(params, network):
+        pooled = run(network, params, POSTERS[:, :24, :20])["block2_pool"]
+        return (pooled.astype(jnp.float32) ** 2).mean(), pooled.astype(jnp.float32)
+
+    (found, activations), (expected, expected_activations) = (
+        jax.grad(loss, has_aux=True)(params, network)
+        for network in (plain.clone(kernels=chosen), plain)
+    )
+    assert relative_error(activations, expected_activations) < bound
+    for layer in ("block1_conv1", "block2_conv1"):
+        for part in ("kernel", "bias"):
+            assert relative_error(found[layer][part], expected[layer][part]) < bound, (layer, part)
 
 
 def test_a_part_has_the_parameters_of_its_blocks_only():
@@ -188,7 +195,7 @@ def test_grey_is_the_luma_of_pillow():
 
 def test_preprocessing_is_keras_until_weights_bring_their_own():
     params = VGG16(last_block=1, widths=WIDTHS).init(jax.random.key(0), POSTERS)["params"]
-    # keras.applications.imagenet_utils, mode "caffe", there as BGR.
+    # keras.applications.imagenet_utils, mode "caffe", which has them in the order BGR.
     np.testing.assert_array_equal(
         params["preprocessing"]["mean"], np.float32([123.68, 116.779, 103.939])
     )
@@ -196,26 +203,16 @@ def test_preprocessing_is_keras_until_weights_bring_their_own():
 
 
 @pytest.mark.parametrize("grey", [False, True])
-def test_training_leaves_the_preprocessing_alone(grey):
+def test_the_preprocessing_has_no_gradient(grey):
     network = VGG16(last_block=1, grey=grey, widths=WIDTHS)
-    before = build(network)
+    params = build(network)
 
     def loss(params):
         return (network.apply({"params": params}, POSTERS)["block1_pool"] ** 2).mean()
 
-    gradients = jax.jit(jax.grad(loss))(before)
+    gradients = jax.jit(jax.grad(loss))(params)
     assert np.abs(gradients["block1_conv1"]["kernel"]).min() > 0
     jax.tree.map(lambda g: np.testing.assert_array_equal(g, 0), gradients["preprocessing"])
-
-    settings = default.get_config().poster.training
-    settings.learning_rate_scale = {}
-    optimizer = loop.make_optimizer(settings, steps=2)
-    params, state = before, optimizer.init(before)
-    for _ in range(2):
-        updates, state = optimizer.update(gradients, state, params)
-        params = optax.apply_updates(params, updates)
-    jax.tree.map(np.testing.assert_array_equal, params["preprocessing"], before["preprocessing"])
-    assert (params["block1_conv1"]["kernel"] != before["block1_conv1"]["kernel"]).any()
 
 
 IMAGES = np.random.default_rng(3).integers(0, 256, (2, 224, 224, 3), np.uint8)
@@ -246,83 +243,8 @@ def test_dense_layers_refuse_posters_of_another_size():
         build(network.clone(last_block=4), IMAGES)
 
 
-ACTIVATIONS = np.random.default_rng(2).gamma(1, 50, (2, 3, 4, 5)).astype(np.float32)
-
-
-@pytest.mark.parametrize("pooling", ["flatten", "mean", "max", "mean_max"])
-def test_head_pools_takes_roots_and_normalises(pooling):
-    head = GenreHead(hidden=(), pooling=pooling)
-    params = build(head, ACTIVATIONS)
-    logits, intermediates = run(head, params, ACTIVATIONS)
-
-    mean, highest = ACTIVATIONS.mean(axis=(1, 2)), ACTIVATIONS.max(axis=(1, 2))
-    pooled = {"flatten": ACTIVATIONS.reshape(2, -1), "mean": mean, "max": highest,
-              "mean_max": np.concatenate([mean, highest], axis=1)}[pooling]  # fmt: skip
-    roots = np.sqrt(pooled)
-    normal = (roots - roots.mean(axis=1, keepdims=True)) / roots.std(axis=1, keepdims=True)
-    expected = normal * params["norm"]["scale"] + params["norm"]["bias"]
-    np.testing.assert_allclose(intermediates["embedding"], expected, atol=1e-4)
-    last = params["genres"]
-    np.testing.assert_allclose(logits, expected @ last["kernel"] + last["bias"], atol=1e-3)
-    assert logits.shape == (2, 24)
-
-
-def test_head_has_the_hidden_layers_asked_for():
-    head = GenreHead(hidden=(8, 6))
-    params = build(head, ACTIVATIONS)
-    shapes = {name: params[name]["kernel"].shape for name in ("dense1", "dense2", "genres")}
-    assert shapes == {"dense1": (10, 8), "dense2": (8, 6), "genres": (6, 24)}
-    assert run(head, params, ACTIVATIONS)[1]["embedding"].shape == (2, 6)
-
-
-def test_head_on_a_map_of_zeros_has_finite_gradients():
-    head = GenreHead(hidden=())
-    black = np.zeros_like(ACTIVATIONS)
-    params = build(head, black)
-    gradients = jax.grad(lambda p, x: run(head, p, x)[0].sum(), argnums=(0, 1))(params, black)
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
-
-
-def test_head_drops_out_only_in_training():
-    head = GenreHead(dropout=0.5)
-    params = build(head, ACTIVATIONS)
-
-    @jax.jit
-    def training(seed):
-        rngs = {"dropout": jax.random.key(seed)}
-        return head.apply({"params": params}, ACTIVATIONS, train=True, rngs=rngs)[0]
-
-    still, _ = run(head, params, ACTIVATIONS)
-    assert np.abs(training(1) - training(2)).max() > 1e-3
-    assert np.abs(training(1) - still).max() > 1e-3
-    # The rate changes nothing outside training.
-    np.testing.assert_array_equal(run(GenreHead(dropout=0.0), params, ACTIVATIONS)[0], still)
-
-
-def test_unknown_pooling_is_refused():
-    with pytest.raises(ValueError, match=r"'sum', not one of flatten, mean, max, mean_max"):
-        build(GenreHead(pooling="sum"), ACTIVATIONS)
-
-
-@pytest.mark.parametrize("first_block", [1, 3, 6])
-def test_the_encoder_from_any_block_on_gives_the_same_logits(first_block):
-    whole = PosterVGG16(widths=WIDTHS, hidden=(8,))
-    params = build(whole)
-    logits, intermediates = run(whole, params, POSTERS)
-    assert logits.shape == (2, 24)
-
-    # The blocks below and the head, put together by hand.
-    pooled = run(VGG16(widths=WIDTHS), params["vgg16"], POSTERS)
-    by_hand, _ = run(GenreHead(hidden=(8,)), params["head"], pooled["block5_pool"])
-    np.testing.assert_allclose(by_hand, logits, rtol=1e-4, atol=1e-4)
-
-    inputs = POSTERS if first_block == 1 else intermediates[f"block{first_block - 1}_pool"]
-    part = PosterVGG16(first_block=first_block, widths=WIDTHS, hidden=(8,))
-    np.testing.assert_allclose(run(part, params, inputs)[0], logits, rtol=1e-4, atol=1e-4)
-
-
 def test_gradients_of_biases_are_summed_up_in_float32():
-    """With kernels of zeros each of the map's pixels gives them 1; bfloat16 has no 3362."""
+    """With kernels of zeros each output pixel adds 1; bfloat16 cannot represent 3362."""
     network = VGG16(last_block=1, widths=(2,), depths=(1,), dtype="bfloat16")
     posters = np.zeros((2, 82, 82, 3), np.uint8)
     params = jax.tree.map(jnp.zeros_like, network.init(jax.random.key(0), posters)["params"])

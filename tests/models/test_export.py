@@ -1,0 +1,88 @@
+"""Models export from a CPU for other platforms, and read nothing of the process."""
+
+import pathlib
+import re
+
+import jax
+import numpy as np
+import pytest
+
+from mmgc_jax import models
+from mmgc_jax.models import VGG16, PlotLSTM, PosterVGG16
+from mmgc_jax.ops.kernels import Kernels, kernels_for
+
+# Wide and large enough for the CPU's kernels in the first two blocks.
+WIDTHS = (64, 128, 64, 64, 64)
+POSTERS = np.zeros((2, 64, 32, 3), np.uint8)
+TOKENS, LENGTHS = np.zeros((4, 16), np.int32), np.ones(4, np.int32)
+PLATFORMS = pytest.mark.parametrize("platform", ["tpu", "cuda"])
+CPU = kernels_for("cpu", 1, ("amx_bf16",))
+
+
+def stablehlo(model, platform, *inputs):
+    """Returns the text of a model exported for a platform."""
+    variables = jax.eval_shape(model.init, jax.random.key(0), *inputs)
+    return jax.export.export(jax.jit(model.apply), platforms=[platform])(
+        variables, *inputs
+    ).mlir_module()
+
+
+def count(text, operation):
+    return len(re.findall(rf"\bstablehlo\.{operation}\b", text))
+
+
+@PLATFORMS
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("network", [VGG16, PosterVGG16])
+def test_poster_networks_export_plain_convolutions(network, dtype, platform):
+    plain = stablehlo(network(widths=WIDTHS, dtype=dtype), platform, POSTERS)
+    assert count(plain, "convolution") == 13
+    # Neither the matmuls of the CPU's kernels nor their loops; the head has two dense layers.
+    assert count(plain, "while") == 0
+    assert count(plain, "dot_general") == (2 if network is PosterVGG16 else 0)
+    assert f"x{'bf16' if dtype == 'bfloat16' else 'f32'}>" in next(
+        line for line in plain.splitlines() if "stablehlo.convolution" in line
+    )
+
+    of_cpu = stablehlo(network(widths=WIDTHS, dtype=dtype, kernels=CPU), platform, POSTERS)
+    assert count(of_cpu, "convolution") < 13
+    assert count(of_cpu, "dot_general") > count(plain, "dot_general")
+
+
+@PLATFORMS
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_lstm_exports_a_plain_loop(dtype, platform):
+    def text(kernels):
+        return stablehlo(
+            PlotLSTM(50, 8, 4, dtype=dtype, kernels=kernels), platform, TOKENS, LENGTHS
+        )
+
+    plain = text(Kernels())
+    assert count(plain, "while") == 2  # directions
+    assert "custom_call" not in plain
+    assert count(text(kernels_for("cuda", 1, ())), "tanh") == 8 * count(plain, "tanh")
+
+
+def test_models_read_nothing_of_the_process():
+    folder = pathlib.Path(models.__file__).parent
+    files = sorted(folder.rglob("*.py"))
+    assert len(files) > 5
+    pattern = re.compile("backend|device_count|cpuinfo")
+    found = [
+        f"{file.name}:{number}: {line.strip()}"
+        for file in files
+        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1)
+        if pattern.search(line)
+    ]
+    assert not found
+
+
+def test_ops_read_the_process_in_one_place():
+    folder = pathlib.Path(models.__file__).parents[1] / "ops"
+    pattern = re.compile(r"jax\.default_backend\(|device_count\(|devices\(|cpuinfo")
+    found = {
+        file.name
+        for file in folder.rglob("*.py")
+        if pattern.search(file.read_text(encoding="utf-8"))
+    }
+    assert found == {"kernels.py"}
