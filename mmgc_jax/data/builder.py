@@ -1,7 +1,7 @@
-"""The TFDS builders: movies of any source, written once as array_record shards.
+"""Builds TFDS datasets of the movies of any source, as array_record shards.
 
-Posters are stored as JPEG bytes already of the model's size, so that an epoch decodes little.
-Nothing here needs TensorFlow while a split takes less than 1 GB: so much TFDS sorts in memory
+Posters are stored as JPEGs of the size that the model takes, which makes decoding them cheap.
+TensorFlow is not needed while a split takes less than 1 GB: up to this size TFDS sorts in memory
 before it writes (MAX_MEM_BUFFER_SIZE in its shuffle.py). MM-IMDb's training part takes 0.3 GB with
 the posters of benchmarks/data.py.
 """
@@ -34,14 +34,16 @@ from mmgc_jax.runtime.locks import machine_lock
 
 logger = logging.getLogger(__name__)
 
+_LARGEST_SIDE = 65_500  # pixels, of a JPEG (JPEG_MAX_DIMENSION of libjpeg)
+
 
 @dataclasses.dataclass(kw_only=True)
 class MoviesConfig(tfds.core.BuilderConfig):
-    """What the shards hold.
+    """Decides the content of the shards.
 
     Attributes:
-      source: `talk`, `mmimdb` or `synthetic`.
-      path: the source's folder, or MM-IMDb's archive; empty: MM-IMDb in TFDS's manual_dir.
+      source: a name in `SOURCES`.
+      path: the source's folder, or MM-IMDb's archive; empty for MM-IMDb in TFDS's manual_dir.
       height: of the stored posters, in pixels.
       width: likewise.
       synthetic: the arguments of `synthetic.generate`.
@@ -55,32 +57,32 @@ class MoviesConfig(tfds.core.BuilderConfig):
 
 
 class _MoviesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """What the builders of all sources have in common."""
+    """Writes shards of `movies`, which `read` sets; base class of the builders."""
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "First version."}  # noqa: RUF012 (TFDS reads it so)
 
-    # What differs.
+    # Set by each class.
     GENRES: Sequence[str]
     ABOUT: Mapping[str, str]  # arguments of tfds.core.DatasetInfo
 
-    # By split, each movie's position and the movie; None until it is read.
+    # By split, the position and the content of each movie; None before `read`.
     movies: Mapping[str, Iterable[tuple[int, Movie]]] | None = None
 
     @abc.abstractmethod
     def read(self, path) -> None:
-        """Reads and checks the source, but for what `movies` reads when it is asked for."""
+        """Sets `movies`, after checks of all but posters, which are read while iterating."""
 
     def _info(self) -> tfds.core.DatasetInfo:
         config = self.builder_config
         features = {
             "id": tfds.features.Text(),
             "title": tfds.features.Text(),
-            "plot": tfds.features.Text(doc="Empty where there is none."),
+            "plot": tfds.features.Text(doc="Empty if the movie has none."),
             "poster": tfds.features.Image(
                 shape=(config.height, config.width, 3),
                 encoding_format="jpeg",
-                doc="Black where there is none.",
+                doc="Black if the movie has none.",
             ),
             "has_poster": np.bool_,
             "genres": tfds.features.Sequence(tfds.features.ClassLabel(names=self.GENRES)),
@@ -99,11 +101,11 @@ class _MoviesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         return {split: self._generate_examples(found) for split, found in self.movies.items()}
 
     def _generate_examples(self, found: Iterable[tuple[int, Movie]]) -> Iterator[tuple[int, dict]]:
-        """The position is the key, by which TFDS sorts a split before it is written."""
+        """Yields records with the position as key, by which TFDS sorts a split before it writes."""
         config, metadata = self.builder_config, self.info.metadata
         no_poster = posters.encode_jpeg(np.zeros((config.height, config.width, 3), np.uint8))
         for number, movie, poster, error in _map_ahead(self._resize_poster, found):
-            preemption.raise_if_requested_locally()  # shards are begun anew
+            preemption.raise_if_requested_locally()  # the next run begins again
             if movie.poster is not None:
                 metadata["posters"] += 1
             if error is not None:
@@ -121,7 +123,7 @@ class _MoviesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             )
 
     def _resize_poster(self, numbered: tuple[int, Movie]):
-        """The position, the movie, the poster as it is stored, and what is wrong with it."""
+        """Returns position, movie, the poster to store, and the error if it cannot be decoded."""
         number, movie = numbered
         if movie.poster is None:
             return number, movie, None, None
@@ -134,7 +136,10 @@ class _MoviesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 
 def _map_ahead(function: Callable, items: Iterable) -> Iterator:
-    """`map` by threads, a few items ahead and in order; Pillow lets threads run side by side."""
+    """Maps in threads, which suits Pillow, and yields results in order.
+
+    Only a few items are read ahead, unlike by `Executor.map`, which reads all of them at once.
+    """
     threads = multiprocessing.cpu_count()
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
         ahead = collections.deque()
@@ -147,16 +152,16 @@ def _map_ahead(function: Callable, items: Iterable) -> Iterator:
 
 
 def _find_manually(dl_manager) -> pathlib.Path:
-    """The archive in TFDS's folder for what people download themselves, or what it extracts to."""
+    """Finds the archive, or its folder, in TFDS's folder of manual downloads."""
     folder = pathlib.Path(dl_manager.manual_dir)
     for path in (folder / "mmimdb.tar.gz", folder / "mmimdb"):
         if path.exists():
             return path
-    raise InputError(f"{folder} holds neither mmimdb.tar.gz nor mmimdb/. Put one of them there.")
+    raise InputError(f"{folder} holds neither mmimdb.tar.gz nor mmimdb/. Put one of them into it.")
 
 
 class Movies(_MoviesBuilder, skip_registration=True):
-    """The talk's movies or the embedded corpus, in the order of their source."""
+    """Builds the talk's movies or the synthetic corpus, in the order of the source."""
 
     GENRES = movies.GENRES
     ABOUT = {"description": "Movies with plot, poster and genres."}  # noqa: RUF012 (a constant)
@@ -176,7 +181,7 @@ class Movies(_MoviesBuilder, skip_registration=True):
 
 
 class MmImdb(_MoviesBuilder):
-    """MM-IMDb, in the order of its `split.json`, whether read from the archive or its folder."""
+    """Builds MM-IMDb from its archive or folder, in the order of `split.json`."""
 
     GENRES = mmimdb.GENRES
     BUILDER_CONFIGS = [  # noqa: RUF012 (TFDS reads it so)
@@ -224,7 +229,7 @@ class MmImdb(_MoviesBuilder):
 _BUILDERS = {"talk": Movies, "mmimdb": MmImdb, "synthetic": Movies}
 SOURCES = tuple(_BUILDERS)
 
-# The files and folders that decide what a source's folder holds.
+# The files and folders that are read from a source's folder.
 _READ_FROM = {
     "talk": ("movies.csv", "posters"),
     "mmimdb": ("split.json", "dataset"),
@@ -233,22 +238,72 @@ _READ_FROM = {
 
 
 def build(data: ml_collections.ConfigDict, directory) -> _MoviesBuilder:
-    """Writes the shards of a source, or finds them already written.
+    """Writes the shards of a source, or finds those written before.
 
-    The source is read only where shards must be written. Unreadable posters are listed in the log
-    and count as missing.
+    The source is read only if shards must be written. Unreadable posters are listed in the log and
+    count as missing.
 
     Args:
-      data: the `data` part of an experiment's config.
-      directory: where shards are kept; each source, content and size has its own folder there.
+      data: the section `data` of an experiment's config.
+      directory: keeps the shards, in a folder for each source, content and size of posters.
 
     Returns:
       The builder, ready for `as_data_source`.
 
     Raises:
-      InputError: if the source is unknown, or its files are missing or malformed; or if more than
-        `data.max_bad_fraction` of the posters are unreadable.
+      InputError: if a field of `data` is impossible, the source's files are missing or malformed,
+        or more than `data.max_bad_fraction` of the posters are unreadable.
     """
+    _check_fields(data)
+    make = functools.partial(
+        _BUILDERS[data.source],
+        data_dir=directory,
+        config=_builder_config(data),
+        file_format="array_record",
+    )
+    builder = make()
+    logger.info("Shards of movies: %s", builder.data_dir)
+    if not builder.is_prepared():
+        _read(builder)
+        with machine_lock(pathlib.Path(directory)):
+            if builder.is_prepared():  # another process has written them in the meantime
+                builder = make()
+            else:
+                _write(builder)
+    _check_posters(builder, data.max_bad_fraction)
+    return builder
+
+
+def _check_fields(data: ml_collections.ConfigDict) -> None:
+    """Checks the values that TFDS, Pillow or the synthetic corpus would fail at, or accept."""
+    if data.source not in SOURCES:
+        raise InputError(
+            f"config.data.source is {data.source!r}: no such source. Known: {', '.join(SOURCES)}."
+        )
+    if not isinstance(data.path, str):
+        raise InputError(f"config.data.path is {data.path!r}, not a path.")
+    for field in ("poster_height", "poster_width"):
+        if type(data[field]) is not int or not 1 <= data[field] <= _LARGEST_SIDE:
+            raise InputError(
+                f"config.data.{field} is {data[field]!r}, not a whole number of pixels from 1 to "
+                f"{_LARGEST_SIDE:,}."
+            )
+    fraction = data.max_bad_fraction
+    if type(fraction) not in (int, float) or not 0 <= fraction <= 1:
+        raise InputError(f"config.data.max_bad_fraction is {fraction!r}, not a share from 0 to 1.")
+    if not isinstance(data.synthetic, ml_collections.ConfigDict):
+        raise InputError(f"config.data.synthetic is {data.synthetic!r}, not a section.")
+    if data.source == "synthetic":
+        try:
+            synthetic.generate(**data.synthetic)
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"config.data.synthetic: {error}. Its fields are the arguments of synthetic."
+                "generate: seed, train, validation and test."
+            ) from error
+
+
+def _builder_config(data: ml_collections.ConfigDict) -> MoviesConfig:
     config = MoviesConfig(
         name="unnamed",
         source=data.source,
@@ -257,42 +312,27 @@ def build(data: ml_collections.ConfigDict, directory) -> _MoviesBuilder:
         width=data.poster_width,
         synthetic=data.synthetic.to_dict(),
     )
-    if config.source not in _BUILDERS:
-        raise InputError(
-            f"config.data.source is {config.source!r}: no such source. "
-            f"Known: {', '.join(_BUILDERS)}."
-        )
     try:
         config.name = f"{config.source}-{_fingerprint(config)}"
     except OSError as error:
         raise InputError(f"config.data.path={config.path} cannot be read: {error}") from error
-    make = functools.partial(
-        _BUILDERS[config.source], data_dir=directory, config=config, file_format="array_record"
-    )
-    builder = make()
-    logger.info("Shards of movies: %s", builder.data_dir)
-    if not builder.is_prepared():
-        _read(builder)
-        with machine_lock(pathlib.Path(directory)):
-            if builder.is_prepared():  # another process has written them meanwhile
-                builder = make()
-            else:
-                _write(builder)
+    return config
 
+
+def _check_posters(builder: _MoviesBuilder, max_bad_fraction: float) -> None:
     posters_in_all, bad = (builder.info.metadata[key] for key in ("posters", "bad_posters"))
     for line in bad:
         logger.warning("Unreadable poster, treated as missing: %s", line)
-    if len(bad) > data.max_bad_fraction * posters_in_all:
+    if len(bad) > max_bad_fraction * posters_in_all:
         raise InputError(
-            f"{len(bad)} of {posters_in_all} posters under {config.path} are unreadable, more "
-            f"than config.data.max_bad_fraction={data.max_bad_fraction} allows. The first: "
-            f"{bad[0]}. All are listed in the log."
+            f"{len(bad)} of {posters_in_all} posters under {builder.builder_config.path} are "
+            f"unreadable, more than config.data.max_bad_fraction={max_bad_fraction} allows. The "
+            f"first: {bad[0]}. All are listed in the log."
         )
-    return builder
 
 
 def _read(builder: _MoviesBuilder) -> None:
-    """Brings mistakes in the source to light, before anything is written."""
+    """Reads the source, so that its mistakes are found before anything is written."""
     path = builder.builder_config.path
     builder.read(path)
     if "train" not in builder.movies:
@@ -313,11 +353,11 @@ def _write(builder: _MoviesBuilder) -> None:
 
 
 def _fingerprint(config: MoviesConfig) -> str:
-    """12 hexadecimal digits that change when the source's files or the stored size change.
+    """Hashes the source's files and the size of posters into 12 hexadecimal digits.
 
-    Tables are hashed by content, posters by name and size; other files of the folder do not count.
-    Of an archive its size and its last eight bytes count, which hold the checksum and the length of
-    what gzip has packed (RFC 1952, section 2.3.1).
+    Tables are hashed by content, posters by name and size; other files of the folder are ignored.
+    An archive is hashed by its size and its last eight bytes, which are the checksum and the length
+    of the uncompressed content (RFC 1952, section 2.3.1).
     """
     digest = hashlib.sha256(
         repr((config.height, config.width, sorted(config.synthetic.items()))).encode()
