@@ -18,7 +18,7 @@ from absl import logging as absl_logging
 from ml_collections import config_flags
 
 from mmgc_jax import configs, experiment
-from mmgc_jax.runtime import parallel, preemption
+from mmgc_jax.runtime import failures, parallel, preemption
 from mmgc_jax.runtime.errors import InputError
 from mmgc_jax.runtime.files import cache_folder_or_none
 
@@ -60,7 +60,7 @@ def main(argv: list[str]) -> None:
         try:
             if flags.FLAGS.distributed:
                 parallel.initialize()
-            with parallel.ending_together():
+            with failures.ending_together():
                 # Every process shows errors and warnings, the first one what it does.
                 logger.setLevel(logging.INFO if parallel.is_first() else logging.WARNING)
                 logger.info("%d device(s): %s", jax.device_count(), jax.devices()[0].device_kind)

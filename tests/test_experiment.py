@@ -209,7 +209,7 @@ def test_another_config_is_refused_and_nothing_is_touched(finished, inputs):
         ("fusion.compare", ("late", "magic"), "possible: late"),
         ("poster.model.head_blocks", (3, 5), "may name blocks 4 to 5"),
         ("fusion.encoders", ("plot", "sound"), "config.fusion.encoders"),
-        ("fusion.encoders", (), "at least one of plot, poster"),
+        ("fusion.encoders", (), "name at least one of plot, poster"),
         ("data.validation_fraction", 1.5, "below 1"),
         ("data.validation_fraction", 0.0, "above 0"),
         ("plot.model.dropout", 1.0, "below 1"),

@@ -16,7 +16,6 @@ import time
 import jax
 import numpy as np
 import pytest
-from absl import app
 
 from mmgc_jax import experiment, main
 from mmgc_jax.data import builder, pipeline
@@ -24,7 +23,10 @@ from mmgc_jax.runtime.errors import InputError
 from mmgc_jax.runtime.files import write_text
 from mmgc_jax.runtime.locks import exclusive
 from mmgc_jax.training import checkpoints, loop
-from tests import test_train, tiny, tiny_bert
+from mmgc_jax.training.logging import TrainingLog
+from mmgc_jax.training.run import Run
+from tests import tiny, tiny_bert
+from tests.training import linear_problem
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload([__name__])
@@ -39,20 +41,20 @@ def live(arguments, log, prepare):
     if prepare is not None:
         prepare()
     sys.argv = arguments[2:]
-    main.define_flags()
-    app.run(main.main)
+    main.start()
 
 
-def run(workdir, inputs, *further, prepare=None) -> int:
-    """Runs to the end, whatever that is, and returns the exit code; see `said`."""
-    arguments = (tiny.command(workdir, *inputs, *further), f"{workdir}.log", prepare)
+def run(workdir, inputs, *further, prepare=None, **settings) -> int:
+    """Runs to the end, whatever that is, and returns the exit code; see `output_of`."""
+    command = tiny.command(workdir, *inputs, *further, **settings)
+    arguments = (command, f"{workdir}.log", prepare)
     process = _CONTEXT.Process(target=live, args=arguments)
     process.start()
     process.join()
     return process.exitcode
 
 
-def said(workdir) -> str:
+def output_of(workdir) -> str:
     """All that runs in a working directory have printed."""
     return workdir.with_name(f"{workdir.name}.log").read_text()
 
@@ -77,6 +79,7 @@ def send_at(line: str, number: int):
     logging.getLogger("mmgc_jax").addHandler(Sender(line, number))
 
 
+EVERYTHING = "tests/tiny_everything.py"
 MOMENTS = [
     ("Shards of movies", signal.SIGTERM),
     ("Word2Vec: training", signal.SIGTERM),
@@ -96,39 +99,31 @@ MOMENTS = [
 
 @pytest.mark.slow
 def test_stopped_in_every_stage_it_ends_bit_for_bit_the_same(inputs, tmp_path):
-    everything = (
-        "--config.encoders=('plot', 'plot_bag_of_words', 'plot_transformer', 'poster')",
-        f"--config.transformer.folder={tiny_bert.write(tmp_path / 'bert', positions=64)}",
-        "--config.transformer.max_length=64",
-        "--config.transformer.bucket=32",
-        "--config.transformer.finetune_from=layer2",
-        "--config.poster.training.epochs=2",
-        "--config.fusion.training.epochs=4",
-        "--config.fusion.compare=('joint',)",
-    )
-    undisturbed = tmp_path / "undisturbed"
-    assert run(undisturbed, inputs, *everything) == 0, said(undisturbed)
-    for workers in (0, 2):
-        stopped = tmp_path / f"stopped_{workers}"
-        stop_often_and_end(stopped, inputs, *everything, f"--config.data.workers={workers}")
-        assert_equal(stopped, undisturbed)
+    folder = tiny_bert.write(tmp_path / "bert", positions=64)
+    arguments = (inputs, f"--config.plot_transformer.folder={folder}")
+    undisturbed, stopped = tmp_path / "undisturbed", tmp_path / "stopped"
+    assert run(undisturbed, *arguments, config=EVERYTHING) == 0, output_of(undisturbed)
+    # With processes that make batches, which change nothing.
+    stop_often_and_end(stopped, *arguments, "--config.data.workers=2")
+    assert_equal(stopped, undisturbed)
 
 
 def stop_often_and_end(stopped, *arguments):
     for line, number in MOMENTS:
         send = functools.partial(send_at, line, number)
         expected = -number if number == signal.SIGKILL else 75
-        assert run(stopped, *arguments, prepare=send) == expected, (line, said(stopped))
+        code = run(stopped, *arguments, prepare=send, config=EVERYTHING)
+        assert code == expected, (line, output_of(stopped))
         assert not (stopped / "results.json").exists()
         if expected == 75:
-            *_, stop, command = said(stopped).splitlines()
+            *_, stop, command = output_of(stopped).splitlines()
             assert stop.startswith(f"Stopped by {number.name}; what was done is kept.")
             assert f"--workdir={stopped}" in command
-    assert run(stopped, *arguments) == 0, said(stopped)
+    assert run(stopped, *arguments, config=EVERYTHING) == 0, output_of(stopped)
 
 
 def assert_equal(stopped, undisturbed):
-    """Tables, predictions, parameters, optimisers and where trainings stand, bit for bit."""
+    """Tables, predictions, parameters, optimizers and the progress of trainings, bit for bit."""
     assert tables(stopped) == tables(undisturbed)
     for file in undisturbed.glob("predictions/*.npz"):
         with np.load(file) as one, np.load(stopped / "predictions" / file.name) as other:
@@ -148,7 +143,7 @@ QUICK = (
     "--config.poster.finetune_from=head",
     "--config.fusion.training.epochs=3",
 )
-KILLS = 50
+KILLS = 10
 
 
 def kill_at(number: int, seconds: float, workdir):
@@ -172,8 +167,8 @@ def test_killed_at_random_moments_it_ends_with_the_same_table(inputs, tmp_path):
     for _ in range(KILLS):
         kill = functools.partial(kill_at, rng.integers(5, 400), rng.choice([0, 0.01]), workdir)
         code = run(workdir, inputs, *QUICK, prepare=kill)
-        assert code in (0, -signal.SIGKILL), said(workdir)
-    assert run(workdir, inputs, *QUICK) == 0, said(workdir)
+        assert code in (0, -signal.SIGKILL), output_of(workdir)
+    assert run(workdir, inputs, *QUICK) == 0, output_of(workdir)
     assert tables(workdir) == tables(tmp_path / "undisturbed")
     assert not [path for path in workdir.rglob("*") if "checkpoint-tmp" in path.name]
 
@@ -195,24 +190,23 @@ def test_with_workers_it_goes_on_as_without(tmp_path):
 
 
 def fit(workdir, workers, kill_at_step):
-    """The training of `test_train`, in 15 steps with a checkpoint after every third."""
-    append = loop.append_metrics
+    """The training of `linear_problem`, in 15 steps with a checkpoint after every third."""
+    steps_done = TrainingLog.steps_done
 
-    def append_or_die(folder, fields):
-        append(folder, fields)
-        if fields["step"] == kill_at_step:
+    def report_or_die(log, step, metrics):
+        steps_done(log, step, metrics)
+        if step == kill_at_step:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    loop.append_metrics = append_or_die
+    TrainingLog.steps_done = report_or_die
     workdir.mkdir(exist_ok=True)
     loop.fit(
-        loop.Run("fusion", workdir, seed=7, workers=workers),
-        test_train.apply,
-        test_train.PARAMS,
-        test_train.batches(3),
-        test_train.validate,
-        test_train.settings(log_every=1, checkpoint_every=3),
-        test_train.WEIGHTS,
+        Run("fusion", workdir, seed=7, workers=workers),
+        linear_problem.apply,
+        linear_problem.PARAMS,
+        linear_problem.batches(3),
+        linear_problem.validate,
+        linear_problem.settings(log_every=1, checkpoint_every=3),
     )
 
 

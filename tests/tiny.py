@@ -165,9 +165,9 @@ def write_weights(file: pathlib.Path, widths=_WIDTHS) -> pathlib.Path:
     return file
 
 
-def command(workdir, data, weights, *further) -> list[str]:
-    """The command line that runs this experiment, to be started in `ROOT`."""
+def command(workdir, data, weights, *further, config: str = "tests/tiny.py") -> list[str]:
+    """The command line that runs this experiment, or another config, to be started in `ROOT`."""
     return [
-        sys.executable, "-m", "mmgc_jax.main", "--config=tests/tiny.py", f"--workdir={workdir}",
+        sys.executable, "-m", "mmgc_jax.main", f"--config={config}", f"--workdir={workdir}",
         f"--config.data.path={data}", f"--config.poster.weights={weights}", *further,
     ]  # fmt: skip
