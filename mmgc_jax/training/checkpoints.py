@@ -57,8 +57,8 @@ class Checkpoints:
         """Writes a checkpoint, then deletes old ones.
 
         Later checkpoints, which a training that goes on from an earlier one has not reached yet,
-        are deleted first. If the step itself is there and undamaged it is kept, since such a
-        training repeats its steps exactly.
+        are deleted first. If the step itself is present, undamaged and has these notes, it is kept,
+        since such a training repeats its steps exactly.
 
         Args:
           step: of the training.
@@ -76,7 +76,7 @@ class Checkpoints:
             self._manager.delete(later)
         folder = self._directory / str(step)
         if step in steps:
-            if not _first_finds_damage(folder):
+            if not _first_finds_damage(folder) and self._notes(step) == notes:
                 return
             self._manager.delete(step)
         self._manager.save(
@@ -87,6 +87,10 @@ class Checkpoints:
         )
         if parallel.is_first() and not is_address(folder):
             write_text(folder / _DIGESTS, json.dumps(_digests(folder), indent=0))
+
+    def _notes(self, step: int) -> dict:
+        args = ocp.args.Composite(notes=ocp.args.JsonRestore())
+        return self._manager.restore(step, args=args)["notes"]
 
 
 def save(directory, step: int, tree: Any, notes: dict) -> None:

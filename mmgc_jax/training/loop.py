@@ -42,7 +42,8 @@ class StepMetrics:
       loss: before the step.
       grad_norm: of the gradients of the parts that are trained, before clipping.
       learning_rate: of the step, before the factors of `learning_rate_scale`.
-      finite: whether the loss, and all parameters after the step, are finite.
+      finite: whether the loss, the norm of the gradients and all parameters after the step are. Of
+        gradients whose norm overflows, clipping would make zeros.
     """
 
     loss: jax.Array
@@ -95,11 +96,12 @@ def make_train_step(
         gradients = zero_frozen(gradients, settings)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
+        grad_norm = optax.global_norm(gradients)
         metrics = StepMetrics(
             loss=loss,
-            grad_norm=optax.global_norm(gradients),
+            grad_norm=grad_norm,
             learning_rate=jnp.asarray(schedule(state.step), jnp.float32),
-            finite=jnp.isfinite(loss) & is_finite(params),
+            finite=is_finite((loss, grad_norm, params)),
         )
         return TrainState(state.step + 1, params, opt_state), metrics
 
@@ -132,7 +134,7 @@ def fit(
       The parameters with the best macro AUC on validation.
 
     Raises:
-      InputError: if the loss or the parameters are not finite, or the macro AUC is undefined.
+      InputError: if loss, gradient or parameters are not finite, or the macro AUC is undefined.
       Interrupted: if the process was asked to stop; the step in flight is then finished and saved.
     """
     with _Training(run, apply, params, batches, validate, settings) as training:
@@ -284,7 +286,7 @@ class _Training:
         if not np.isfinite(metrics.loss):
             what = f"the loss at step {step} is {metrics.loss}"
         elif not np.isfinite(metrics.grad_norm):
-            what = f"the gradient at step {step} is not finite"
+            what = f"the gradient at step {step} is not finite, or its norm"
         else:
             what = f"the parameters after step {step} are not all finite"
         batch = self._batches[step - 1]

@@ -51,11 +51,65 @@ def test_only_the_last_one_is_kept(tmp_path):
     assert (tree["x"].item(), notes["step"]) == (20, 20)
 
 
-def test_a_step_that_is_there_is_kept(tmp_path):
+def test_a_step_that_is_present_is_kept(tmp_path):
     for value in (1.0, 2.0):
-        checkpoints.save(tmp_path, 10, {"x": np.array([value])}, {"value": value})
+        checkpoints.save(tmp_path, 10, {"x": np.array([value])}, {"auc": 0.1 + 0.2})
     tree, notes = checkpoints.restore(tmp_path)
-    assert (tree["x"].item(), notes["value"]) == (1.0, 1.0)
+    assert (tree["x"].item(), notes["auc"]) == (1.0, 0.1 + 0.2)
+
+
+def test_a_step_with_other_notes_is_written_anew(tmp_path):
+    """Such as one that was saved before its validation, and again after it."""
+    for validated in (False, True):
+        checkpoints.save(tmp_path, 10, TREE, {"validated": validated})
+    tree, notes = checkpoints.restore(tmp_path)
+    assert notes == {"validated": True}
+    np.testing.assert_array_equal(tree["kernel"], TREE["kernel"])
+    assert folders(tmp_path) == ["10"]
+
+
+def test_an_earlier_step_replaces_later_ones(tmp_path):
+    """Training continues from an earlier checkpoint where later ones are damaged."""
+    with checkpoints.Checkpoints(tmp_path, keep=3) as opened:
+        for step in (10, 20, 30):
+            opened.save(step, {"x": np.array([step])}, {"step": step})
+    # 20 is present already, 15 is not, 10 is the oldest.
+    for step, left in ((20, ["10", "20"]), (15, ["10", "15"]), (10, ["10"]), (5, ["5"])):
+        with checkpoints.Checkpoints(tmp_path, keep=3) as opened:
+            opened.save(step, {"x": np.array([step])}, {"step": step})
+        assert folders(tmp_path) == left
+        tree, notes = checkpoints.restore(tmp_path)
+        assert (tree["x"].item(), notes["step"]) == (step, step)
+
+
+@pytest.fixture
+def opened_managers(monkeypatch):
+    """Counts Orbax's managers: a list that grows by one with each that is opened."""
+    opened = []
+    manager = checkpoints.ocp.CheckpointManager
+
+    def counting(*args, **kwargs):
+        opened.append(args[0])
+        return manager(*args, **kwargs)
+
+    monkeypatch.setattr(checkpoints.ocp, "CheckpointManager", counting)
+    return opened
+
+
+def test_one_manager_serves_all_saves(tmp_path, opened_managers):
+    """To open one takes as long as to save a small checkpoint."""
+    with checkpoints.Checkpoints(tmp_path) as opened:
+        assert opened_managers == []
+        for step in (10, 20, 30, 25, 25):
+            opened.save(step, TREE, {"step": step})
+    assert opened_managers == [tmp_path]
+    assert checkpoints.restore(tmp_path)[1] == {"step": 25}
+
+
+def test_nothing_is_opened_where_nothing_is_saved(tmp_path, opened_managers):
+    with checkpoints.Checkpoints(tmp_path / "none"):
+        pass
+    assert opened_managers == [] and not (tmp_path / "none").exists()
 
 
 def test_none_where_there_is_none(tmp_path):
@@ -96,11 +150,16 @@ def files(folder):
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
+def save_one_of_two(directory, step):
+    with checkpoints.Checkpoints(directory, keep=2) as opened:
+        opened.save(step, TREE, {"step": step})
+
+
 @pytest.fixture
 def two(tmp_path):
     """A directory with the checkpoints of steps 10 and 20."""
     for step in (5, 10, 20):
-        checkpoints.save(tmp_path / "plot" / "latest", step, TREE, {"step": step}, keep=2)
+        save_one_of_two(tmp_path / "plot" / "latest", step)
     assert folders(tmp_path / "plot" / "latest") == ["10", "20"]
     return tmp_path / "plot" / "latest"
 
@@ -140,11 +199,11 @@ def test_where_all_are_damaged_an_error_says_what_to_do(two):
 
 def test_training_on_from_the_one_before_writes_the_damaged_one_anew(two):
     (two / "20" / "notes" / "metadata").write_text('{"step": 21}')
-    checkpoints.save(two, 15, TREE, {"step": 15}, keep=2)
+    save_one_of_two(two, 15)
     assert checkpoints.restore(two)[1] == {"step": 15}
-    checkpoints.save(two, 20, TREE, {"step": 20}, keep=2)
+    save_one_of_two(two, 20)
     (two / "20" / "notes" / "metadata").write_text('{"step": 22}')
-    checkpoints.save(two, 20, TREE, {"step": 20}, keep=2)
+    save_one_of_two(two, 20)
     assert checkpoints.restore(two)[1] == {"step": 20}
     assert folders(two) == ["15", "20"]
 
@@ -157,7 +216,7 @@ def test_one_without_digests_counts(two):
 
 def test_leftovers_are_cleared_away(two):
     shutil.copytree(two / "10", two / "17.orbax-checkpoint-tmp")
-    checkpoints.save(two, 30, TREE, {}, keep=2)
+    save_one_of_two(two, 30)
     assert folders(two) == ["20", "30"]
 
 
