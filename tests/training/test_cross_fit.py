@@ -1,13 +1,15 @@
-"""Nobody is judged by a model that has seen the answer."""
+"""Cross-fitting: a movie is predicted by the models that did not train on it."""
 
 import types
 
 import jax
 import numpy as np
-from scipy.special import expit
+import pytest
 
 from mmgc_jax.data import pipeline
-from mmgc_jax.training.cross_fit import Experiment, Fitted, Recipe, cross_fit, fold_names
+from mmgc_jax.training import loop
+from mmgc_jax.training.cross_fit import Fitted, Recipe, cross_fit
+from mmgc_jax.training.run import Experiment, fold_names
 from tests import tiny
 
 #                 0  1   2  3  4  5  6   7  8
@@ -29,10 +31,10 @@ def test_a_movie_is_predicted_by_the_models_that_did_not_see_it(tmp_path):
     asked = []
 
     def apply(params, batch, key):
-        """For a movie that it saw a model says 0.99, for another what is its own."""
+        """Gives movies that it saw 0.99, and all others a probability of its own."""
         seen = (batch["movie"][:, None] == params["seen"]).any(axis=1)
-        said = jax.numpy.where(seen, 0.99, params["said"])
-        return jax.scipy.special.logit(said)[:, None] * np.ones(24)
+        probabilities = jax.numpy.where(seen, 0.99, params["probability"])
+        return jax.scipy.special.logit(probabilities)[:, None] * np.ones(24)
 
     def fit_fold(fit, name, indices):
         asked.append((name, set(indices.tolist())))
@@ -40,25 +42,26 @@ def test_a_movie_is_predicted_by_the_models_that_did_not_see_it(tmp_path):
         examples = pipeline.ArrayExamples({"movie": np.arange(9)})
         seen = np.full(9, -1)
         seen[: len(indices)] = indices
-        return Fitted(examples, apply, {"seen": seen, "said": np.float32(0.1 * (fold + 1))})
+        return Fitted(examples, apply, {"seen": seen, "probability": np.float32(0.1 * (fold + 1))})
 
     shifted = pipeline.ArrayExamples({"movie": np.arange(9) + 100})
     recipe = Recipe(None, apply, fit_fold, 2 * jax.device_count())
-    arrays = cross_fit(experiment(tmp_path), "plot", PRESENT, recipe, {"other": shifted})
+    variants = {"other": shifted}
+    arrays = cross_fit(experiment(tmp_path), "plot", "plot", PRESENT, recipe, variants)
     assert asked == [
         ("plot/fold_0", {1, 3, 4, 6}), ("plot/fold_1", {0, 1, 5, 6}), ("plot/fold_2", {0, 3, 4, 5}),
     ]  # fmt: skip
-    said = arrays["probabilities"]
-    assert said.shape == (9, 24) and said.dtype == np.float32
+    found = arrays["probabilities"]
+    assert found.shape == (9, 24) and found.dtype == np.float32
     # Movie 2 does not train: all three models predict it. Movies 7 and 8 are not present.
     expected = [0.1, 0.3, 0.2, 0.2, 0.2, 0.1, 0.3, 0, 0]
-    np.testing.assert_allclose(said[:, 5], expected, atol=1e-6)
+    np.testing.assert_allclose(found[:, 5], expected, atol=1e-6)
     # The same models predict the other examples.
-    np.testing.assert_allclose(arrays["other"], said, atol=1e-6)
+    np.testing.assert_allclose(arrays["other"], found, atol=1e-6)
 
 
 def test_fit_trains_on_what_it_is_given(tmp_path):
-    """A bias for each genre, trained on the others of its fold alone, tells the folds apart."""
+    """A bias for each genre, trained on the movies of the other folds, tells the folds apart."""
     labels = np.zeros((9, 24), np.float32)
     labels[FOLDS == 0, 3] = 1  # only the models of folds 1 and 2 see this genre
     labels[2, 5] = 1
@@ -77,33 +80,60 @@ def test_fit_trains_on_what_it_is_given(tmp_path):
 
     def fit_fold(fit, name, indices):
         params = {"genres": {"bias": np.zeros(24, np.float32)}}
-        return fit(name, indices, examples, apply, params, settings)
+        return fit(name, indices, examples, apply, params)
 
     recipe = Recipe(examples, apply, fit_fold, 4 * jax.device_count())
-    said = cross_fit(prepared, "plot", validation, recipe)["probabilities"][:, 3]
-    assert said[FOLDS == 0].max() < min(said[FOLDS == 1].min(), said[FOLDS == 2].min())
-    assert said[FOLDS == 0].max() < said[2] < said[FOLDS > 0].max()
+    found = cross_fit(prepared, "plot", "plot", validation, recipe)["probabilities"][:, 3]
+    assert found[FOLDS == 0].max() < min(found[FOLDS == 1].min(), found[FOLDS == 2].min())
+    assert found[FOLDS == 0].max() < found[2] < found[FOLDS > 0].max()
     for name in fold_names(prepared.config, "plot"):
         assert (tmp_path / "checkpoints" / name / "best").is_dir()
 
 
-def test_initial_bias_by_hand(tmp_path):
-    # Of the seven training movies one, two, all and none have the genres.
-    labels = np.zeros((9, 24), np.float32)
-    rows = np.flatnonzero(FOLDS >= 0)
-    labels[rows[0], 0] = labels[rows[:2], 1] = labels[rows, 2] = labels[2] = 1
-    prepared = experiment(tmp_path, labels)
-    np.testing.assert_allclose(prepared.frequencies[:4], [1 / 7, 2 / 7, 1, 0], rtol=1e-6)
-    np.testing.assert_allclose(
-        expit(prepared.initial_bias[:4]), [1 / 7, 2 / 7, 0.999, 0.001], rtol=1e-4
-    )
-
-
-def test_every_training_has_a_seed_of_its_own(tmp_path):
+def test_a_training_takes_its_field_of_its_section(tmp_path, monkeypatch):
+    """And factors of the learning rate that are given replace those of the config."""
     prepared = experiment(tmp_path)
-    names = ("plot", "plot/fold_0", "plot/fold_1", "poster", "poster/head", "poster_grey")
-    seeds = {prepared.seed_of(name) for name in names}
-    prepared.config.seed = 1
-    seeds |= {prepared.seed_of(name) for name in names}
-    assert len(seeds) == 2 * len(names)
-    assert all(0 <= seed < 2**31 for seed in seeds)
+    section = prepared.config.poster_grey
+    section.head_training.learning_rate_scale.words = 0.5
+    section.head_training.learning_rate_scale.vgg16 = 0.5
+    asked = []
+
+    def remember(run, apply, params, batches, validate, settings):
+        asked.append((run, settings))
+        return params
+
+    monkeypatch.setattr(loop, "fit", remember)
+    examples = pipeline.ArrayExamples({"movie": np.arange(9)})
+
+    def apply(params, batch, key):
+        return np.zeros((len(batch["movie"]), 24), np.float32)
+
+    def fit_fold(fit, name, indices):
+        return fit(f"{name}/head", indices, examples, apply, {}, "head_training", {"words": 0.0})
+
+    recipe = Recipe(examples, apply, fit_fold, 2 * jax.device_count())
+    cross_fit(prepared, "other", "poster_grey", PRESENT, recipe)
+    assert [run.name for run, _ in asked] == [f"other/fold_{fold}/head" for fold in range(3)]
+    for run, settings in asked:
+        assert run.field == "poster_grey.head_training"
+        assert run.seed == prepared.seed_of(run.name)
+        assert settings.learning_rate_scale.to_dict() == {"words": 0.0, "vgg16": 0.5}
+        assert settings.epochs == section.head_training.epochs
+    assert section.head_training.learning_rate_scale.words == 0.5  # the config stays
+
+
+def test_movies_without_the_input_get_the_frequencies_of_the_genres(tmp_path):
+    labels = np.zeros((9, 24), np.float32)
+    labels[[0, 1], 7] = 1  # two of seven training movies
+    prepared = experiment(tmp_path, labels)
+    examples = pipeline.ArrayExamples({"movie": np.arange(9)})
+
+    def apply(params, batch, key):
+        return jax.numpy.zeros((len(batch["movie"]), 24))
+
+    recipe = Recipe(
+        examples, apply, lambda fit, name, rows: Fitted(examples, apply, {}), jax.device_count()
+    )
+    found = cross_fit(prepared, "plot", "plot", PRESENT, recipe)["probabilities"][:, 7]
+    assert found[PRESENT] == pytest.approx(0.5)
+    assert found[~PRESENT] == pytest.approx(2 / 7)

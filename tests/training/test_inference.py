@@ -1,11 +1,15 @@
 """Probabilities of a split, in the order of the corpus."""
 
+import os
+import signal
+
 import jax
 import numpy as np
 import pytest
 from scipy.special import expit
 
 from mmgc_jax.data import pipeline
+from mmgc_jax.runtime import preemption
 from mmgc_jax.training import inference
 
 
@@ -35,8 +39,47 @@ def test_probabilities_come_back_in_the_order_of_the_corpus(examples, shuffle_se
         4 * jax.device_count(),
         shuffle_seed=shuffle_seed,
     )
-    scores = inference.probabilities(apply, {"scale": np.float32(2)}, batches)
-    assert scores.shape == (11, 24) and scores.dtype == np.float32
-    np.testing.assert_allclose(scores[indices], expit(2 * logits[indices]), rtol=1e-5)
+    found = inference.probabilities(apply, {"scale": np.float32(2)}, batches)
+    assert found.shape == (11, 24) and found.dtype == np.float32
+    np.testing.assert_allclose(found[indices], expit(2 * logits[indices]), rtol=1e-5)
     others = np.setdiff1d(np.arange(11), indices)
-    assert np.isnan(scores[others]).all()
+    assert np.isnan(found[others]).all()
+
+
+def test_the_model_sees_inputs_alone():
+    def apply(params, batch, key):
+        assert batch.keys() == {"logits"}
+        return batch["logits"]
+
+    examples = pipeline.ArrayExamples({"logits": np.zeros((4, 24), np.float32)})
+    batches = pipeline.Batches(
+        examples, np.ones((4, 24), np.float32), np.arange(4), 4 * jax.device_count()
+    )
+    assert (inference.probabilities(apply, {}, batches) == 0.5).all()
+
+
+def test_it_stops_if_it_is_asked_to():
+    examples = pipeline.ArrayExamples({"logits": np.zeros((4, 24), np.float32)})
+    batches = pipeline.Batches(
+        examples, np.ones((4, 24), np.float32), np.arange(4), 4 * jax.device_count()
+    )
+    with preemption.listening(), pytest.raises(preemption.Interrupted):
+        os.kill(os.getpid(), signal.SIGTERM)
+        inference.probabilities(apply, {"scale": np.float32(2)}, batches)
+
+
+def test_outputs_of_a_function_are_kept_by_name_in_the_order_of_movies():
+    x = np.random.default_rng(0).normal(size=(11, 5)).astype(np.float32)
+    # Five movies in batches of four: the last one is padded.
+    indices = np.array([9, 2, 4, 0, 7])
+
+    def function(batch):
+        return {"double": 2 * batch["x"], "rows": batch["indices"][:, None]}
+
+    examples = pipeline.ArrayExamples({"x": x})
+    outputs = inference.outputs(function, examples, indices, 4 * jax.device_count())
+    found = outputs(indices)
+    assert found.keys() == {"double", "rows"}
+    np.testing.assert_array_equal(found["double"], 2 * x[indices])
+    np.testing.assert_array_equal(found["rows"], indices[:, None])
+    assert (outputs(np.array([1, 3, 5]))["double"] == 0).all()

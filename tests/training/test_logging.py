@@ -1,0 +1,170 @@
+"""What a training reports: metrics.jsonl, TensorBoard's event files, its log."""
+
+import collections
+import importlib.util
+import json
+import logging as python_logging
+import struct
+import sys
+
+import numpy as np
+import pytest
+
+from mmgc_jax.training import logging
+from mmgc_jax.training.optimizer import make_schedule
+from mmgc_jax.training.run import Run
+from tests.training.linear_problem import batches, fit, settings
+
+needs_tensorboard = pytest.mark.skipif(
+    importlib.util.find_spec("tensorboardX") is None, reason="tensorboardX is not installed"
+)
+
+
+@pytest.fixture(scope="module")
+def lines(tmp_path_factory):
+    """The lines of metrics.jsonl of a training of three epochs of five steps."""
+    workdir = tmp_path_factory.mktemp("run")
+    fit(workdir)
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_metrics_have_a_line_for_each_report_and_each_validation(lines):
+    assert {line["run"] for line in lines} == {"fusion"}
+    # Every third step, every second one (a checkpoint) and every fifth (the end of an epoch).
+    training = [line for line in lines if "loss" in line]
+    assert [line["step"] for line in training] == [2, 3, 4, 5, 6, 8, 9, 10, 12, 14, 15]
+    keys = {"run", "step", "loss", "grad_norm", "learning_rate", "movies_per_second",
+            "waiting_for_input"}  # fmt: skip
+    assert training[0].keys() == keys | {"seconds_to_first_step"}
+    assert all(line.keys() == keys for line in training[1:])
+    assert all(line["loss"] > 0 and line["grad_norm"] > 0 for line in training)
+    assert all(line["movies_per_second"] > 0 for line in training)
+    assert all(0 <= line["waiting_for_input"] < 1 for line in training)
+    assert 0 < training[0]["seconds_to_first_step"] < 60
+
+    validation = [line for line in lines if "validation" in line]
+    assert [(line["step"], line["epoch"]) for line in validation] == [(5, 1), (10, 2), (15, 3)]
+    assert all(line.keys() == {"run", "step", "epoch", "validation"} for line in validation)
+    assert all(line["validation"].keys() == {"auc_macro"} for line in validation)
+    assert all(0 < line["validation"]["auc_macro"] <= 1 for line in validation)
+    assert len(lines) == len(training) + len(validation)
+
+
+def test_the_learning_rate_is_that_of_the_step(lines):
+    schedule = make_schedule(settings(), len(batches(3)))
+    for line in lines:
+        if "loss" in line:
+            # A line's step is the number of steps done; the first one is number 0.
+            expected = float(schedule(line["step"] - 1))
+            assert line["learning_rate"] == pytest.approx(expected, rel=1e-5)
+
+
+class Clock:
+    """A clock that goes as fast as a test wants."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def monotonic(self):
+        return self.now
+
+
+def test_speed_and_waiting_by_hand(tmp_path, monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(logging, "time", clock)
+    log = logging.TrainingLog(Run("plot", tmp_path, seed=0), 20, 10, num_movies=75, start=4)
+
+    def arriving():
+        while True:
+            clock.now += 1.5  # for which the loop waits
+            yield {}
+
+    timed = log.timed(arriving())
+    for step in (5, 6):
+        next(timed)
+        clock.now += 0.5  # for which it computes
+        if step == 5:
+            log.first_step_done()
+    log.steps_done(6, {"loss": 0.3})
+    clock.now += 100
+    log.epoch_done(6, 1, 0.75)  # validation is not training time
+    next(timed)
+    clock.now += 4.5
+    log.steps_done(7, {"loss": 0.2})
+    log.close()
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    plot = {"run": "plot"}
+    assert lines == [
+        plot | {"step": 6, "loss": 0.3, "movies_per_second": 3.75, "waiting_for_input": 0.75,
+                "seconds_to_first_step": 2.0},
+        plot | {"step": 6, "epoch": 1, "validation": {"auc_macro": 0.75}},
+        plot | {"step": 7, "loss": 0.2, "movies_per_second": 1.25, "waiting_for_input": 0.25},
+    ]  # fmt: skip
+
+
+def test_batches_pass_in_order_to_their_end(tmp_path):
+    log = logging.TrainingLog(Run("plot", tmp_path, seed=0), 3, 3, num_movies=3, start=0)
+    assert list(log.timed(iter("abc"))) == ["a", "b", "c"]
+    log.close()
+
+
+def test_each_epoch_is_a_line_of_the_log(tmp_path, caplog):
+    caplog.set_level(python_logging.INFO, "mmgc_jax")
+    log = logging.TrainingLog(Run("plot/fold_1", tmp_path, seed=0), 30, 10, num_movies=9, start=0)
+    log.epoch_done(10, 1, 0.87654)
+    log.close()
+    assert "plot/fold_1: epoch 1 of at most 3: auc_macro 0.8765" in caplog.messages
+
+
+def kinds(run):
+    writers = logging.metric_writers(run)
+    for writer in writers:
+        writer.close()
+    return [type(writer) for writer in writers]
+
+
+@needs_tensorboard
+def test_tensorboard_is_written_only_if_it_is_asked_for(tmp_path, monkeypatch):
+    plain = Run("plot", tmp_path, seed=0)
+    assert kinds(plain) == [logging.JsonLinesWriter]
+    assert not (tmp_path / "tensorboard").exists()
+    asked = Run("plot", tmp_path, seed=0, tensorboard=True)
+    assert kinds(asked) == [logging.JsonLinesWriter, logging.TensorBoardWriter]
+    # Of several processes the first one writes.
+    monkeypatch.setattr(logging.parallel, "is_first", lambda: False)
+    assert kinds(asked) == [logging.JsonLinesWriter]
+
+
+def test_who_does_not_ask_for_tensorboard_needs_none(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)  # cannot be imported
+    assert kinds(Run("plot", tmp_path, seed=0)) == [logging.JsonLinesWriter]
+
+
+def scalars(folder):
+    """The scalars in a folder's event files, name -> [(step, value)], read without TensorFlow."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    found = collections.defaultdict(list)
+    for file in sorted(folder.glob("events.out.tfevents.*")):
+        # TFRecord: length <uint64>, its CRC <uint32>, the record, its CRC <uint32>.
+        content = file.read_bytes()
+        while content:
+            (length,) = struct.unpack("<Q", content[:8])
+            event = Event.FromString(content[12 : 12 + length])
+            content = content[16 + length :]
+            for value in event.summary.value:
+                found[value.tag].append((event.step, value.simple_value))
+    return found
+
+
+@needs_tensorboard
+def test_tensorboard_gets_the_metrics_of_a_training(tmp_path):
+    fit(tmp_path, "plot/fold_1", tensorboard=True)
+    found = scalars(tmp_path / "tensorboard" / "plot" / "fold_1")
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    for name in ("loss", "grad_norm", "learning_rate"):
+        expected = [(line["step"], line[name]) for line in lines if name in line]
+        np.testing.assert_allclose(found[name], expected, rtol=1e-6)
+    expected = [(5 * line["epoch"], line["validation"]["auc_macro"])
+                for line in lines if "epoch" in line]  # fmt: skip
+    np.testing.assert_allclose(found["validation/auc_macro"], expected, rtol=1e-6)
