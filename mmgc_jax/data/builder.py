@@ -333,9 +333,12 @@ def _check_posters(builder: _MoviesBuilder, max_bad_fraction: float) -> None:
 
 def _read(builder: _MoviesBuilder) -> None:
     """Reads the source, so that its mistakes are found before anything is written."""
-    path = builder.builder_config.path
+    config = builder.builder_config
+    path = config.path
     builder.read(path)
     if "train" not in builder.movies:
+        if config.source == "synthetic":
+            raise InputError("config.data.synthetic.train is 0: no movie to train on.")
         raise InputError(
             f"config.data.path={path}: no movie to train on; is its movies.csv or split.json empty?"
         )

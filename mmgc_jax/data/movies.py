@@ -1,8 +1,9 @@
-"""Movies, and the reader of the talk's data; MM-IMDb's is `mmgc_jax.data.mmimdb`.
+"""Reads the movies of the talk's data, or of any table; MM-IMDb's are read by `mmimdb`.
 
-A reader yields `Movie` records and reads posters only when their movie's turn comes. Rows and files
-that cannot be understood stop the reading with one `InputError` that names them all; what a
-poster's bytes hold is looked at later, by `mmgc_jax.data.posters`.
+A reader yields `Movie` records, and reads a poster when its movie is reached. All malformed rows
+and files are named by one `InputError`. The bytes of posters are not looked at: see `posters`.
+
+pandas is not used, since its parser silently fills up rows that have too few cells.
 """
 
 import ast
@@ -11,47 +12,45 @@ import dataclasses
 import logging
 import pathlib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TextIO
-
-import numpy as np
 
 from mmgc_jax.data.posters import read_image
 from mmgc_jax.runtime.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-# The 24 of the talk's data. Genres are in alphabetical order in every label and probability vector.
+# Of the talk's data. Labels and probabilities have the genres in alphabetical order everywhere.
 GENRES = (
     "Action", "Adventure", "Animation", "Biography", "Comedy", "Crime", "Documentary", "Drama",
     "Family", "Fantasy", "Film-Noir", "History", "Horror", "Music", "Musical", "Mystery",
     "News", "Romance", "Sci-Fi", "Short", "Sport", "Thriller", "War", "Western",
 )  # fmt: skip
 
-# A longer text is a broken file, not a plot.
+# A longer text is a damaged file, not a plot.
 MAX_CHARACTERS = 1_000_000
 _MAX_LINE_CHARACTERS = 10 * MAX_CHARACTERS
 _MAX_COLUMNS = 1000
-# All genres take a third of it. Much longer literals can exhaust Python's parser.
+# The list of all genres has a third of it; much longer literals can exhaust Python's parser.
 _MAX_GENRES_CHARACTERS = 1000
 _MAX_PROBLEMS_SHOWN = 10
 _MAX_SHOWN = 80  # characters of a cell
-# All but tabs and line ends.
+# Control characters but for tabs and line ends.
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
-_SURPLUS = object()  # the key of cells beyond the header: no column can have it
+_SURPLUS = object()  # the key of cells beyond the header, which no column can have
 
 
 @dataclasses.dataclass(frozen=True)
 class Movie:
-    """One movie as its source gives it.
+    """A movie as its source has it.
 
     Attributes:
-      id: unique within its source.
-      title: as written.
-      year: of release, or None.
-      plot: the text, or None where there is none.
-      poster: the bytes of an image file, or None where there is none.
-      genres: names out of those of its source, or None where the movie is not labelled.
+      id: unique within the source.
+      title: may be empty.
+      year: of release, if known.
+      plot: the text; None if the movie has none.
+      poster: the bytes of an image file; None if the movie has none.
+      genres: some of the source's genres; None if the movie is not labelled.
     """
 
     id: str
@@ -62,28 +61,22 @@ class Movie:
     genres: tuple[str, ...] | None = None
 
 
-def to_labels(genres: Iterable[str]) -> np.ndarray:
-    """<float32>[24] with 1 for each of the given genres."""
-    genres = set(genres)
-    return np.array([genre in genres for genre in GENRES], np.float32)
-
-
 def clean(words: str) -> str:
-    """A text as every library can take it.
+    """Replaces characters that libraries cannot handle.
 
-    Control characters but tabs and line ends become blanks; lone surrogates, which JSON and command
-    lines can hold and UTF-8 cannot, question marks.
+    Control characters but for tabs and line ends become blanks. Lone surrogates, which JSON and
+    command lines can contain but UTF-8 cannot, become question marks.
     """
     return _CONTROL.sub(" ", words).encode(errors="replace").decode()
 
 
 def leads_out(file: pathlib.Path) -> bool:
-    """Whether a file is a link to something outside of its folder."""
+    """Whether a file is a link to a place outside of its folder."""
     return file.is_symlink() and not file.resolve().is_relative_to(file.parent.resolve())
 
 
 def read_talk(path: str) -> Iterator[Movie]:
-    """The labelled movies of a folder with `movies.csv` and `posters/<index>.jpg`.
+    """Reads the labelled movies of a folder with `movies.csv` and `posters/<index>.jpg`.
 
     Raises:
       InputError: as `read_csv`; or if the folder lacks either.
@@ -95,46 +88,58 @@ def read_talk(path: str) -> Iterator[Movie]:
         )
     posters = folder / "posters"
     if not posters.is_dir():
-        raise InputError(f"{folder} has no folder posters/ (it may be empty, but must be there).")
+        raise InputError(f"{folder} has no folder posters/ (it may be empty, but must exist).")
     return read_csv(folder / "movies.csv", posters, labelled=True)
 
 
 def read_csv(table, posters=None, labelled: bool = False) -> Iterator[Movie]:
-    """The movies of a CSV file with the columns `index,year,title,plot` and, if labelled, `genres`.
+    """Reads a CSV file with the columns `index,year,title,plot` and, if labelled, `genres`.
 
-    The first column is the index, whatever its name. An empty plot, or one of blanks, becomes
-    None. Titles and plots go through `clean`; the log says how many it changed. Genres are a Python
-    list literal, read with `ast.literal_eval`; a genre that is written twice counts once.
+    The first column is the index, whatever its name. An empty or blank plot becomes None. Titles
+    and plots are passed through `clean`; the log says how many were changed. Genres are a Python
+    list literal, read with `ast.literal_eval`; duplicates are dropped.
 
     Args:
-      table: path of the CSV file, UTF-8, of cells of at most `MAX_CHARACTERS`.
+      table: path of the CSV file, UTF-8, with cells of at most `MAX_CHARACTERS`.
       posters: folder of `<index>.jpg` files, or None. An index that leads out of it has no poster;
-        a link that does counts as unreadable.
-      labelled: whether genres are read; otherwise they are None.
+        a link that leads out of it counts as unreadable.
+      labelled: whether to read genres; otherwise they are None.
 
-    Yields:
-      A `Movie` for each row, in the order of the file.
+    Returns:
+      An iterator over a `Movie` for each row, in the order of the file.
 
     Raises:
-      InputError: before the first movie, if the file cannot be read, a column is missing or there
-        twice, or rows are malformed; it names up to ten of the rows.
+      InputError: at once, if the file cannot be read, a column is missing or duplicate, or rows are
+        malformed, of which it names up to ten.
     """
     table = pathlib.Path(table)
     if posters is not None and not pathlib.Path(posters).is_dir():
         raise InputError(f"{posters}: no such folder of posters.")
     if not table.is_file():
         raise InputError(f"{table}: no such file.")
+    header, rows = _read_rows(table, labelled)
+    movies = _parse_rows(table, header, rows, labelled)
+    return (_with_poster(movie, posters, ".jpg") for movie in movies)
+
+
+def _read_rows(table: pathlib.Path, labelled: bool) -> tuple[Sequence[str], list[dict]]:
+    """Reads the header, which is checked, and the cells of each row by column."""
     csv.field_size_limit(MAX_CHARACTERS)
     try:
         with table.open(encoding="utf-8-sig", newline="") as file:
-            # Strict, or a quotation mark without its partner would swallow all rows up to the next.
+            # Strict, or the cell of an unclosed quotation mark would extend over the next rows.
             reader = csv.DictReader(_lines(file), restkey=_SURPLUS, strict=True)
             header = reader.fieldnames or []
             _check_header(table, header, labelled)
-            rows = list(reader)
+            return header, list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{table} cannot be read as a UTF-8 CSV file: {error}") from error
 
+
+def _parse_rows(
+    table: pathlib.Path, header: Sequence[str], rows: list[dict], labelled: bool
+) -> list[Movie]:
+    """Parses all rows; raises one `InputError` for all malformed ones."""
     movies, problems, seen, cleaned = [], [], set(), 0
     for number, row in enumerate(rows, start=1):
         try:
@@ -149,11 +154,11 @@ def read_csv(table, posters=None, labelled: bool = False) -> Iterator[Movie]:
     raise_if_any(problems, table, f"bad rows of {len(rows)}")
     if cleaned:
         logger.warning("%s: control characters of %d rows became blanks.", table, cleaned)
-    return (_with_poster(movie, posters, ".jpg") for movie in movies)
+    return movies
 
 
 def _lines(file: TextIO) -> Iterator[str]:
-    """The lines of a file, of which none is taken into memory if it is too long."""
+    """Yields the lines of a file; one that is too long is an error before it is in memory."""
     while line := file.readline(_MAX_LINE_CHARACTERS):
         if len(line) == _MAX_LINE_CHARACTERS:
             raise csv.Error(f"a line is longer than {_MAX_LINE_CHARACTERS:,} characters")
@@ -224,9 +229,9 @@ def _with_poster(movie: Movie, posters, suffix: str) -> Movie:
     try:
         if file.parent != folder or not file.is_file():
             return movie
-    except OSError:  # the index is too long for a file's name
+    except OSError:  # an index too long for a file's name has no poster
         return movie
-    poster = b""  # counts as unreadable wherever it is decoded
+    poster = b""  # cannot be decoded, and so counts as unreadable
     try:
         if leads_out(file):
             logger.warning("%s is not read: it is a link that leads out of its folder.", file)
@@ -238,7 +243,7 @@ def _with_poster(movie: Movie, posters, suffix: str) -> Movie:
 
 
 def raise_if_any(problems: list[str], place: pathlib.Path, summary: str) -> None:
-    """Raises one `InputError` for all problems found in a place; it shows the first ten."""
+    """Raises one `InputError` for all problems of a place, if any; it shows the first ten."""
     if problems:
         shown = problems[:_MAX_PROBLEMS_SHOWN]
         if len(problems) > len(shown):

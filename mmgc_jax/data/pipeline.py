@@ -1,10 +1,12 @@
-"""Shards to batches: the corpus in memory but for its posters, and Grain to bring the batches.
+"""Loads a corpus from shards, and makes batches of it.
 
-An *examples* object turns movie indices into a batch of arrays: `examples(indices) -> dict`. There
-is one for each kind of input. Where several processes share a batch, each makes the rows of its own
-movies, and `examples(indices, batch)` tells it of all, as they decide how long the rows are.
-`Batches` decides which indices form which batch, from a seed alone, so that the n-th batch of a run
-is always the same one, however often the run was interrupted.
+An *examples* object turns movie indices into arrays: `examples(indices) -> dict`. Each kind of
+input has a class for it. If several processes share a batch, each makes the rows of its own movies,
+and `examples(indices, batch)` also gets the indices of the whole batch, which decide the padding.
+
+`Batches` decides which movies form a batch. It depends on a seed alone, so that step n of a run has
+the same batch however often the run was interrupted. Grain prefetches the batches, but does not
+form them: it has no batches by length, only `batch`, in order, and packing.
 """
 
 import bisect
@@ -27,22 +29,22 @@ from mmgc_jax.data import posters, splits, text
 from mmgc_jax.runtime import preemption
 from mmgc_jax.runtime.errors import InputError
 
-# Plots of similar length share a batch; they are sought among this many batches of shuffled movies.
+# Movies are sorted by length within this many batches of shuffled movies.
 _BATCHES_SORTED_TOGETHER = 16
 
 
 @dataclasses.dataclass(frozen=True)
 class Corpus:
-    """All movies of an experiment; a movie is known by its index, 0 to n - 1.
+    """All n movies of an experiment, which are identified by their index.
 
     Attributes:
-      ids: of the movies, n strings.
+      ids: the movies' ids in their source.
       genres: the names of the columns of `labels`, in alphabetical order.
       labels: <float32>[n, len(genres)].
       has_plot: <bool>[n].
       has_poster: <bool>[n].
-      split: for `train`, `validation` and perhaps `test`, the indices of its movies.
-      records: n records of the shards, from which plots and posters are read when they are wanted.
+      split: the indices of the movies of `train`, `validation` and, in some sources, `test`.
+      records: of the shards; plots and posters are read from them when needed.
     """
 
     ids: Sequence[str]
@@ -54,19 +56,19 @@ class Corpus:
     records: Sequence[Mapping]
 
     def plot(self, index: int) -> str:
-        """The plot of a movie, empty where there is none."""
+        """Reads the plot of a movie; empty if it has none."""
         return self.records[index]["plot"].decode()
 
 
 def load_corpus(builder: tfds.core.DatasetBuilder, data: ml_collections.ConfigDict) -> Corpus:
-    """Reads ids and labels; holds out a validation part if the source has none of its own.
+    """Reads ids and labels; holds out a validation part if the source has none.
 
     Args:
-      builder: a built dataset of `mmgc_jax.data.builder`.
-      data: the `data` part of an experiment's config.
+      builder: as `mmgc_jax.data.builder.build` returns it.
+      data: the section `data` of an experiment's config.
 
     Raises:
-      InputError: if a shard is damaged.
+      InputError: if a shard is damaged, or no validation part can be held out.
     """
     sizes = {name: builder.info.splits[name].num_examples for name in builder.info.splits}
     records = _Records(builder, tuple(sizes))
@@ -85,8 +87,8 @@ def load_corpus(builder: tfds.core.DatasetBuilder, data: ml_collections.ConfigDi
     if "validation" not in split:
         train = split["train"]
         strata = np.column_stack([labels, has_poster])[train]
-        kept, held = splits.hold_out(strata, data.validation_fraction, data.split_seed)
-        split |= {"train": train[kept], "validation": train[held]}
+        kept, held_out = _hold_out(strata, data)
+        split |= {"train": train[kept], "validation": train[held_out]}
     return Corpus(
         ids=ids,
         genres=genres,
@@ -98,13 +100,30 @@ def load_corpus(builder: tfds.core.DatasetBuilder, data: ml_collections.ConfigDi
     )
 
 
+def _hold_out(strata: np.ndarray, data: ml_collections.ConfigDict) -> tuple[np.ndarray, np.ndarray]:
+    """Holds out a validation part; raises an `InputError` if a part would be empty."""
+    problem = None
+    try:
+        kept, held_out = splits.hold_out(strata, data.validation_fraction, data.split_seed)
+    except ValueError as error:
+        problem = error
+    else:
+        if len(kept) and len(held_out):
+            return kept, held_out
+    raise InputError(
+        f"config.data.validation_fraction={data.validation_fraction!r} with config.data.split_seed="
+        f"{data.split_seed!r} does not split {len(strata)} movies into a part to train and one to "
+        f"validate on: {problem or 'one of them is empty'}."
+    ) from problem
+
+
 class _Records:
-    """The records of several splits, one after the other."""
+    """The records of several splits, concatenated."""
 
     def __init__(self, builder: tfds.core.DatasetBuilder, names: Sequence[str]):
         decoders = {"poster": tfds.decode.SkipDecoding()}
         self._folder = builder.data_dir
-        with self._damage_told():
+        with self._damage_as_input_error():
             self._sources = builder.as_data_source(split=list(names), decoders=decoders)
             self._ends = np.cumsum([len(source) for source in self._sources]).tolist()
 
@@ -113,12 +132,12 @@ class _Records:
 
     def __getitem__(self, index: int) -> Mapping:
         source = bisect.bisect_right(self._ends, index)
-        with self._damage_told():
+        with self._damage_as_input_error():
             return self._sources[source][int(index) - (self._ends[source - 1] if source else 0)]
 
     @contextlib.contextmanager
-    def _damage_told(self) -> Iterator[None]:
-        """Makes an InputError of what array_record finds wrong by the hashes that it keeps."""
+    def _damage_as_input_error(self) -> Iterator[None]:
+        """Raises an `InputError` for a RuntimeError, as array_record has for wrong checksums."""
         try:
             yield
         except RuntimeError as error:
@@ -132,9 +151,9 @@ class PlotExamples:
     """Batches of plots: `tokens` <int32>[batch, length] and `lengths` <int32>[batch].
 
     Attributes:
-      plots: ids of the words of each movie, <int32>[length] each.
+      plots: word ids of each movie's plot, <int32>[length] each.
       bucket: padded lengths are multiples of this.
-      name: of the first array, where a model calls it otherwise.
+      name: of the first array, if the model does not call it `tokens`.
     """
 
     plots: Sequence[np.ndarray]
@@ -159,7 +178,7 @@ class BagOfWordsExamples:
     Padding is token 0 with weight 0.
 
     Attributes:
-      rows: the weights of each movie's words, <float32>[movies, words], as `TfIdf` gives them.
+      rows: the weights, <float32>[movies, words], as `TfIdf` returns them.
       bucket: padded lengths are multiples of this.
     """
 
@@ -182,14 +201,14 @@ class BagOfWordsExamples:
 
 @dataclasses.dataclass(frozen=True)
 class PosterExamples:
-    """Batches of posters, decoded from the shards: `images` <uint8>[batch, height, width, 3]."""
+    """Batches of posters, decoded on the fly: `images` <uint8>[batch, height, width, 3]."""
 
     records: Sequence[Mapping]
     height: int
     width: int
 
     def __call__(self, indices: np.ndarray, batch: np.ndarray | None = None):
-        del batch  # posters have one size
+        del batch  # posters need no padding
         images = [self.records[index]["poster"] for index in indices]
         return {
             "images": np.stack([posters.decode(image, self.height, self.width) for image in images])
@@ -198,23 +217,26 @@ class PosterExamples:
 
 @dataclasses.dataclass(frozen=True)
 class ArrayExamples:
-    """Batches of rows of arrays that are in memory, by name."""
+    """Batches of rows of arrays in memory, by name."""
 
     arrays: Mapping[str, np.ndarray]
 
     def __call__(self, indices: np.ndarray, batch: np.ndarray | None = None):
-        del batch  # rows have one size
+        del batch  # rows need no padding
         return {name: array[indices] for name, array in self.arrays.items()}
 
 
 class Batches:
-    """A sequence of batches over some movies: every movie once an epoch, the last batch padded.
+    """A sequence of batches of some movies, in which each movie occurs one time per epoch.
 
-    A batch holds what `examples` gives, and `labels` <float32>[batch, genres], `indices`
-    <int32>[batch] and `mask` <float32>[batch], 1 for a movie and 0 for padding, which repeats the
-    batch's first movie.
+    A batch has the arrays of `examples`, `labels` <float32>[batch, genres], `indices`
+    <int32>[batch] and `mask` <float32>[batch]. The last batch of an epoch is padded with its first
+    movie: with 3 movies of indices 5, 7, 9 and a batch size of 2, the batches of an epoch are
 
-    Of several processes each makes only the rows of its own: see `share`.
+        indices [5, 7]  mask [1, 1]
+        indices [9, 9]  mask [1, 0]
+
+    With several processes, each makes only its own rows: see `share`.
     """
 
     def __init__(
@@ -227,22 +249,24 @@ class Batches:
         shuffle_seed: int | None = None,
         epochs: int = 1,
     ):
-        """Makes no batch yet.
+        """Plans the batches; they are made when they are indexed.
 
         Args:
-          examples: turns movie indices into arrays. If it has `lengths`, movies of similar length
-            share a batch.
+          examples: turns movie indices into arrays. If it has the attribute `lengths`, movies of
+            similar length share a batch.
           labels: <float32>[movies of the corpus, genres].
-          indices: the movies to go through.
-          batch_size: of every batch, all processes together.
+          indices: of the movies to use.
+          batch_size: rows of a batch over all processes; at least 1.
           shuffle_seed: decides the order of each epoch; None keeps one fixed order.
-          epochs: how often to go through the movies.
+          epochs: number of passes over the movies.
 
         Raises:
-          ValueError: if there is no movie.
+          ValueError: if there is no movie, or the batch size is below 1.
         """
         if not len(indices):
             raise ValueError("no movies to make batches of")
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}, not at least 1")
         self._examples = examples
         self._labels = labels
         self._indices = np.asarray(indices)
@@ -253,12 +277,17 @@ class Batches:
         self._planned: tuple[int, list[np.ndarray]] | None = None
 
     def share(self, number: int, count: int) -> "Batches":
-        """The same batches, of which items hold only the rows of one process.
+        """Returns the same sequence with only the rows of one process in each batch.
 
         Args:
-          number: of the process, from 0 on.
-          count: of processes, a divisor of the batch size.
+          number: index of the process.
+          count: number of processes, a divisor of the batch size.
+
+        Raises:
+          ValueError: if the batch size is not a multiple of it.
         """
+        if self.batch_size % count:
+            raise ValueError(f"{count} processes cannot share batches of {self.batch_size}")
         share = copy.copy(self)
         size = self.batch_size // count
         share._rows = slice(number * size, (number + 1) * size)
@@ -266,7 +295,7 @@ class Batches:
 
     @property
     def order(self) -> np.ndarray:
-        """The movies of the first epoch in their order, <int64>[movies]."""
+        """The indices of the movies in the order of the first epoch, <int64>[movies]."""
         return np.concatenate(self._plan(0))
 
     @property
@@ -292,7 +321,7 @@ class Batches:
         if not 0 <= step < len(self):
             raise IndexError(f"step {step} of {len(self)}")
         epoch, position = divmod(int(step), self.steps_per_epoch)
-        planned = self._planned  # one read: threads share it
+        planned = self._planned  # read one time only, since threads share it
         if planned is None or planned[0] != epoch:
             self._planned = planned = (epoch, self._plan(epoch))
         members = planned[1][position]
@@ -308,7 +337,7 @@ class Batches:
         }
 
     def _plan(self, epoch: int) -> list[np.ndarray]:
-        """The movies of each batch of one epoch."""
+        """Returns the indices of the movies of each batch of an epoch."""
         order, size = self._indices, self.batch_size
         lengths = getattr(self._examples, "lengths", None)
         if self._shuffle_seed is None:
@@ -329,25 +358,28 @@ class Batches:
 
 
 def iterate(batches: Batches, start: int = 0, workers: int = 0) -> Iterator[dict[str, np.ndarray]]:
-    """Brings batches ahead of their use, from a position on; of each the rows of this process.
+    """Iterates over batches, which are prefetched; each has only the rows of this process.
 
     Args:
       batches: the whole sequence.
-      start: the first step wanted; a run that stopped after n steps goes on with start=n.
-      workers: processes that prepare batches; 0 uses two threads of this process.
+      start: the first step; a run that stopped after n steps continues with start=n.
+      workers: number of processes that prepare batches; 0 uses two threads of this process.
+
+    Raises:
+      Interrupted: if a worker fails while the process is asked to stop.
     """
     batches = batches.share(jax.process_index(), jax.process_count())
     dataset = grain.MapDataset.source(batches)[start:].to_iter_dataset(
         grain.ReadOptions(num_threads=0 if workers else 2, prefetch_buffer_size=0 if workers else 4)
     )
     if workers:
-        if not flags.FLAGS.is_parsed():  # Grain reads flags of its own, also in a notebook
+        if not flags.FLAGS.is_parsed():  # Grain reads its own flags, also in a notebook
             flags.FLAGS.mark_as_parsed()
         options = grain.MultiprocessingOptions(num_workers=workers)
         dataset = dataset.mp_prefetch(options, preemption.follow_parent)
     try:
         yield from dataset
     except Exception:
-        # The same signal may have ended a worker that was just starting.
+        # A signal to stop may have ended a worker that was just starting.
         preemption.raise_if_requested_locally()
         raise

@@ -1,4 +1,5 @@
 import io
+import itertools
 import json
 import logging
 import os
@@ -60,7 +61,8 @@ def test_order_is_that_of_the_source(talk_folder, tmp_path):
     assert corpus.ids == [movie.id for movie in read]
     assert [corpus.plot(n) for n in range(len(read))] == [movie.plot or "" for movie in read]
     assert corpus.has_poster.tolist() == [movie.poster is not None for movie in read]
-    np.testing.assert_array_equal(corpus.labels, [movies.to_labels(m.genres) for m in read])
+    expected = [[genre in movie.genres for genre in movies.GENRES] for movie in read]
+    np.testing.assert_array_equal(corpus.labels, expected)
     assert [record["title"].decode() for record in corpus.records] == [m.title for m in read]
 
 
@@ -214,6 +216,39 @@ class TestMistakesInTheSource:
 
     def test_unknown_source(self, refused):
         refused(data_config(source="imdb"), "'imdb': no such source. Known: talk, mmimdb, synth")
+
+    @pytest.mark.parametrize(
+        ("field", "value"),
+        [
+            ("source", None),
+            ("path", None),
+            *itertools.product(("poster_height", "poster_width"), (0, -64, None, 65_501)),
+            *(("max_bad_fraction", value) for value in (-0.1, 1.5, None, float("nan"))),
+        ],
+    )
+    def test_impossible_field(self, talk_folder, refused, field, value):
+        config = data_config(talk_folder)
+        config.update({field: value})
+        refused(config, rf"config\.data\.{field} is {value!r}")
+
+    @pytest.mark.parametrize(
+        ("arguments", "reason"),
+        [
+            ({"seed": -1}, "seed is -1, not a whole number of at least 0"),
+            ({"train": -5}, "train is -5, not"),
+            ({"test": None}, "test is None, not"),
+            ({"validation": 1.5}, r"validation is 1\.5, not"),
+            ({"trian": 5}, "'trian'.* seed, train, validation and test"),
+            ({"train": 0}, r"config\.data\.synthetic\.train is 0: no movie to train on"),
+        ],
+    )
+    def test_impossible_argument_of_the_synthetic_corpus(self, refused, arguments, reason):
+        refused(synthetic_config(**arguments), reason)
+
+    def test_no_arguments_of_the_synthetic_corpus(self, refused):
+        config = data_config(source="synthetic")
+        config.synthetic = None
+        refused(config, r"config\.data\.synthetic is None, not a section")
 
     def test_folder_that_is_not_there(self, tmp_path, refused):
         refused(data_config(tmp_path / "nowhere"), "nowhere")

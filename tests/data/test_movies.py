@@ -1,7 +1,6 @@
 import pathlib
 import tracemalloc
 
-import numpy as np
 import pytest
 
 from mmgc_jax.data import movies
@@ -26,10 +25,6 @@ def row_with(**cells):
 def test_genres_are_those_of_the_talk_in_alphabetical_order():
     assert len(movies.GENRES) == 24
     assert list(movies.GENRES) == sorted(movies.GENRES)
-    labels = movies.to_labels(("Western", "Action"))
-    assert labels.dtype == np.float32
-    assert np.flatnonzero(labels).tolist() == [0, 23]
-    assert movies.to_labels(()).tolist() == [0] * 24
 
 
 class TestTalk:

@@ -6,7 +6,7 @@ import scipy.sparse
 from absl import flags
 
 from mmgc_jax.configs import default
-from mmgc_jax.data import builder, movies, pipeline
+from mmgc_jax.data import builder, pipeline
 from mmgc_jax.data.pipeline import (
     ArrayExamples,
     BagOfWordsExamples,
@@ -14,6 +14,7 @@ from mmgc_jax.data.pipeline import (
     PlotExamples,
     PosterExamples,
 )
+from mmgc_jax.runtime.errors import InputError
 from tests.conftest import forty_movies, write_talk
 
 
@@ -54,6 +55,42 @@ class TestCorpus:
 
         assert held_out(0) == corpus.split["validation"].tolist()
         assert held_out(0) != held_out(1)
+
+    @pytest.mark.parametrize(
+        ("fields", "reason"),
+        [
+            ({"validation_fraction": 0.0}, "fraction is 0.0, not a number above 0 and below 1"),
+            ({"validation_fraction": 1.5}, "fraction is 1.5, not a number"),
+            ({"validation_fraction": float("nan")}, "fraction is nan, not a number"),
+            ({"validation_fraction": None}, "fraction is None, not a number"),
+            ({"split_seed": -1}, "seed is -1, not a whole number"),
+            ({"split_seed": None}, "seed is None, not a whole number"),
+        ],
+    )
+    def test_no_validation_part_can_be_held_out(self, dataset, data_config, fields, reason):
+        config = data_config.copy_and_resolve_references()
+        config.update(fields)
+        with pytest.raises(InputError) as caught:
+            pipeline.load_corpus(dataset, config)
+        message = str(caught.value)
+        assert reason in message
+        assert all(f"config.data.{field}={value!r}" in message for field, value in fields.items())
+
+    @pytest.mark.parametrize(
+        ("genres", "reason"),
+        [
+            (["['War']"], "1 movies .*: With n_samples=1"),
+            # Each has a genre that no other has, and so all go to the larger part.
+            (["['War']", "['Drama']", "['Comedy']"], "3 movies .*: one of them is empty"),
+        ],
+    )
+    def test_movies_that_are_too_few_to_split(self, tmp_path, genres, reason):
+        rows = [(number, 2000, "T", "p", of_movie, 5) for number, of_movie in enumerate(genres)]
+        config = default.get_config().data
+        config.path = str(write_talk(tmp_path / "talk", rows, {}))
+        dataset = builder.build(config, tmp_path / "shards")
+        with pytest.raises(InputError, match=rf"data\.validation_fraction=0\.15 .* {reason}"):
+            pipeline.load_corpus(dataset, config)
 
     def test_what_movies_lack(self, corpus):
         assert np.flatnonzero(~corpus.has_plot).tolist() == [0]
@@ -118,7 +155,7 @@ class TestExamples:
         np.testing.assert_array_equal(batch["b"], np.eye(5)[[3, 3]])
 
 
-LABELS = np.array([movies.to_labels([movies.GENRES[n % 24]]) for n in range(50)])
+LABELS = np.eye(24, dtype=np.float32)[np.arange(50) % 24]
 INDICES = np.arange(3, 49, 2)  # 23 movies
 
 
@@ -201,6 +238,15 @@ class TestBatches:
         batches = array_batches(shuffle_seed=0)
         with pytest.raises(IndexError):
             batches[len(batches)]
+
+    @pytest.mark.parametrize("batch_size", [0, -4])
+    def test_batches_without_rows(self, batch_size):
+        with pytest.raises(ValueError, match=f"batch_size is {batch_size}, not at least 1"):
+            array_batches(batch_size)
+
+    def test_processes_that_cannot_share_a_batch(self):
+        with pytest.raises(ValueError, match="3 processes cannot share batches of 4"):
+            array_batches().share(0, 3)
 
     def test_no_movies(self):
         with pytest.raises(ValueError, match="no movies"):

@@ -46,6 +46,16 @@ class TestHoldOut:
         np.testing.assert_array_equal(once, again)
         assert set(once) != set(other)
 
+    @pytest.mark.parametrize("fraction", [0, 0.0, 1, 1.0, 1.5, -0.1, None, "0.2", float("nan")])
+    def test_impossible_fraction(self, labels, fraction):
+        with pytest.raises(ValueError, match="fraction is"):
+            splits.hold_out(labels, fraction, seed=0)
+
+    @pytest.mark.parametrize("seed", [-1, 1 << 32, None, 0.5])
+    def test_impossible_seed(self, labels, seed):
+        with pytest.raises(ValueError, match="seed is"):
+            splits.hold_out(labels, 0.2, seed)
+
 
 class TestFolds:
     def test_every_movie_has_one_fold(self, labels):
@@ -73,3 +83,13 @@ class TestFolds:
         once, again, other = (splits.assign_folds(labels, 4, seed) for seed in (3, 3, 4))
         np.testing.assert_array_equal(once, again)
         assert (once != other).any()
+
+    @pytest.mark.parametrize("folds", [0, 1, -2, None, 801])
+    def test_impossible_number_of_folds(self, labels, folds):
+        with pytest.raises(ValueError, match=r"folds|n_splits"):
+            splits.assign_folds(labels, folds, seed=0)
+
+    @pytest.mark.parametrize("seed", [-1, 1 << 32, None, 0.5])
+    def test_impossible_seed(self, labels, seed):
+        with pytest.raises(ValueError, match="seed is"):
+            splits.assign_folds(labels, 4, seed)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmgc_jax.data import movies, synthetic, text
+from mmgc_jax.data import synthetic, text
 from mmgc_jax.data.movies import GENRES
 from mmgc_jax.data.synthetic import Cues
 from mmgc_jax.evaluation import metrics
@@ -46,6 +46,23 @@ class TestGenerate:
         }
 
 
+class TestImpossibleArguments:
+    @pytest.mark.parametrize("name", ["seed", "train", "validation", "test"])
+    @pytest.mark.parametrize("value", [-1, None, 2.0, "3", True])
+    def test_a_value_is_refused_by_name_and_at_once(self, name, value):
+        with pytest.raises(ValueError, match=rf"^{name} is {value!r}, not a whole number"):
+            synthetic.generate(**{name: value})
+
+    def test_an_unknown_name(self):
+        with pytest.raises(TypeError, match="trian"):
+            synthetic.generate(trian=3)
+
+
+def labels_of(corpus):
+    """<float32>[movies, 24]."""
+    return np.float32([[genre in movie.genres for genre in GENRES] for movie, _ in corpus])
+
+
 def figures_of(pixels):
     """Which pixels are not the ground, <bool>[height, width]; most of a poster is ground."""
     return (pixels != np.median(pixels, axis=(0, 1))).any(axis=-1)
@@ -54,7 +71,7 @@ def figures_of(pixels):
 class TestMovies:
     def test_frequencies(self, corpus):
         """15 % of the movies have a genre, 5 % no plot, 15 % no poster, and none lacks both."""
-        labels = np.stack([movies.to_labels(movie.genres) for movie, _ in corpus])
+        labels = labels_of(corpus)
         assert labels.mean() == pytest.approx(0.15, abs=0.01)
         assert labels.mean(axis=0) == pytest.approx(0.15, abs=0.05)
         no_plot = np.array([movie.plot is None for movie, _ in corpus])
@@ -135,19 +152,19 @@ class TestTrueProbabilities:
     def test_they_are_the_frequencies(self, corpus):
         """Of all movies and genres with probability p, a share p has the genre."""
         probabilities = np.stack([synthetic.true_probabilities(cues) for _, cues in corpus])
-        labels = np.stack([movies.to_labels(movie.genres) for movie, _ in corpus])
+        labels = labels_of(corpus)
         checked = 0
         for p in np.unique(probabilities.round(9)):
-            there = labels[np.isclose(probabilities, p, atol=1e-8)]
-            if len(there) >= 50:
-                deviation = np.sqrt(p * (1 - p) / len(there))
-                assert there.mean() == pytest.approx(p, abs=4 * deviation)
+            labels_of_p = labels[np.isclose(probabilities, p, atol=1e-8)]
+            if len(labels_of_p) >= 50:
+                deviation = np.sqrt(p * (1 - p) / len(labels_of_p))
+                assert labels_of_p.mean() == pytest.approx(p, abs=4 * deviation)
                 checked += 1
         assert checked >= 6, "of eight: each cue is seen, not seen or hidden"
 
     def test_even_genres_show_in_the_plot_odd_ones_in_the_poster(self, corpus):
         both = [(movie, cues) for movie, cues in corpus if movie.plot and movie.poster]
-        labels = np.stack([movies.to_labels(movie.genres) for movie, _ in both])
+        labels = labels_of(both)
 
         def auc(modalities):
             scores = [synthetic.true_probabilities(cues, modalities) for _, cues in both]
