@@ -1,3 +1,5 @@
+"""Activations of frozen networks: computed one time, continued where a run stopped."""
+
 import os
 
 import jax
@@ -6,7 +8,9 @@ import numpy as np
 import pytest
 
 from mmgc_jax.data.pipeline import ArrayExamples, Batches
-from mmgc_jax.encoders import frozen
+from mmgc_jax.encoders import frozen, plot_transformer, poster_vgg16
+from mmgc_jax.models import VGG16, BertEncoder
+from mmgc_jax.ops.kernels import Kernels, auto
 
 INDICES = np.array([1, 2, 4, 5, 7, 8, 10, 11, 13, 14])  # the ten movies with a poster, of 16
 POSTERS = np.random.default_rng(0).normal(size=(16, 4, 2, 3)).astype(np.float32)
@@ -17,7 +21,7 @@ def batches(batch_size=4):
     return Batches(examples, np.zeros((16, 24), np.float32), INDICES, batch_size)
 
 
-class Frozen:
+class Network:
     """A frozen network that remembers its batches and stops at one with a certain movie."""
 
     def __init__(self, dtype=jnp.float32, stop_at=None):
@@ -31,10 +35,15 @@ class Frozen:
             if self.stop_at in indices:
                 raise KeyboardInterrupt
             self.seen.append(indices)
-        return jnp.asarray(batch["images"][:, ::2] * 2 + 1, self.dtype)
+        images = jnp.asarray(batch["images"][:, ::2] * 2 + 1, self.dtype)
+        return {"images": images, "other": batch["indices"]}
 
 
 EXPECTED = POSTERS[INDICES][:, ::2] * 2 + 1
+
+
+def cache(file, network, batches, dtype="float32"):
+    return frozen.cache(file, network, "images", batches, dtype=dtype)
 
 
 @pytest.fixture
@@ -43,24 +52,29 @@ def file(tmp_path):
 
 
 def test_one_row_for_each_movie_in_order(file):
-    frozen.cache(file, Frozen(), batches())
+    cache(file, Network(), batches())
     np.testing.assert_array_equal(np.load(file), EXPECTED)
     assert os.listdir(file.parent) == ["block4.npy"], "nothing is left beside it"
 
 
 def test_it_is_found_again(file):
-    frozen.cache(file, Frozen(), batches())
-    frozen = Frozen()
-    frozen.cache(file, frozen, batches())
-    assert frozen.seen == []
+    cache(file, Network(), batches())
+    network = Network()
+    cache(file, network, batches())
+    assert network.seen == []
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_examples_give_what_was_written(file, dtype):
-    frozen.cache(file, Frozen(jnp.dtype(dtype)), batches())
-    row_of = np.zeros(16, np.int64)
-    row_of[INDICES] = np.arange(len(INDICES))
-    images = frozen.ActivationExamples(file, row_of, dtype)(np.array([14, 1, 7, 1]))["images"]
+@pytest.mark.parametrize("name", ["images", "inputs"])
+def test_examples_give_what_was_written(file, dtype, name):
+    def network(batch):
+        images = Network(jnp.dtype(dtype))(batch)["images"]
+        return {name: images, "other": 0 * images}
+
+    examples = frozen.cache(file, network, name, batches(), dtype=dtype)
+    found = examples(np.array([14, 1, 7, 1]))
+    assert found.keys() == {name}
+    images = found[name]
     assert images.dtype == jnp.dtype(dtype)
     expected = (POSTERS[[14, 1, 7, 1]][:, ::2] * 2 + 1).astype(jnp.dtype(dtype))
     np.testing.assert_array_equal(images, expected)
@@ -71,29 +85,27 @@ class TestInterrupted:
     @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
     def test_it_goes_on_where_it_was(self, file, dtype):
         with pytest.raises(KeyboardInterrupt):
-            frozen.cache(file, Frozen(jnp.dtype(dtype), stop_at=13), batches())
+            cache(file, Network(jnp.dtype(dtype), stop_at=13), batches())
         assert not file.exists()
 
-        frozen = Frozen(jnp.dtype(dtype))
-        frozen.cache(file, frozen, batches())
-        # A first batch may be needed to learn the shape of a row.
-        assert frozen.seen[-1] == [13, 14, 13, 13]
-        assert len(frozen.seen) <= 2
+        network = Network(jnp.dtype(dtype))
+        cache(file, network, batches())
+        assert network.seen == [[13, 14, 13, 13]]
         found = np.load(file).view(jnp.dtype(dtype))
         np.testing.assert_array_equal(found, EXPECTED.astype(jnp.dtype(dtype)))
 
     def test_before_the_first_batch_was_written(self, file):
         with pytest.raises(KeyboardInterrupt):
-            frozen.cache(file, Frozen(stop_at=1), batches())
-        frozen.cache(file, Frozen(), batches())
+            cache(file, Network(stop_at=1), batches())
+        cache(file, Network(), batches())
         np.testing.assert_array_equal(np.load(file), EXPECTED)
 
     @pytest.mark.parametrize("batch_size", [3, 5, 8])
     def test_batches_may_have_another_size_afterwards(self, file, batch_size):
         """The rows' order does not depend on the batch size, nor does the file's name."""
         with pytest.raises(KeyboardInterrupt):
-            frozen.cache(file, Frozen(stop_at=8), batches(4))
-        frozen.cache(file, Frozen(), batches(batch_size))
+            cache(file, Network(stop_at=8), batches(4))
+        cache(file, Network(), batches(batch_size))
         np.testing.assert_array_equal(np.load(file), EXPECTED)
 
     def test_after_the_last_row_before_the_file_got_its_name(self, file, monkeypatch):
@@ -105,9 +117,9 @@ class TestInterrupted:
         with monkeypatch.context() as patch:
             patch.setattr(os, "replace", replace)
             with pytest.raises(KeyboardInterrupt):
-                frozen.cache(file, Frozen(), batches())
+                cache(file, Network(), batches())
         assert not file.exists()
-        frozen.cache(file, Frozen(), batches())
+        cache(file, Network(), batches())
         np.testing.assert_array_equal(np.load(file), EXPECTED)
 
 
@@ -140,3 +152,75 @@ class TestKey:
         keys += [frozen.key_of(params, **self.SETTINGS) for params in changed_params]
         keys += [frozen.key_of(self.PARAMS, **self.SETTINGS | s) for s in changed_settings]
         assert len(set(keys)) == len(keys)
+
+
+def random_like(shapes):
+    """Random, since XLA writes constants of one value in a few letters."""
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda like: rng.standard_normal(like.shape, np.float32), shapes)
+
+
+def vgg16_frozen(output, kernels):
+    """VGG16's 14.7 million parameters up to an output, and a batch."""
+    batch = {"images": np.zeros((2, 64, 32, 3), np.uint8)}
+    shapes = jax.eval_shape(VGG16().init, jax.random.key(0), batch["images"])["params"]
+    settings = poster_vgg16.default_settings()
+    return poster_vgg16._frozen(settings, random_like(shapes), 1, output, kernels), batch
+
+
+def bert_frozen(output, kernels):
+    """MiniLM's 22.6 million parameters up to an output, and a batch."""
+    batch = {"inputs": np.ones((2, 8), np.int32), "lengths": np.full(2, 8, np.int32)}
+    network = BertEncoder()
+    shapes = jax.eval_shape(network.init, jax.random.key(0), *batch.values())["params"]
+    settings = plot_transformer.default_settings()
+    params = random_like(shapes)
+    return plot_transformer._frozen(settings, network, params, 1, output, kernels), batch
+
+
+# Of a program's text, in which constants stand in full; the parameters have 10 times as many.
+MAX_PROGRAM_BYTES = 2 * 10**6
+
+
+@pytest.mark.parametrize("kernels", [Kernels(), auto()], ids=["xla", "auto"])
+@pytest.mark.parametrize(
+    ("make", "output"),
+    [
+        (vgg16_frozen, "features"),
+        (vgg16_frozen, "block4_pool"),
+        (bert_frozen, "sentence"),
+        (bert_frozen, "layer4"),
+    ],
+)
+def test_parameters_are_arguments_of_the_program_and_not_constants_in_it(make, output, kernels):
+    network, batch = make(output, kernels)
+    lowered = network.function.lower(network.params, batch)
+    assert len(lowered.as_text()) < MAX_PROGRAM_BYTES
+    params_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(network.params))
+    assert params_bytes > 10 * MAX_PROGRAM_BYTES
+    # A function that closes over them shows what this test would find.
+    closed = jax.jit(lambda batch: network.function(network.params, batch)).lower(batch)
+    assert len(closed.as_text()) > params_bytes
+
+
+def test_a_frozen_network_gives_what_its_function_gives():
+    def function(params, batch):
+        return {"images": batch["images"] * params["scale"], "twice": batch["images"] * 2}
+
+    network = frozen.Frozen.of(function, {"scale": np.float32(3)})
+    batch = {"images": POSTERS[:4]}
+    found = network(batch)
+    np.testing.assert_array_equal(found["images"], POSTERS[:4] * np.float32(3))
+    np.testing.assert_array_equal(found["twice"], POSTERS[:4] * 2)
+    (scale,) = jax.tree.leaves(network.params)
+    assert scale.sharding.device_set == set(jax.devices())
+
+
+def test_the_name_chooses_the_output_that_is_kept(file):
+    network = frozen.Frozen.of(
+        lambda scale, batch: {"images": scale * batch["images"], "lengths": batch["indices"]},
+        np.float32(2),
+    )
+    examples = frozen.cache(file, network, "lengths", batches(), dtype="int32")
+    np.testing.assert_array_equal(np.load(file), INDICES)
+    np.testing.assert_array_equal(examples(np.array([13, 1]))["lengths"], [13, 1])

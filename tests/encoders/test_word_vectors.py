@@ -1,4 +1,4 @@
-"""Vocabulary and word vectors of an experiment: what is looked up, joined, kept and reported."""
+"""Vocabulary and word vectors of an experiment."""
 
 import json
 import types
@@ -11,6 +11,7 @@ from mmgc_jax.data import text
 from mmgc_jax.data.text import FIRST_WORD_ID, Vocabulary
 from mmgc_jax.encoders import word_vectors
 from mmgc_jax.runtime.errors import InputError
+from mmgc_jax.training.run import Experiment
 from tests import tiny
 
 PLOTS = (
@@ -41,8 +42,14 @@ def config(tmp_path):
     return config
 
 
-def prepare(config, tmp_path, corpus):
-    return word_vectors.prepare(config, tmp_path / "run", corpus, tmp_path / "trained")
+def prepare(config, tmp_path, corpus, workdir="run"):
+    folds = np.zeros(len(PLOTS), int)
+    experiment = Experiment(config, tmp_path / workdir, corpus, folds, tmp_path / "cache")
+    return word_vectors.prepare(experiment, "plot")
+
+
+def folder_of(tmp_path):
+    return tmp_path / "run/encoders/plot"
 
 
 def test_phrases_that_the_file_knows_become_words(config, tmp_path, corpus):
@@ -67,12 +74,12 @@ def test_coverage_by_hand(config, tmp_path, corpus):
     prepare(config, tmp_path, corpus)
     # the 2, detective 3, new_york 2, serial_killer 2, killer 1, 1957 1: 11 of the 23 words. Those
     # without a vector: a 4, in 2, meets 2, hunts, of, s, widow.
-    found = json.loads((tmp_path / "run/word_coverage.json").read_text())
+    found = json.loads((folder_of(tmp_path) / "word_coverage.json").read_text())
     assert set(found) == {"file"}
     assert found["file"]["words"] == 13 and found["file"]["phrases"] == 2
     assert found["file"]["types"] == pytest.approx(6 / 13)
     assert found["file"]["tokens"] == pytest.approx(11 / 23)
-    (line,) = word_vectors.report(tmp_path / "run")
+    (line,) = word_vectors.coverage_lines(folder_of(tmp_path))
     assert "47.8% of the training plots' words" in line and "46.2% of the vocabulary's 13" in line
 
 
@@ -89,8 +96,8 @@ def test_trained_vectors_lie_beside_those_of_the_file(config, tmp_path, corpus):
     config.plot.vectors.train = True
     vocabulary, table = prepare(config, tmp_path, corpus)
     assert table.shape == (len(vocabulary), 3 + config.plot.vectors.dim)
-    assert len(word_vectors.report(tmp_path / "run")) == 2
-    assert len(list((tmp_path / "trained").iterdir())) == 1
+    assert len(word_vectors.coverage_lines(folder_of(tmp_path))) == 2
+    assert len(list((tmp_path / "cache/word_vectors").iterdir())) == 1
 
 
 def test_unlabelled_plots_take_part_in_the_training(config, tmp_path, corpus):
@@ -100,12 +107,10 @@ def test_unlabelled_plots_take_part_in_the_training(config, tmp_path, corpus):
     table = tmp_path / "more.csv"
     table.write_text("index,year,title,plot\n1,1999,T,a detective in zebra land\n2,1999,T,\n")
     config.plot.vectors.unlabelled = (str(table),)
-    vocabulary, with_more = word_vectors.prepare(
-        config, tmp_path / "other", corpus, tmp_path / "trained"
-    )
+    vocabulary, with_more = prepare(config, tmp_path, corpus, "other")
     assert "zebra" not in vocabulary.words
     assert np.abs(with_more - without).max() > 1e-3
-    assert len(list((tmp_path / "trained").iterdir())) == 2
+    assert len(list((tmp_path / "cache/word_vectors").iterdir())) == 2
 
 
 @pytest.mark.parametrize("vectorisation", ["unique_map", "one_hot"])
@@ -114,7 +119,7 @@ def test_words_that_are_learned_need_no_file(config, tmp_path, corpus, vectorisa
     config.plot.vectors.file = "/nowhere"
     vocabulary, table = prepare(config, tmp_path, corpus)
     assert table is None and "new" in vocabulary.words
-    assert word_vectors.report(tmp_path / "run") == []
+    assert word_vectors.coverage_lines(folder_of(tmp_path)) == []
 
 
 def test_a_second_time_they_are_read(config, tmp_path, corpus, monkeypatch):
@@ -127,8 +132,8 @@ def test_a_second_time_they_are_read(config, tmp_path, corpus, monkeypatch):
 
 def test_a_stop_before_the_vocabulary_begins_anew(config, tmp_path, corpus):
     first = prepare(config, tmp_path, corpus)
-    (tmp_path / "run/vocabulary.json").unlink()
-    np.save(tmp_path / "run/word_vectors.npy", np.zeros(3))
+    (folder_of(tmp_path) / "vocabulary.json").unlink()
+    np.save(folder_of(tmp_path) / "word_vectors.npy", np.zeros(3))
     np.testing.assert_array_equal(prepare(config, tmp_path, corpus)[1], first[1])
 
 
@@ -136,3 +141,58 @@ def test_vectors_of_another_language_are_refused(config, tmp_path):
     corpus = types.SimpleNamespace(plot=lambda _: "navire coula", split={"train": [0]})
     with pytest.raises(InputError, match="cover no word"):
         prepare(config, tmp_path, corpus)
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda file: np.save(file, np.zeros((3, 3), np.float32)), r"it holds float32\[3, 3\] for"),
+        (lambda file: np.save(file, np.zeros((13, 3))), r"it holds float64"),
+        (lambda file: np.save(file, np.full_like(np.load(file), np.nan)), "not finite"),
+        (lambda file: file.write_bytes(file.read_bytes()[:200]), "reshape|read"),
+        (lambda file: file.write_bytes(b""), "No data left|EOF"),
+        (lambda file: np.save(file, np.array([{}]), allow_pickle=True), "allow_pickle=False"),
+        (lambda file: file.unlink(), "No such file"),
+    ],
+)
+def test_damaged_vectors_are_noticed(config, tmp_path, corpus, damage, reason):
+    prepare(config, tmp_path, corpus)
+    damage(file := folder_of(tmp_path) / "word_vectors.npy")
+    with pytest.raises(InputError, match=f"{file} is damaged: .*({reason}).* Delete it and voc"):
+        prepare(config, tmp_path, corpus)
+
+
+def test_inputs_are_the_files_that_are_read(config):
+    vectors = config.plot.vectors
+    file = vectors.file
+    vectors.unlabelled = ("a.csv", "b.csv")
+    assert word_vectors.inputs(vectors) == {"file": file}  # nothing is trained
+    vectors.train = True
+    assert word_vectors.inputs(vectors) == {"file": file, "unlabelled": ("a.csv", "b.csv")}
+    vectors.file = ""
+    assert word_vectors.inputs(vectors) == {"unlabelled": ("a.csv", "b.csv")}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, ""),
+        ({"dim": 0}, "vectors.dim is 0; a whole number of at least 1 is needed"),
+        ({"epochs": 0}, "vectors.epochs is 0; a whole number of at least 1 is needed"),
+        ({"learning_rate_scale": -1.0}, "vectors.learning_rate_scale is -1.0; a number of at"),
+        ({"file": ""}, "vectors has no file and train=False: no word vectors"),
+        ({"file": "/nowhere.bin"}, "vectors.file: /nowhere.bin"),
+        ({"train": True, "unlabelled": ("/nowhere.csv",)}, "vectors.unlabelled: /nowhere.csv"),
+    ],
+)
+def test_mistakes_in_the_section(config, changes, expected):
+    vectors = config.plot.vectors
+    vectors.update(changes)
+    found = word_vectors.problems(vectors, used=True)
+    assert len(found) == bool(expected)
+    assert "".join(found).startswith(expected)
+
+
+def test_files_of_vectors_that_are_not_used_are_not_looked_at(config):
+    config.plot.vectors.file = "/nowhere.bin"
+    assert word_vectors.problems(config.plot.vectors, used=False) == []
