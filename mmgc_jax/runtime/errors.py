@@ -1,4 +1,4 @@
-"""The exception that stands for a person's mistake rather than for ours, and that of a stop."""
+"""Exceptions: a person's mistake, the failure of another process, and a stop that was requested."""
 
 
 class InputError(ValueError):
@@ -9,13 +9,17 @@ class InputError(ValueError):
     """
 
     def __init__(self, message: str):
-        """What a file holds may stand in it: control characters are shown as Python writes them."""
+        """Control characters, as a quoted file may contain, are escaped as in Python's `repr`."""
         shown = (c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in message)
         super().__init__("".join(shown))
 
 
-class Interrupted(BaseException):
-    """The run was asked to stop, and what was done is kept.
+class PeerFailed(RuntimeError):
+    """Another process of the run has failed, and this one depends on it."""
 
-    Like KeyboardInterrupt no Exception, so that no library takes it for a failure of its own.
+
+class Interrupted(BaseException):
+    """The run was asked to stop, and finished work is kept.
+
+    Like KeyboardInterrupt no Exception, so that libraries do not handle it as an error.
     """

@@ -1,8 +1,8 @@
-"""Devices and processes: one axis of devices, over which batches, and if asked parameters, split.
+"""Several processes and devices: one mesh axis, which shards batches and, if wanted, parameters.
 
-Every process runs the same program on its own devices; together they hold the arrays (the docs of
-JAX call it multi-controller). What is a matter of the host, such as files, is done by the first
-process, and the others wait for it.
+Every process runs the same program on its own devices, and together they hold the arrays
+(multi-controller JAX). Files are written by process 0 while the others wait. A function called a
+collective must be called by all processes, in the same order.
 """
 
 import contextlib
@@ -16,41 +16,47 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from mmgc_jax.runtime.errors import InputError, Interrupted
+from mmgc_jax.runtime.errors import InputError, Interrupted, PeerFailed
+from mmgc_jax.runtime.failures import ending_together as ending_together
 
 _ENVIRONMENT = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
-_FAILED, _INTERRUPTED, _DONE = range(3)  # how the first process ends what it does alone
-# Arrays with fewer numbers are on every device whole: 256 KiB of float32.
-_SMALL = 65_536
+_HEARTBEAT_SECONDS = 20  # JAX's 100 would let the others compute for nothing
+_FAILED, _INTERRUPTED, _DONE = range(3)  # how process 0 leaves `first_process_first`
+# Smaller arrays are not split: 256 KiB of float32.
+_MIN_SIZE_TO_SPLIT = 65_536
 
 
 def initialize(environment: Mapping[str, str] = os.environ) -> None:
-    """Joins the other processes of a run; comes before anything that touches a device.
+    """Joins the other processes of a run; call it before anything that uses a device.
 
-    On SLURM, Cloud TPUs and TPUs of GKE JAX finds the others by itself. Elsewhere the environment
-    says where they are: `JAX_COORDINATOR_ADDRESS`, host:port of the first process, which must be
-    free there; `JAX_NUM_PROCESSES`; and `JAX_PROCESS_ID`, from 0 on.
+    On SLURM, Cloud TPU and GKE with TPUs, JAX finds the others by itself. Elsewhere the environment
+    names them: `JAX_COORDINATOR_ADDRESS`, host:port of process 0, a free port there;
+    `JAX_NUM_PROCESSES`; and `JAX_PROCESS_ID`, counted from 0.
 
     Raises:
-      InputError: if some of these are set and others not, or the others cannot be found.
+      InputError: if some of these are set and others not, or the processes cannot be found.
     """
-    there = {name: environment[name] for name in _ENVIRONMENT if environment.get(name)}
-    if there and len(there) < len(_ENVIRONMENT):
-        missing = ", ".join(name for name in _ENVIRONMENT if name not in there)
+    given = {name: environment[name] for name in _ENVIRONMENT if environment.get(name)}
+    if given and len(given) < len(_ENVIRONMENT):
+        missing = ", ".join(name for name in _ENVIRONMENT if name not in given)
         raise InputError(
-            f"--distributed: {', '.join(there)} is set, but not {missing}. Set all three, or none "
+            f"--distributed: {', '.join(given)} is set, but not {missing}. Set all three, or none "
             "where JAX finds the processes itself (SLURM, Cloud TPU, GKE)."
         )
-    # It would take SIGTERM for itself.
+    # JAX's preemption service would handle SIGTERM; `preemption` does.
     jax.config.update("jax_enable_preemption_service", False)
     try:
-        if there:
-            address, count, number = (there[name] for name in _ENVIRONMENT)
+        if given:
+            address, count, number = (given[name] for name in _ENVIRONMENT)
             jax.distributed.initialize(
-                address, int(count), int(number), cluster_detection_method="deactivate"
+                address,
+                int(count),
+                int(number),
+                cluster_detection_method="deactivate",
+                heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
             )
         else:
-            jax.distributed.initialize()
+            jax.distributed.initialize(heartbeat_timeout_seconds=_HEARTBEAT_SECONDS)
     except ValueError as error:
         raise InputError(
             f"--distributed: {error} Outside SLURM, Cloud TPU and GKE set all of "
@@ -59,13 +65,13 @@ def initialize(environment: Mapping[str, str] = os.environ) -> None:
 
 
 def is_first() -> bool:
-    """Whether this process is the one that writes files; true where there is no other."""
-    # A process alone need not touch its devices to know.
+    """Whether this is process 0, which writes files; true in a run of one process."""
+    # `jax.process_index` would initialize the devices.
     return not jax.distributed.is_initialized() or jax.process_index() == 0
 
 
 def is_alone() -> bool:
-    """Whether this process is the only one of the run."""
+    """Whether the run has one process."""
     return not jax.distributed.is_initialized() or jax.process_count() == 1
 
 
@@ -85,34 +91,34 @@ def minimum(value: int) -> int:
 
 
 def is_first_of_disk(folder: pathlib.Path) -> bool:
-    """Whether this process is the first of those that see the same folder.
+    """Whether this process has the lowest index of those that share a folder; a collective.
 
-    Hosts may have a disk in common or one each. All processes must call this.
+    Hosts may share a file system or have one each.
     """
     if is_alone():
         return True
     run = broadcast(os.getpid())
     mine = folder / f"process-{run}-{jax.process_index()}"
     mine.touch()
-    multihost_utils.sync_global_devices("all have left a file")
+    multihost_utils.sync_global_devices("every process has made its file")
     seen = [int(file.name.rpartition("-")[2]) for file in folder.glob(f"process-{run}-*")]
-    multihost_utils.sync_global_devices("all have looked")
+    multihost_utils.sync_global_devices("every process has listed the files")
     mine.unlink()
     return min(seen) == jax.process_index()
 
 
 @contextlib.contextmanager
 def first_process_first() -> Iterator[None]:
-    """Lets the first process through the block alone; the others then find what it has made.
+    """Runs the block on process 0, then on the others, which find the files it made; a collective.
 
     Raises:
-      InputError: on the other processes, if the first one has failed.
-      Interrupted: on the other processes, if the first one was asked to stop.
+      PeerFailed: on the others, if process 0 has failed.
+      Interrupted: on the others, if process 0 was asked to stop.
     """
     if not is_first():
         ended = broadcast(_FAILED)
         if ended == _FAILED:
-            raise InputError("The first process has failed; its output says why.")
+            raise PeerFailed("Process 0 has failed; its output says why.")
         if ended == _INTERRUPTED:
             raise Interrupted("Stopped with the first process; what was done is kept.")
         yield
@@ -129,15 +135,15 @@ def first_process_first() -> Iterator[None]:
 
 
 def data_mesh() -> Mesh:
-    """All devices along one axis, `data`; those of a process stand together."""
+    """Mesh of all devices along one axis, `data`, ordered by process."""
     return Mesh(np.array(sorted(jax.devices(), key=lambda device: device.process_index)), ("data",))
 
 
 def shard_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """Splits the first axis of every array over the devices.
+    """Shards the first axis of every array over the devices.
 
     Args:
-      batch: a tree of arrays; of several processes each brings its own rows, in their order.
+      batch: tree of arrays; with several processes, the rows of this process.
       mesh: as of `data_mesh`.
 
     Raises:
@@ -150,22 +156,23 @@ def shard_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array
 
 
 def gather(tree: Any) -> Any:
-    """The whole of every array of a tree, as numpy, on every process."""
+    """Gathers the arrays of a tree, as numpy, on every process; a collective."""
     return multihost_utils.process_allgather(tree, tiled=True)
 
 
 def outputs_of_movies(
     function: Callable[[dict], Any], batch: dict[str, np.ndarray], mesh: Mesh
 ) -> tuple[Any, np.ndarray]:
-    """Runs a batch on all devices; brings back what belongs to its movies, and not to the padding.
+    """Applies a function to a sharded batch and drops the rows of padding; a collective.
 
     Args:
-      function: batch on the devices -> a tree of arrays, a row for each of its rows.
-      batch: as of `shard_batch`, `indices` and `mask` among its arrays.
+      function: sharded batch -> tree of arrays, each `[batch, ...]`.
+      batch: as of `shard_batch`, with `indices`, <int>[batch], and `mask`, <float>[batch], which is
+        0 for padding.
       mesh: as of `data_mesh`.
 
     Returns:
-      The tree, as numpy, and the movies' indices, on every process.
+      The tree, as numpy, `[movies, ...]`, and the movies' indices, <int>[movies].
     """
     batch = shard_batch(batch, mesh)
     outputs, indices, mask = gather((function(batch), batch["indices"], batch["mask"]))
@@ -173,20 +180,20 @@ def outputs_of_movies(
 
 
 def shardings(tree: Any, mesh: Mesh, split: bool) -> Any:
-    """Where the arrays of a tree go: parameters, or a whole state of training.
+    """Shardings for a tree of parameters, or for a training state.
 
     Args:
-      tree: of arrays, or of their shapes.
+      tree: of arrays, or of `ShapeDtypeStruct`.
       mesh: as of `data_mesh`.
-      split: whether a device holds a part of each, as in ZeRO's third stage (arXiv 1910.02054), or
-        a copy. An array is split along the largest axis that the number of devices divides; small
-        ones, and those without such an axis, are copied.
+      split: False replicates every array. True splits each along the largest axis that the number
+        of devices divides, as stage 3 of ZeRO does (arXiv 1910.02054), and replicates small arrays
+        and those without such an axis.
     """
 
     def of_one(array) -> NamedSharding:
         axes = [None] * len(array.shape)
         possible = [size for size in array.shape if size % mesh.size == 0]
-        if split and possible and array.size >= _SMALL:
+        if split and possible and array.size >= _MIN_SIZE_TO_SPLIT:
             axes[array.shape.index(max(possible))] = "data"
         return NamedSharding(mesh, PartitionSpec(*axes))
 
@@ -194,30 +201,30 @@ def shardings(tree: Any, mesh: Mesh, split: bool) -> Any:
 
 
 def place(tree: Any, where: Any) -> Any:
-    """Puts arrays on devices.
+    """Puts arrays on devices; a collective.
 
     Args:
-      tree: of arrays; of several processes the first one's are taken.
+      tree: of arrays, those of process 0.
       where: the sharding of each, as of `shardings`.
     """
     return jax.tree.map(_place, tree, where)
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
-    """Copies every array of a tree to all devices; one that is on them, if only in parts, stays."""
+    """Replicates the arrays of a tree; those on all devices already, split or not, stay."""
     devices = set(mesh.devices.flat)
     everywhere = NamedSharding(mesh, PartitionSpec())
 
     def of_one(array) -> jax.Array:
-        there = isinstance(array, jax.Array) and array.sharding.device_set == devices
-        return array if there else _place(array, everywhere)
+        placed = isinstance(array, jax.Array) and array.sharding.device_set == devices
+        return array if placed else _place(array, everywhere)
 
     return jax.tree.map(of_one, tree)
 
 
 def _place(array, sharding: NamedSharding) -> jax.Array:
-    of_all = isinstance(array, jax.Array) and not array.is_fully_addressable
-    if of_all or sharding.is_fully_addressable:
+    is_global = isinstance(array, jax.Array) and not array.is_fully_addressable
+    if is_global or sharding.is_fully_addressable:
         return jax.device_put(array, sharding)
     array = multihost_utils.broadcast_one_to_all(np.asarray(array))
     return jax.make_array_from_callback(array.shape, sharding, array.__getitem__)
