@@ -1,4 +1,4 @@
-"""Fusion on what encoders say of movies that they did not see."""
+"""Fusion of out-of-fold probabilities."""
 
 import dataclasses
 import types
@@ -8,10 +8,10 @@ import pytest
 from scipy.special import expit, logit
 
 from mmgc_jax.data import synthetic
-from mmgc_jax.data.movies import GENRES, to_labels
+from mmgc_jax.data.movies import GENRES
 from mmgc_jax.encoders import fusion
 from mmgc_jax.models import FUSIONS
-from mmgc_jax.training.cross_fit import Experiment
+from mmgc_jax.training.run import Experiment
 from tests import tiny
 
 
@@ -20,16 +20,18 @@ def truth():
     """400 made-up movies, and encoders that give their true probabilities."""
     generated = list(synthetic.generate(seed=0, train=0, validation=0, test=400)["test"])
     probabilities = {
-        stage: np.float32([synthetic.true_probabilities(cues, {stage}) for _, cues in generated])
-        for stage in ("plot", "poster")
+        modality: np.float32(
+            [synthetic.true_probabilities(cues, {modality}) for _, cues in generated]
+        )
+        for modality in ("plot", "poster")
     }
     present = {
-        stage: np.array([getattr(movie, stage) is not None for movie, _ in generated])
-        for stage in probabilities
+        modality: np.array([getattr(movie, modality) is not None for movie, _ in generated])
+        for modality in probabilities
     }
     corpus = types.SimpleNamespace(
         genres=GENRES,
-        labels=np.stack([to_labels(movie.genres) for movie, _ in generated]),
+        labels=np.float32([[genre in movie.genres for genre in GENRES] for movie, _ in generated]),
         split={"train": np.arange(300), "validation": np.arange(300, 400)},
     )
     both = np.stack([synthetic.true_probabilities(cues) for _, cues in generated])
@@ -49,7 +51,7 @@ def test_late_fusion_begins_as_the_product_of_its_experts(tmp_path, truth, monke
     corpus, probabilities, present, both = truth
     prepared = experiment(tmp_path, corpus)
     prepared.config.fusion.training.learning_rate = 0.0
-    # They need none, and 150 movies do not find that out.
+    # They are calibrated already, which 150 movies do not show.
     monkeypatch.setattr(fusion, "calibrated", lambda params, *_: params)
     fused = fusion.fit(prepared, "fusion", probabilities, present)
 
@@ -61,7 +63,7 @@ def test_late_fusion_begins_as_the_product_of_its_experts(tmp_path, truth, monke
     np.testing.assert_allclose(difference, np.broadcast_to(difference[0], difference.shape),
                                atol=0.02)  # fmt: skip
 
-    # Without one modality it says what the other does.
+    # Without one modality it equals the other.
     for lost, left in (("plot", "poster"), ("poster", "plot")):
         np.testing.assert_allclose(
             fused[f"without_{lost}"][where], probabilities[left][where], atol=2e-3
@@ -69,16 +71,16 @@ def test_late_fusion_begins_as_the_product_of_its_experts(tmp_path, truth, monke
 
 
 def test_late_fusion_begins_with_calibrated_encoders(tmp_path, truth):
-    """Encoders whose odds are wrong by a factor and a power are put right first."""
+    """Encoders whose odds are wrong by a factor and a power are calibrated first."""
     corpus, probabilities, present, _ = truth
     prepared = experiment(tmp_path, corpus)
     prepared.config.fusion.training.learning_rate = 0.0
     fused = fusion.fit(prepared, "fusion", probabilities, present)["probabilities"]
-    wrong = {stage: expit(logit(p) * 0.5 + 1) for stage, p in probabilities.items()}
+    wrong = {name: expit(logit(p) * 0.5 + 1) for name, p in probabilities.items()}
     (tmp_path / "again").mkdir()
     prepared = dataclasses.replace(prepared, workdir=tmp_path / "again")
     again = fusion.fit(prepared, "fusion", wrong, present)["probabilities"]
-    # The weak penalty keeps a little of what was wrong.
+    # The weak penalty keeps a little of the error.
     off = np.abs(wrong["plot"] - probabilities["plot"]).mean()
     assert np.abs(again - fused).mean() < 0.1 * off
 
@@ -99,7 +101,73 @@ def test_every_kind_learns_and_predicts_new_movies_alike(tmp_path, truth, kind):
     np.testing.assert_allclose(again[new], arrays["probabilities"][new], atol=1e-5)
 
 
-def test_fusions_to_compare_are_stages_of_their_own():
+def test_fusions_to_compare_have_names_titles_and_kinds_of_their_own():
     config = tiny.get_config()
-    config.fusion.compare = ("gated", "concat")
-    assert fusion.stages(config) == ["fusion", "fusion_gated", "fusion_concat"]
+    config.fusion.compare = ("gated", "concat", "joint")
+    names = fusion.names(config)
+    assert names == ["fusion", "fusion_gated", "fusion_concat", "fusion_joint"]
+    kinds = [fusion.kind_of(config, name) for name in names]
+    assert kinds == ["late", "gated", "concat", "joint"]
+    assert fusion.titles(config) == {
+        "plot": "Plot (LSTM)",
+        "poster": "Poster (VGG16, colour)",
+        "poster_grey": "Poster (VGG16, grey)",
+        "fusion": "Fusion",
+        "fusion_gated": "Fusion: gated",
+        "fusion_concat": "Fusion: maxout",
+        "fusion_joint": "Fusion: joint training",
+    }
+
+
+def test_every_kind_has_a_title():
+    config = tiny.get_config()
+    config.fusion.compare = fusion.KINDS
+    assert len(set(fusion.titles(config).values())) == 3 + 1 + len(fusion.KINDS)
+
+
+@pytest.fixture
+def three(tmp_path):
+    """Config of a fusion of a plot encoder and two poster encoders."""
+    config = tiny.get_config()
+    config.fusion.encoders = ("plot", "poster", "poster_grey")
+    return config
+
+
+def test_a_modality_is_lost_with_all_encoders_that_look_at_it(three):
+    available = np.array([[1, 1, 1], [1, 0, 0], [0, 1, 1]], bool)
+    left = fusion.one_missing(three, available)
+    assert left.keys() == {"without_plot", "without_poster"}
+    assert left["without_plot"].astype(int).tolist() == [[0, 1, 1], [0, 0, 0], [0, 1, 1]]
+    assert left["without_poster"].astype(int).tolist() == [[1, 0, 0], [1, 0, 0], [0, 0, 0]]
+
+
+def test_no_modality_is_lost_where_nothing_would_be_left(three):
+    three.fusion.encoders = ("poster", "poster_grey")
+    assert fusion.one_missing(three, np.ones((4, 2), bool)) == {}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, []),
+        ({"encoders": ("plot", "postre")}, ["encoders is ('plot', 'postre'); ", "'poster' for"]),
+        ({"encoders": ()}, ["encoders is (); name at least one of plot, poster, poster_grey"]),
+        ({"kind": "gatde"}, ["kind is 'gatde'; possible: late, linear_sum,", "mean 'gated'?"]),
+        (
+            {"compare": ("gated", "gated")},
+            ["compare is ('gated', 'gated'); possible: late, linear_sum"],
+        ),
+        ({"modality_dropout": 1.5}, ["modality_dropout is 1.5; at most 1"]),
+        ({"modality_dropout": -0.5}, ["modality_dropout is -0.5; a number of at least 0.0"]),
+        ({"model.hidden": 0}, ["model.hidden is 0; a whole number of at least 1"]),
+        ({"model.dropout": 1.0}, ["model.dropout is 1.0; a number of at least 0 and below 1"]),
+        ({"joint_training.epochs": 0}, ["joint_training.epochs is 0; "]),
+    ],
+)
+def test_mistakes_in_the_section(changes, expected):
+    config = tiny.get_config()
+    config.update_from_flattened_dict({f"fusion.{name}": value for name, value in changes.items()})
+    found = fusion.problems(config)
+    assert len(found) == bool(expected)
+    for part in expected:
+        assert part in found[0]
