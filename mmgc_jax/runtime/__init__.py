@@ -1,1 +1,1 @@
-"""Processes, devices, files and signals: what every room stands on."""
+"""Processes, devices, files and signals: what the rest of the package runs on."""

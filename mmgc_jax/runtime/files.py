@@ -1,8 +1,7 @@
-"""Paths and files, on this machine or in a bucket: atomic writes, logs, the cache folder.
+"""Paths and files, on this machine or in a bucket.
 
-Working directories may lie in a bucket of Google Cloud Storage, `gs://bucket/folder`: Orbax writes
-arrays there by itself, and all else goes through `etils.epath`, whose paths have the methods of
-`pathlib`.
+A working directory may lie in Google Cloud Storage, `gs://bucket/folder`. Orbax writes arrays there
+by itself; everything else uses `etils.epath`, whose paths have the methods of `pathlib`.
 """
 
 import importlib.util
@@ -37,10 +36,10 @@ _STRERROR_IN_MESSAGE = re.compile(r"\b\w+\(\) failed: ([^;]+);")
 
 
 def as_path(place) -> Path:
-    """A path of this machine, absolute, or one in a bucket.
+    """Converts a text to an absolute path of this machine, or to a path in a bucket.
 
     Raises:
-      InputError: if it is an address that is not `gs://...`, or gcsfs is not installed.
+      InputError: if it is an address other than `gs://...`, or gcsfs is not installed.
     """
     address = os.fspath(place)
     if not is_address(address):
@@ -75,7 +74,7 @@ def check_workdir(folder: Path, field: str = "--workdir") -> None:
 
 
 def is_address(place) -> bool:
-    """Whether it is an address, such as `gs://bucket/folder`, and not on this machine."""
+    """Whether a place is an address, such as `gs://bucket/folder`, and not a local path."""
     return "://" in os.fspath(place)
 
 
@@ -119,14 +118,13 @@ def cache_folder_or_none() -> pathlib.Path | None:
 
 
 def write_atomically(file: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Lets `write` make a file beside its place and renames it when it is whole.
+    """Writes a file so that it exists as a whole or not at all; on process 0 only.
 
-    In a bucket an object is there when it is whole, and takes its place at once. Of several
-    processes, which share what they write to, the first one does this.
+    It is written under another name and renamed. An object of a bucket is atomic by itself.
 
     Args:
-      file: the place; its folder is made if it is not there.
-      write: takes the open file.
+      file: its path; its folder is made if it does not exist.
+      write: writes the content to the open file.
     """
     if not parallel.is_first():
         return
@@ -135,10 +133,10 @@ def write_atomically(file: Path, write: Callable[[BinaryIO], object]) -> None:
         file.write_bytes(content.getvalue())
         return
     file.parent.mkdir(parents=True, exist_ok=True)
-    beside = file.with_name(f"new-{file.name}")
-    with beside.open("wb") as stream:
+    new = file.with_name(f"new-{file.name}")
+    with new.open("wb") as stream:
         write(stream)
-    beside.replace(file)
+    new.replace(file)
 
 
 def write_text(file: Path, content: str) -> None:
@@ -203,11 +201,11 @@ def _append_object(file: epath.Path, content: bytes) -> None:
 
 
 def read_json(file: Path, advice: str) -> Any:
-    """The content of a JSON file, UTF-8.
+    """Reads a JSON file, UTF-8.
 
     Args:
       file: its path.
-      advice: a sentence on what to do, put after the error.
+      advice: a sentence on what to do, for the error.
 
     Raises:
       InputError: if the file cannot be read or is not JSON.

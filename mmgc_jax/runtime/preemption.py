@@ -1,7 +1,7 @@
-"""Stopping when asked: a signal is noted, and loops look for it where nothing is lost.
+"""Stops on SIGTERM and SIGINT at points where no work is lost.
 
-Main begins to listen; loops ask between steps, write down what they have, and raise. Processes that
-train together agree, so that all stop at the same step.
+`main` listens for the signals. Loops ask between steps, save what they have, and raise. The
+processes of a run ask together, so that all stop at the same step.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from mmgc_jax.runtime import parallel
 from mmgc_jax.runtime.errors import Interrupted
 
-# "Try again later" in BSD's sysexits.h, which nothing else here ends with.
+# EX_TEMPFAIL, "try again later", of BSD's sysexits.h; no other exit here has it.
 EXIT_CODE = 75
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -23,9 +23,9 @@ _received: list[signal.Signals] = []
 
 @contextlib.contextmanager
 def listening() -> Iterator[None]:
-    """Within it, SIGTERM and SIGINT are noted and do not end the process.
+    """Records SIGTERM and SIGINT, which then do not end the process.
 
-    A second SIGINT ends it at once, as people expect who press Ctrl-C again.
+    A SIGINT after the first signal does, since a second Ctrl-C means at once.
     """
 
     def note(number, frame):
@@ -42,22 +42,22 @@ def listening() -> Iterator[None]:
 
 
 def requested() -> bool:
-    """Whether a process of the run was asked to stop; all of them must call this."""
+    """Whether any process of the run was asked to stop; a collective."""
     return parallel.any_of(bool(_received))
 
 
 def raise_if_requested() -> None:
-    """Stops here, where all that was done is kept; all processes of the run must call this.
+    """Stops the run here if it was asked to stop; a collective.
 
     Raises:
-      Interrupted: if one of them was asked to stop.
+      Interrupted: if any process was asked to stop.
     """
     if requested():
         raise _interrupted()
 
 
 def raise_if_requested_locally() -> None:
-    """As `raise_if_requested`, in what one process does while others wait for it or go on."""
+    """As `raise_if_requested`, of this process alone: for code that not every process runs."""
     if _received:
         raise _interrupted()
 
@@ -68,10 +68,10 @@ def _interrupted() -> Interrupted:
 
 
 def follow_parent(*_) -> None:
-    """Lets a worker process end with the process that started it, and not before.
+    """Makes a worker process end when its parent does; an initializer for worker processes.
 
-    Ctrl-C and schedulers signal all processes at once; workers go on until the step in flight is
-    done. Of a parent that was killed they would never hear.
+    Ctrl-C and schedulers signal workers too, but the parent needs them until its step is done. And
+    without this they would outlive a parent that was killed.
     """
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)

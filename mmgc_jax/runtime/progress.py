@@ -1,4 +1,4 @@
-"""Progress of long work: a bar if a terminal watches, otherwise a line now and then."""
+"""Reports progress: tqdm on a terminal, log lines otherwise."""
 
 import io
 import logging
@@ -13,11 +13,11 @@ SECONDS_BETWEEN_LINES = 20.0
 
 
 def progress_bar(iterable: Iterable | None = None, *, shown: bool = True, **settings) -> tqdm:
-    """A bar of tqdm on standard error; if that is no terminal, lines in the log.
+    """Returns a tqdm bar, on standard error if that is a terminal, otherwise in the log.
 
     Args:
-      iterable: what is passed on while it is counted, if `update` is not called.
-      shown: whether there is anything to see.
+      iterable: to be counted while it is iterated over; without it, call `update`.
+      shown: False counts and shows nothing.
       **settings: of `tqdm`, such as `desc`, `total` and `unit`.
     """
     if not shown or sys.stderr.isatty():
@@ -34,7 +34,7 @@ def progress_bar(iterable: Iterable | None = None, *, shown: bool = True, **sett
 
 
 class _Log(io.StringIO):
-    """What is written here is a line of the log."""
+    """A text stream whose writes become log lines."""
 
     def write(self, text: str) -> int:
         if line := text.strip():

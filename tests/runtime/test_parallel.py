@@ -1,6 +1,6 @@
-"""Several devices, and several processes, compute what one computes.
+"""Several devices, and several processes, compute the same as one device.
 
-They are simulated, in processes of their own.
+Devices are simulated ones of the CPU; each test starts its own processes.
 """
 
 import os
@@ -13,28 +13,28 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmgc_jax.configs import default
+from mmgc_jax.encoders import base
 from mmgc_jax.models import VGG16
 from mmgc_jax.runtime import parallel
 from mmgc_jax.runtime.errors import InputError
-from mmgc_jax.training import loop
+from mmgc_jax.training.optimizer import make_optimizer
 from tests import tiny
 
-STORY = """
+TRAIN_AND_PREDICT = """
 import jax, numpy as np
 from jax.sharding import Mesh
-from mmgc_jax.evaluation import results
-from mmgc_jax.runtime import parallel
-from mmgc_jax.training import loop
-from mmgc_jax.configs import default
 from mmgc_jax.data import pipeline
-from mmgc_jax.models import LateFusion
-from mmgc_jax.models.fusion import drop_modalities
+from mmgc_jax.encoders import fusion
+from mmgc_jax.models import LateFusion, drop_modalities
+from mmgc_jax.runtime import parallel
+from mmgc_jax.training import inference, loop
+from mmgc_jax.training.optimizer import make_optimizer
+from mmgc_jax.training.run import make_apply
 
 assert jax.device_count() == 8
 rng = np.random.default_rng(0)
 mask = np.ones(16, np.float32)
-mask[13:] = 0  # one device gets padding alone, another half
+mask[13:] = 0  # one device gets only padding, another half of it
 batch = {
     "probabilities": rng.uniform(size=(16, 2, 24)).astype(np.float32),
     "present": np.ones((16, 2), np.float32),
@@ -44,20 +44,21 @@ batch = {
 
 
 def augment(key, batch):
-    there = drop_modalities(key, batch["present"], ("plot", "poster"), 0.5)
-    probabilities = jax.numpy.where(there[..., None] > 0, batch["probabilities"], 0.1)
-    return batch | {"probabilities": probabilities, "present": there}
+    present = drop_modalities(key, batch["present"], ("plot", "poster"), 0.5)
+    probabilities = jax.numpy.where(present[..., None] > 0, batch["probabilities"], 0.1)
+    return batch | {"probabilities": probabilities, "present": present}
 
 
 model = LateFusion(dropout=0.3)
-apply = loop.make_apply(model, ("probabilities", "present"), augment)
-optimizer = loop.make_optimizer(default.get_config().fusion.training, 10)
+apply = make_apply(model, ("probabilities", "present"), augment)
+settings = fusion.default_settings().training
+optimizer = make_optimizer(settings, 10)
 params = model.init(jax.random.key(0), batch["probabilities"], batch["present"])["params"]
 
 
 def four_steps(devices):
     mesh = Mesh(np.array(devices), ("data",))
-    step = loop.make_train_step(apply, optimizer)
+    step = loop.make_train_step(apply, settings, 10)
     fresh = jax.tree.map(np.array, params)
     state = loop.TrainState(np.zeros((), np.int32), fresh, optimizer.init(fresh))
     state = parallel.replicate(state, mesh)
@@ -66,8 +67,8 @@ def four_steps(devices):
         assert array.addressable_shards[0].data.shape[0] == 16 // len(devices)
     losses = []
     for _ in range(4):
-        state, loss = step(state, sharded, np.uint32(1), np.ones(24, np.float32))
-        losses.append(float(loss))
+        state, metrics = step(state, sharded, np.uint32(1))
+        losses.append(float(metrics.loss))
     for leaf in jax.tree.leaves(state.params):
         assert len(leaf.sharding.device_set) == len(devices) and leaf.is_fully_replicated
     return losses, jax.device_get(state.params)
@@ -79,10 +80,10 @@ np.testing.assert_allclose(all_losses, one_losses, rtol=1e-5)
 jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), all_, one)
 # The optimizer's first step has a learning rate of zero; by the fourth all parameters have moved.
 moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), one, params)
-assert moved.pop("prior") == 0  # it is given, not trained
+assert moved.pop("prior") == 0  # which is not trained
 assert min(jax.tree.leaves(moved)) > 1e-5, moved
 
-# Parameters as a checkpoint brings them, on one device, predict on all.
+# Parameters on one device, as a checkpoint restores them, predict on all.
 examples = pipeline.ArrayExamples({n: batch[n] for n in ("probabilities", "present")})
 sixteen = pipeline.Batches(examples, batch["labels"], np.arange(16), 16)
 on_one = jax.device_put(one, jax.devices()[0])
@@ -99,7 +100,7 @@ except ValueError:
 
 
 def start(devices: int, *arguments, **environment) -> subprocess.Popen:
-    """A process of Python with so many devices."""
+    """Starts Python with a number of simulated devices."""
     flags = f"--xla_force_host_platform_device_count={devices}"
     return subprocess.Popen(
         [sys.executable, *map(str, arguments)],
@@ -112,30 +113,31 @@ def start(devices: int, *arguments, **environment) -> subprocess.Popen:
 
 
 def finish(*processes: subprocess.Popen, timeout: int = 300) -> list[str]:
-    """What each has printed, after all have ended well."""
+    """Waits until all have ended with status 0; returns what each has printed."""
     try:
-        said = [process.communicate(timeout=timeout) for process in processes]
+        written = [process.communicate(timeout=timeout) for process in processes]
     finally:
         for process in processes:
             process.kill()
-    for process, (_, errors) in zip(processes, said):
+    for process, (_, errors) in zip(processes, written):
         assert process.returncode == 0, errors
-    return [printed for printed, _ in said]
+    return [printed for printed, _ in written]
 
 
 @pytest.mark.slow
 def test_a_training_step_on_eight_devices_equals_one_on_a_single_device():
-    [printed] = finish(start(8, "-c", STORY))
+    [printed] = finish(start(8, "-c", TRAIN_AND_PREDICT))
     assert printed.strip() == "equal"
 
 
-VGG16_WITH_TOP = """
+TRAIN_VGG16 = """
 import jax, numpy as np
 from jax.sharding import Mesh
+from mmgc_jax.encoders import base
+from mmgc_jax.models import VGG16
 from mmgc_jax.runtime import parallel
 from mmgc_jax.training import loop
-from mmgc_jax.configs import default
-from mmgc_jax.models import VGG16
+from mmgc_jax.training.optimizer import make_optimizer
 
 rng = np.random.default_rng(0)
 batch = {
@@ -146,9 +148,9 @@ batch = {
 network = VGG16(num_classes=1000)
 params = network.init(jax.random.key(0), batch["images"][:1])["params"]
 params = jax.device_get(params)
-settings = default.get_config().poster.head_training
-settings.learning_rate = 1e-6  # random weights make large logits
-optimizer = loop.make_optimizer(settings, 10)
+# Random weights make large logits.
+settings = base.training_settings(epochs=1, batch_size=8, learning_rate=1e-6)
+optimizer = make_optimizer(settings, 10)
 
 
 def apply(params, batch, key):
@@ -162,11 +164,11 @@ def three_losses(devices, split):
     placed = parallel.place(params, where.params)
     moments = jax.jit(optimizer.init, out_shardings=where.opt_state)(placed)
     state = loop.TrainState(np.zeros((), np.int32), placed, moments)
-    step = loop.make_train_step(apply, optimizer, where)
+    step = loop.make_train_step(apply, settings, 10, where)
     on_devices, losses = parallel.shard_batch(batch, mesh), []
     for _ in range(3):
-        state, loss = step(state, on_devices, np.uint32(1), np.ones(1000, np.float32))
-        losses.append(float(loss))
+        state, metrics = step(state, on_devices, np.uint32(1))
+        losses.append(float(metrics.loss))
     on_first = [
         shard.data.nbytes
         for leaf in jax.tree.leaves(state)
@@ -186,20 +188,20 @@ print(whole // 10**6, part // 10**6)
 
 @pytest.mark.slow
 def test_vgg16_with_its_138_million_parameters_trains_split_over_eight_devices():
-    [printed] = finish(start(8, "-c", VGG16_WITH_TOP), timeout=1200)
+    [printed] = finish(start(8, "-c", TRAIN_VGG16), timeout=1200)
     assert printed.split() == ["1660", "208"]
 
 
 @pytest.mark.slow
 def test_two_processes_and_eight_devices_train_and_predict_as_one(tmp_path):
-    story = ("-m", "tests.shared_training")
-    finish(start(1, *story, tmp_path / "one"), start(8, *story, tmp_path / "eight", "split"))
+    command = ("-m", "tests.shared_training")
+    finish(start(1, *command, tmp_path / "one"), start(8, *command, tmp_path / "eight", "split"))
     with socket.create_server(("localhost", 0)) as free:
         address = f"localhost:{free.getsockname()[1]}"
     finish(
         *(
             start(
-                4, *story, tmp_path / "two", "distributed", "split",
+                4, *command, tmp_path / "two", "distributed", "split",
                 JAX_COORDINATOR_ADDRESS=address, JAX_NUM_PROCESSES="2", JAX_PROCESS_ID=str(number),
                 DISK_OF_THIS_PROCESS=str(tmp_path / f"disk{number}"),
             )
@@ -221,7 +223,7 @@ def test_two_processes_and_eight_devices_train_and_predict_as_one(tmp_path):
     assert sorted(two["read"].sum(axis=0).tolist()) == [1] * 36 + [4]
 
 
-def test_environments_that_say_half_of_it_are_refused():
+def test_an_environment_that_names_the_processes_in_part_is_refused():
     with pytest.raises(InputError, match=r"JAX_PROCESS_ID is set, but not JAX_COORD.*JAX_NUM"):
         parallel.initialize({"JAX_PROCESS_ID": "1", "JAX_NUM_PROCESSES": ""})
     with pytest.raises(InputError, match="invalid literal"):
@@ -229,12 +231,12 @@ def test_environments_that_say_half_of_it_are_refused():
         parallel.initialize({"JAX_COORDINATOR_ADDRESS": "localhost:1"} | numbers)
 
 
-# Eight devices that nobody has.
+# Eight devices, in name only.
 MESH = jax.sharding.AbstractMesh((8,), ("data",))
 
 
 def parts(tree, split: bool) -> dict:
-    """The shape of each array on one device, in place of the array."""
+    """The shape of each array on one device."""
     where = parallel.shardings(tree, MESH, split)
     return jax.tree.map(lambda array, sharding: sharding.shard_shape(array.shape), tree, where)
 
@@ -263,13 +265,14 @@ def test_an_array_is_split_along_the_largest_axis_that_the_devices_divide():
     ("classes", "side", "millions", "whole", "of_eight"),
     [(None, 160, 14.7, 177, 23), (1000, 224, 138.4, 1660, 208)],
 )
-def test_what_a_device_holds_is_what_the_readme_says(classes, side, millions, whole, of_eight):
+def test_memory_on_a_device_is_as_documented(classes, side, millions, whole, of_eight):
     """Parameters and Adam's two moments of VGG16, in megabytes."""
     images = np.zeros((1, side, side, 3), np.uint8)
     init = VGG16(num_classes=classes).init
     params = jax.eval_shape(init, jax.random.key(0), images)["params"]
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == pytest.approx(millions * 1e6, 0.01)
-    optimizer = loop.make_optimizer(default.get_config().fusion.training, 10)
+    settings = base.training_settings(epochs=1, batch_size=8, learning_rate=1e-3)
+    optimizer = make_optimizer(settings, 10)
     state = params, jax.eval_shape(optimizer.init, params)
     for split, megabytes in ((False, whole), (True, of_eight)):
         where = parallel.shardings(state, MESH, split)

@@ -1,4 +1,4 @@
-"""Signals are noted, found by those who ask, and a second Ctrl-C is not waited for."""
+"""Signals are recorded and found by `requested`; a second Ctrl-C ends the process at once."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ from mmgc_jax.runtime import preemption
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_is_noted_and_ends_nothing_by_itself(number):
+def test_a_signal_is_recorded_and_does_not_end_the_process(number):
     before = signal.getsignal(number)
     with preemption.listening():
         assert not preemption.requested()
@@ -24,12 +24,12 @@ def test_a_signal_is_noted_and_ends_nothing_by_itself(number):
     assert signal.getsignal(number) == before
 
 
-def test_nobody_takes_it_for_a_failure():
+def test_libraries_do_not_handle_it_as_an_error():
     assert not issubclass(preemption.Interrupted, Exception)
 
 
 def run(code: str, **options) -> subprocess.CompletedProcess:
-    lines = ["import os, signal, sys, time", "from mmgc_jax import interruption", code]
+    lines = ["import os, signal, sys, time", "from mmgc_jax.runtime import preemption", code]
     return subprocess.run(
         [sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, **options
     )
@@ -46,7 +46,7 @@ with preemption.listening():
     assert finished.returncode == -signal.SIGINT
 
 
-def test_a_worker_passes_signals_over_and_ends_with_its_parent():
+def test_a_worker_ignores_signals_and_ends_with_its_parent():
     code = """
 import multiprocessing
 
@@ -54,9 +54,9 @@ def work(pipe):
     preemption.follow_parent(0, 1)
     for number in (signal.SIGTERM, signal.SIGINT):
         os.kill(os.getpid(), number)
-    pipe.send("still there")
+    pipe.send("still running")
     time.sleep(60)
-    print("never said", flush=True)
+    print("never printed", flush=True)
 
 if __name__ == "__main__":
     ours, theirs = multiprocessing.Pipe()
@@ -64,7 +64,7 @@ if __name__ == "__main__":
     print(ours.recv(), flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 """
-    # It returns when nobody holds the output any more, the worker neither.
+    # `run` returns when every process that could write to the pipe has ended, the worker too.
     finished = run(code, timeout=30)
-    assert finished.stdout == "still there\n"
+    assert finished.stdout == "still running\n"
     assert finished.returncode == -signal.SIGKILL

@@ -1,4 +1,4 @@
-"""Long work tells how far it is, to a terminal and to a log."""
+"""Progress on a terminal and in a log."""
 
 import io
 import logging
@@ -17,7 +17,7 @@ class Terminal(io.StringIO):
 @pytest.fixture
 def at_once(monkeypatch, caplog):
     monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0)
-    caplog.set_level(logging.INFO, logger="mmgc_jax.progress")
+    caplog.set_level(logging.INFO, logger="mmgc_jax.runtime.progress")
     return caplog
 
 
@@ -30,14 +30,14 @@ def test_without_a_terminal_there_are_lines_in_the_log(at_once, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_where_the_total_is_unknown_it_says_so(at_once):
+def test_an_unknown_total_is_shown_as_one(at_once):
     with progress.progress_bar(desc="predicting", unit="movie") as bar:
         bar.update(2)
     assert at_once.messages[-1].startswith("predicting: 2 of ?, ")
 
 
-def test_what_is_soon_done_says_nothing(caplog):
-    caplog.set_level(logging.INFO, logger="mmgc_jax.progress")
+def test_work_that_is_soon_done_logs_nothing(caplog):
+    caplog.set_level(logging.INFO, logger="mmgc_jax.runtime.progress")
     assert list(progress.progress_bar(range(3), desc="predicting")) == [0, 1, 2]
     assert caplog.messages == []
 
@@ -49,7 +49,7 @@ def test_a_terminal_gets_a_bar(monkeypatch, at_once):
     assert at_once.messages == []
 
 
-def test_what_is_not_shown_is_only_passed_on(monkeypatch, at_once):
+def test_a_bar_that_is_not_shown_only_iterates(monkeypatch, at_once):
     monkeypatch.setattr(sys, "stderr", Terminal())
     assert list(progress.progress_bar(range(3), shown=False)) == [0, 1, 2]
     assert sys.stderr.getvalue() == "" and at_once.messages == []
