@@ -1,6 +1,6 @@
-"""Whatever a file holds: what its reader promises, or the one error that explains; nothing else.
+"""Fuzzes the readers: each returns valid data or raises its documented error, never another.
 
-The files are made up from valid ones by cutting, inserting and overwriting, the same in every run.
+The files are valid ones with bytes cut, inserted and overwritten, the same in every run.
 """
 
 import csv
@@ -33,7 +33,7 @@ fuzzed = hypothesis.settings(
     # The fixtures are folders, to which each example writes the same files.
     suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
 )
-# What is seldom drawn by chance.
+# Bytes that are seldom drawn by chance.
 PIECES = [
     *(b"\0" * 4, b"\xff" * 4, b"\x7f\xff\xff\xff", b"\x80", b"\x1b"),
     *(b"9" * 20, b"-1", b"nan", b"[" * 2000, b'"', b"\n", b",", b" ", b"\\ud800", b"../"),
@@ -42,7 +42,7 @@ PIECES = [
 
 @st.composite
 def damaged(draw, files):
-    """A few bytes, or all to the end, are replaced here and there."""
+    """Replaces a few bytes, or all to the end, at one to five places."""
     content = bytearray(draw(st.sampled_from(files)))
     for _ in range(draw(st.integers(1, 5))):
         start = draw(st.integers(0, len(content)))
@@ -53,7 +53,7 @@ def damaged(draw, files):
 
 
 def assert_text(text):
-    """As every library can take it."""
+    """Asserts that every library can handle a text."""
     text.encode()
     assert not any(ord(c) < 32 and c not in "\t\n\r" for c in text)
 

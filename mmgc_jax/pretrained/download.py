@@ -134,6 +134,7 @@ def _request(url: str, done: int, etag: pathlib.Path) -> http.client.HTTPRespons
     try:
         return urllib.request.urlopen(request, timeout=_TIMEOUT)
     except urllib.error.HTTPError as error:
+        error.close()
         if done and error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             return None
         raise

@@ -218,9 +218,9 @@ class TestBatches:
 
     @pytest.mark.parametrize("make", [array_batches, plot_batches])
     def test_the_seed_decides(self, make):
-        once, again, other = (seen(all_of(make(shuffle_seed=seed))) for seed in (3, 3, 4))
-        assert once == again != other
-        assert once != sorted(once)
+        one, again, other = (seen(all_of(make(shuffle_seed=seed))) for seed in (3, 3, 4))
+        assert one == again != other
+        assert one != sorted(one)
 
     @pytest.mark.parametrize("make", [array_batches, plot_batches])
     def test_epochs_differ(self, make):

@@ -216,11 +216,11 @@ class TestAugment:
         "settings", [{"flip": True}, {"crop": 0.2}, {"colour": 0.3}], ids=lambda s: next(iter(s))
     )
     def test_the_key_decides(self, images, settings):
-        once = self.augment(images, seed=1, **settings)
-        np.testing.assert_array_equal(once, self.augment(images, seed=1, **settings))
-        assert (once != self.augment(images, seed=2, **settings)).any()
-        assert (once.shape, once.dtype) == (images.shape, np.float32)
-        assert len(np.unique(once, axis=0)) > 1, "each image is changed on its own"
+        one = self.augment(images, seed=1, **settings)
+        np.testing.assert_array_equal(one, self.augment(images, seed=1, **settings))
+        assert (one != self.augment(images, seed=2, **settings)).any()
+        assert (one.shape, one.dtype) == (images.shape, np.float32)
+        assert len(np.unique(one, axis=0)) > 1, "each image is changed on its own"
 
     def test_nothing_asked_for_nothing_done(self, images):
         augmented = self.augment(images)

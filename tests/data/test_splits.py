@@ -42,9 +42,9 @@ class TestHoldOut:
         assert stratified < min(error(second) for second in by_chance)
 
     def test_the_seed_decides(self, labels):
-        once, again, other = (splits.hold_out(labels, 0.2, seed)[1] for seed in (3, 3, 4))
-        np.testing.assert_array_equal(once, again)
-        assert set(once) != set(other)
+        one, again, other = (splits.hold_out(labels, 0.2, seed)[1] for seed in (3, 3, 4))
+        np.testing.assert_array_equal(one, again)
+        assert set(one) != set(other)
 
     @pytest.mark.parametrize("fraction", [0, 0.0, 1, 1.0, 1.5, -0.1, None, "0.2", float("nan")])
     def test_impossible_fraction(self, labels, fraction):
@@ -80,9 +80,9 @@ class TestFolds:
         assert np.bincount(fold_of[20:]).tolist() == [5, 5, 5, 5]
 
     def test_the_seed_decides(self, labels):
-        once, again, other = (splits.assign_folds(labels, 4, seed) for seed in (3, 3, 4))
-        np.testing.assert_array_equal(once, again)
-        assert (once != other).any()
+        one, again, other = (splits.assign_folds(labels, 4, seed) for seed in (3, 3, 4))
+        np.testing.assert_array_equal(one, again)
+        assert (one != other).any()
 
     @pytest.mark.parametrize("folds", [0, 1, -2, None, 801])
     def test_impossible_number_of_folds(self, labels, folds):
