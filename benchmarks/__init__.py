@@ -1,1 +1,1 @@
-"""What the README says about speed and memory, as programs that measure it."""
+"""Programs that measure the speed and memory figures of the documentation."""

@@ -1,12 +1,12 @@
-"""How fast this project is beside the same work in PyTorch, on this machine.
+"""Speed of this project against the same workloads in PyTorch, on this machine.
 
     pip install -e ".[bench]"
     python -m benchmarks --output=benchmarks.json
 
-Ours and each peer take turns, each in a process of its own, so that a ratio is of two times that
-were taken side by side. Prints a table and writes it as JSON. With --talk, --weights and --vectors
-(see the README for what these files are) a whole experiment is run too, once on each side. On an
-NVIDIA GPU everything is fine-tuned in batches of 128, and cuDNN's LSTM has a row.
+Each workload runs in a process of its own, ours and its peers in turn, so that a ratio is of two
+times measured one after the other. Prints a table and writes the figures as JSON. With --talk,
+--weights and --vectors a whole experiment is timed too, one run on each side. On an NVIDIA GPU all
+of VGG16 is fine-tuned in batches of 128, on a CPU in batches of 8.
 """
 
 import csv
@@ -26,61 +26,70 @@ from absl import app, flags
 
 from benchmarks import machine, pairs, work
 from mmgc_jax import configs
-from mmgc_jax.configs import default
+from mmgc_jax.encoders import plot_lstm
 from mmgc_jax.runtime.errors import InputError
 from mmgc_jax.runtime.files import write_text
 
 _DTYPES = ("float32", "bfloat16")
 
-_OUTPUT = flags.DEFINE_string("output", "benchmarks.json", "The figures, as JSON.")
-_PAIRS = flags.DEFINE_integer("pairs", 5, "How often ours and each peer take turns.", lower_bound=1)
+_OUTPUT = flags.DEFINE_string("output", "benchmarks.json", "JSON file for the figures.")
+_PAIRS = flags.DEFINE_integer(
+    "pairs", 5, "Number of timings of ours and of each peer.", lower_bound=1
+)
 _ROWS = flags.DEFINE_string("rows", "", "Only rows whose name matches this regular expression.")
-_TALK = flags.DEFINE_string("talk", "", "Folder of movies.csv and posters/, of the talk's data.")
-_MOVIES = flags.DEFINE_integer("movies", 600, "How many of them take part.", lower_bound=100)
+_TALK = flags.DEFINE_string("talk", "", "Folder with the talk's movies.csv and posters/.")
+_MOVIES = flags.DEFINE_integer(
+    "movies", 600, "Number of the talk's movies to use.", lower_bound=100
+)
 _WEIGHTS = flags.DEFINE_string("weights", "", "VGG16's weights, an .npz file.")
 _VECTORS = flags.DEFINE_string("vectors", "", "Word vectors, a binary file of word2vec.")
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A piece of work that is compared.
+    """A workload to compare.
 
     Attributes:
-      name: of the work.
-      unit: of its rates.
+      name: of the workload.
+      unit: of the rates.
       ours: as of `pairs.measure`.
-      peers: likewise.
-      asked: the ratio that is aimed at, for each peer.
+      peers: as of `pairs.measure`.
+      targets: for each peer, the ratio that we aim at, or None.
     """
 
     name: str
     unit: str
     ours: tuple[str, dict]
     peers: dict[str, tuple[str, dict]]
-    asked: dict[str, float | None]
+    targets: dict[str, float | None]
 
 
 def rows(on_gpu: bool) -> list[Row]:
-    """All that is compared."""
-    # On a GPU the aim is set for bfloat16, on a CPU for PyTorch's float32.
-    batch_size, asked = (128, (None, 1.0)) if on_gpu else (8, (1.0, None))
+    """Returns all rows of the comparison."""
+    # The target is against PyTorch's bfloat16 on a GPU, its float32 on a CPU.
+    batch_size, targets = (128, (None, 1.0)) if on_gpu else (8, (1.0, None))
     return [
         *_in_both("VGG16 features", "posters/s", "vgg16_features", {}, (1.2, 0.8)),
         *_in_both("Fine-tuning from block5", "posters/s", "finetune",
                   {"first_block": 5, "batch_size": 32}, (1.0, 1.0)),
         *_in_both("Fine-tuning everything", "posters/s", "finetune",
-                  {"first_block": 1, "batch_size": batch_size}, asked),
+                  {"first_block": 1, "batch_size": batch_size}, targets),
         *_in_both("LSTM, length 200", "plots/s", "plot_lstm", {"lengths": "equal", "bucket": 8},
                   (1.0, 1.0) if on_gpu else (5.0, 5.0), "float32" if on_gpu else "bfloat16"),
-        *([_cudnn()] if on_gpu else []),
         _buckets(),
     ]  # fmt: skip
 
 
-def _in_both(name, unit, function, sizes, asked, fastest="bfloat16") -> list[Row]:
-    """Ours in float32 and in bfloat16, each against PyTorch's in both.
+def _in_both(name, unit, function, sizes, targets, fastest="bfloat16") -> list[Row]:
+    """Makes two rows, ours in float32 and in bfloat16, each against PyTorch in both.
 
-    The aims stand with the one that is the fastest of ours.
+    Args:
+      name: of the rows, before the dtype.
+      unit: of the rates.
+      function: in `ours` and in `torch_peer`.
+      sizes: its arguments but `dtype`.
+      targets: against PyTorch in float32 and in bfloat16.
+      fastest: dtype of the row that has the targets.
     """
     peers = _peers(function, sizes)
     return [
@@ -89,37 +98,42 @@ def _in_both(name, unit, function, sizes, asked, fastest="bfloat16") -> list[Row
             unit,
             (f"benchmarks.ours:{function}", sizes | {"dtype": dtype}),
             peers,
-            dict(zip(peers, asked)) if dtype == fastest else dict.fromkeys(peers),
+            dict(zip(peers, targets)) if dtype == fastest else dict.fromkeys(peers),
         )
         for dtype in _DTYPES
     ]
 
 
 def _peers(function: str, sizes: dict) -> dict[str, tuple[str, dict]]:
-    """PyTorch's side, in both dtypes."""
+    """Returns PyTorch's workloads, one for each dtype."""
     return {
         f"PyTorch {dtype}": (f"benchmarks.torch_peer:{function}", sizes | {"dtype": dtype})
         for dtype in _DTYPES
     }
 
 
-def _cudnn() -> Row:
-    sizes = {"lengths": "equal", "bucket": 8}
-    ours = ("benchmarks.ours:plot_lstm", sizes | {"lstm": "cudnn"})
-    peers = _peers("plot_lstm", sizes)
-    return Row("LSTM by cuDNN, length 200", "plots/s", ours, peers, dict.fromkeys(peers, 1.0))
-
-
 def _buckets() -> Row:
+    """Makes the row of plots padded to multiples of the default bucket, against all to 256."""
+
     def ours(bucket):
         return "benchmarks.ours:plot_lstm", {"lengths": "real", "bucket": bucket}
 
-    name, bucket = "ours, all padded to 256", default.get_config().plot.bucket
+    name, bucket = "ours, all padded to 256", plot_lstm.default_settings().bucket
     return Row("LSTM, real lengths", "plots/s", ours(bucket), {name: ours(256)}, {name: 2.0})
 
 
 def talk(folder: str, movies: int, weights: str, vectors: str) -> dict:
-    """Times a whole experiment of the talk, ours and `torch_talk`, each once; as of `measure`."""
+    """Times one run of the talk's experiment, ours and `torch_talk`.
+
+    Args:
+      folder: with the talk's `movies.csv` and `posters/`.
+      movies: number of movies to use, the first ones.
+      weights: file of VGG16's weights.
+      vectors: file of word vectors.
+
+    Returns:
+      `unit`, and the rest as of `pairs.measure`, with `target`.
+    """
     config = pathlib.Path(configs.__path__[0]) / "talk.py"
     with tempfile.TemporaryDirectory() as name:
         part, workdir = pathlib.Path(name, "talk"), pathlib.Path(name, "run")
@@ -134,19 +148,31 @@ def talk(folder: str, movies: int, weights: str, vectors: str) -> dict:
                         f"--config.plot.vectors.file={vectors}",
                         "--config.poster.dtype=bfloat16")  # fmt: skip
         theirs = _seconds("benchmarks.torch_talk", str(part), weights, vectors)
-    figures = {"rate": 60 * movies / theirs, "asked": 2.0}
+    figures = {"rate": 60 * movies / theirs, "target": 2.0}
     figures |= dict.fromkeys(("ratio", "least", "most"), theirs / ours)
     return {"unit": "movies/min", "ours": 60 * movies / ours, "peers": {"PyTorch": figures}}
 
 
 def _seconds(module: str, *arguments: str) -> float:
+    """Runs a module as a program; returns seconds."""
     start = time.perf_counter()
     subprocess.run([sys.executable, "-m", module, *arguments], check=True)
     return time.perf_counter() - start
 
 
-def run(wanted: str, times: int) -> dict:
-    """Measures the rows whose names match; returns what is written as JSON."""
+def run(pattern: str, times: int) -> dict:
+    """Measures the rows whose names match.
+
+    Args:
+      pattern: regular expression, searched for in the names.
+      times: number of timings of each side.
+
+    Returns:
+      The content of the JSON file.
+
+    Raises:
+      InputError: if no name matches, or a package is not installed.
+    """
     gpu = machine.gpu()
     results = {
         "date": datetime.date.today().isoformat(),
@@ -156,75 +182,79 @@ def run(wanted: str, times: int) -> dict:
         "pairs": times,
         "rows": {},
     }
-    possible = rows(on_gpu=gpu is not None)
-    for row in possible:
-        if re.search(wanted, row.name):
+    all_rows = rows(on_gpu=gpu is not None)
+    for row in all_rows:
+        if re.search(pattern, row.name):
             measured = pairs.measure(row.ours, row.peers, times)
             for peer, figures in measured["peers"].items():
-                figures["asked"] = row.asked[peer]
+                figures["target"] = row.targets[peer]
             results["rows"][row.name] = {"unit": row.unit} | measured
             print(*_lines(row.name, results["rows"][row.name]), sep="\n", flush=True)
-    if _TALK.value and re.search(wanted, "The talk's experiment"):
-        found = talk(_TALK.value, _MOVIES.value, _WEIGHTS.value, _VECTORS.value)
-        results["rows"][f"The talk's experiment, {_MOVIES.value} movies"] = found
+    if _TALK.value and re.search(pattern, "The talk's experiment"):
+        name = f"The talk's experiment, {_MOVIES.value} movies"
+        results["rows"][name] = talk(_TALK.value, _MOVIES.value, _WEIGHTS.value, _VECTORS.value)
     if not results["rows"]:
-        raise InputError(f"--rows={wanted} matches none of: {', '.join(r.name for r in possible)}")
+        raise InputError(f"--rows={pattern} matches none of: {', '.join(r.name for r in all_rows)}")
     return results
 
 
-def share_of_peak(results: dict) -> float | None:
-    """Of what the GPU can do in bfloat16, how much full fine-tuning does; None where unknown.
+def model_flops_utilization(results: dict) -> float | None:
+    """Model FLOPs utilization of fine-tuning all of VGG16, as a share of the bfloat16 peak.
 
-    Training takes three times the forward pass's sums and products: those of the gradients of
-    activations and of kernels are as many.
+    A training step has three times the operations of a forward pass: the gradients of activations
+    and of kernels take as many each.
+
+    Returns:
+      None without a GPU, for a GPU whose peak is not known, and if the row was not measured.
     """
     row = results["rows"].get("Fine-tuning everything, bfloat16")
     peak = results["gpu"] and machine.peak(results["gpu"])
     if row is None or not peak:
         return None
-    return row["ours"] * 3 * work.FLOP_OF_A_POSTER / (peak * 1e12)
+    return row["ours"] * 3 * work.FLOP_PER_POSTER / (peak * 1e12)
 
 
 def table(results: dict) -> str:
-    """The figures as text."""
+    """Formats the figures as a table."""
     gpu = "" if results["gpu"] is None else f", {results['gpu']}"
     lines = [
         f"{results['machine']}{gpu}; {results['date']}; "
         + ", ".join(f"{name} {version}" for name, version in results["versions"].items()),
         f"{'':<34}{'ours':>8}  {'against':<25}{'theirs':>8}{'ratio':>8}"
-        f"{'from':>7}{'to':>7}{'asked':>7}",
+        f"{'from':>7}{'to':>7}{'target':>8}",
     ]
     for name, row in results["rows"].items():
         lines += _lines(name, row)
     lines.append(
-        f"Posters or plots per second, medians of {results['pairs']} turns; of the talk's "
-        "experiment, movies per minute, once. Ratio: ours over theirs, the median of the pairs; "
-        "from, to: the least and the most."
+        f"Posters or plots per second, medians of {results['pairs']} timings; the talk's "
+        "experiment in movies per minute, one run. Ratio: ours over theirs, the median of the "
+        "pairs; from, to: the extremes of the pairs; target: the ratio that we aim at."
     )
     if results["gpu"] is None:
-        lines.append("No GPU is at hand: these are figures of the CPU alone.")
-    if (share := share_of_peak(results)) is not None:
+        lines.append("No GPU found: these are figures of the CPU alone.")
+    if (share := model_flops_utilization(results)) is not None:
         lines.append(
-            f"Ours fine-tunes everything at {100 * share:.0f} % of the bfloat16 peak of "
-            f"{results['gpu']}."
+            f"Model FLOPs utilization of ours, fine-tuning everything in bfloat16: "
+            f"{100 * share:.0f} % of the peak of {results['gpu']}."
         )
     return "\n".join(lines)
 
 
 def _lines(name: str, row: dict) -> list[str]:
-    """A row of the table, one line for each peer."""
+    """Formats a row of the table, one line for each peer."""
     lines = []
     for number, (peer, figures) in enumerate(row["peers"].items()):
         first = f"{name:<34}{row['ours']:>8.1f}" if number == 0 else " " * 42
-        asked = "" if figures["asked"] is None else f"{figures['asked']:.1f}"
+        target = "" if figures["target"] is None else f"{figures['target']:.1f}"
         lines.append(
             f"{first}  {peer:<25}{figures['rate']:>8.1f}{figures['ratio']:>8.2f}"
-            f"{figures['least']:>7.2f}{figures['most']:>7.2f}{asked:>7}"
+            f"{figures['least']:>7.2f}{figures['most']:>7.2f}{target:>8}"
         )
     return lines
 
 
 def _version(package: str) -> str:
+    """Returns the version of an installed package."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError as error:

@@ -1,10 +1,10 @@
-"""How fast MM-IMDb becomes shards and batches, and in how much memory.
+"""Time and peak memory of turning MM-IMDb's archive into shards and batches.
 
     python -m benchmarks.data --movies=26000 --workdir=runs/benchmark
 
-An archive in MM-IMDb's format is made up: plots of the embedded corpus, and posters of 300 x 450
-pixels and about 40 KB, of which a few hundred different ones take turns. Each step runs in a
-process of its own, whose peak memory is taken. Prints a table and writes <workdir>/data.json.
+The archive is synthetic, in MM-IMDb's format: plots of the embedded corpus, and posters of 300 x
+450 pixels and about 40 KB, of which 256 different ones repeat. Each step runs in a process of its
+own, whose peak memory is measured. Prints a table and writes <workdir>/data.json.
 """
 
 import concurrent.futures
@@ -31,7 +31,7 @@ _HEIGHT, _WIDTH = 450, 300
 _DIFFERENT_POSTERS, _DIFFERENT_PLOTS = 256, 1000
 _BATCH_SIZE = 64
 _STEPS = {
-    "archive": "make the archive up",
+    "archive": "generate the archive",
     "build": "archive to shards",
     "load": "shards to texts and labels",
     "epoch": "an epoch of batches",
@@ -39,7 +39,7 @@ _STEPS = {
 
 
 def write_archive(file: pathlib.Path, movies: int) -> int:
-    """Writes an archive in which the files of all movies lie in random order; returns `movies`."""
+    """Writes an archive with the files of all movies in random order; returns `movies`."""
     rng = np.random.default_rng(0)
     posters = [_draw_poster(rng) for _ in range(_DIFFERENT_POSTERS)]
     corpus = synthetic.generate(train=_DIFFERENT_PLOTS)["train"]
@@ -72,7 +72,7 @@ def write_archive(file: pathlib.Path, movies: int) -> int:
 
 
 def _draw_poster(rng: np.random.Generator) -> bytes:
-    """Patches of colour under noise, as JPEG."""
+    """Draws patches of colour with noise; returns a JPEG file."""
     patches = Image.fromarray(rng.integers(0, 256, (9, 6, 3), dtype=np.uint8))
     pixels = np.asarray(patches.resize((_WIDTH, _HEIGHT), Image.Resampling.BICUBIC))
     noisy = pixels + rng.normal(0, 17, pixels.shape)
@@ -88,19 +88,19 @@ def _data_config(archive: pathlib.Path):
 
 
 def build_shards(archive: pathlib.Path, shards: pathlib.Path) -> int:
-    """Builds; returns the number of movies."""
+    """Builds the shards; returns the number of movies."""
     dataset = builder.build(_data_config(archive), shards)
     return sum(split.num_examples for split in dataset.info.splits.values())
 
 
 def load_corpus(archive: pathlib.Path, shards: pathlib.Path) -> int:
-    """Reads all but the posters; returns the number of movies."""
+    """Reads texts and labels; returns the number of movies."""
     data = _data_config(archive)
     return len(pipeline.load_corpus(builder.build(data, shards), data).ids)
 
 
 def read_epoch(archive: pathlib.Path, shards: pathlib.Path, workers: int) -> tuple[int, float]:
-    """Reads the training part's posters; returns their number and the seconds that it took."""
+    """Reads an epoch of training batches; returns the number of posters, and seconds."""
     data = _data_config(archive)
     corpus = pipeline.load_corpus(builder.build(data, shards), data)
     examples = pipeline.PosterExamples(corpus.records, data.poster_height, data.poster_width)
@@ -115,10 +115,14 @@ def read_epoch(archive: pathlib.Path, shards: pathlib.Path, workers: int) -> tup
 def measure(function: Callable, *arguments) -> dict[str, float]:
     """Runs a step in a process of its own.
 
+    Args:
+      function: returns a number of movies, or that and the seconds of the part that counts.
+      *arguments: of the function.
+
     Returns:
-      `movies`, `seconds` (of the whole step, unless it says so itself), `movies_per_second`,
-      `cpu_seconds` (of the whole step, in this process: what the clock would show on an idle
-      machine with one core), and `peak_mb`: the process's largest resident memory, in 10^6 bytes.
+      `movies`; `seconds`, of the part that counts, or of the whole step; `movies_per_second`;
+      `cpu_seconds`, of all threads of the process in the whole step; and `peak_mb`, the process's
+      largest resident memory, in 10^6 bytes.
     """
     spawn = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as pool:
@@ -141,7 +145,7 @@ def _run(function: Callable, arguments: tuple) -> dict[str, float]:
 
 
 def table(results: dict) -> str:
-    """The steps as text."""
+    """Formats the figures of the steps as a table."""
     lines = [
         f"{results['movies']} movies, {results['archive_mb']} MB; {results['machine']}; "
         f"{results['date']}",
@@ -158,7 +162,7 @@ def table(results: dict) -> str:
 
 
 def run(workdir: pathlib.Path, movies: int, workers: int) -> dict:
-    """Measures all steps; what an earlier run left in the working directory is replaced."""
+    """Measures all steps; replaces the files of an earlier run in the working directory."""
     workdir.mkdir(parents=True, exist_ok=True)
     archive, shards = workdir / "mmimdb.tar.gz", workdir / "shards"
     shutil.rmtree(shards, ignore_errors=True)

@@ -1,10 +1,11 @@
-"""What training VGG16 takes on each of eight devices, as XLA plans it.
+"""Memory that training VGG16 needs on each of eight devices, as XLA plans it.
 
     python -m benchmarks.devices
 
-Nothing is trained: the step is compiled for eight virtual CPU devices, which tell how much they
-would need. In megabytes: the state, parameters and Adam's two moments; and beside it what a step
-needs for gradients and activations, with one poster on each device and with two.
+Nothing is trained: the step is compiled for eight virtual CPU devices, with parameters and moments
+copied to each device or split over them. The table has megabytes of one device: the state, which is
+parameters and Adam's two moments, and the temporary buffers of a step, gradients and activations,
+with one poster on each device and with two.
 """
 
 import jax
@@ -13,68 +14,76 @@ import numpy as np
 from absl import app
 from jax.sharding import NamedSharding, PartitionSpec
 
-from mmgc_jax.configs import default
+from mmgc_jax.encoders.base import training_settings
 from mmgc_jax.models import VGG16
+from mmgc_jax.ops import kernels
 from mmgc_jax.runtime import parallel
-from mmgc_jax.training import loop
+from mmgc_jax.training.loop import TrainState, make_train_step
+from mmgc_jax.training.optimizer import make_optimizer
 
 _DEVICES = 8
-# Height and width of the posters, and outputs of the dense layers.
+_STEPS = 100  # of the learning-rate schedule
+# Height and width of the posters, and classes of the dense layers; None leaves these out.
 _NETWORKS = (((256, 160), None), ((224, 224), 1000))
 
 
 def measure(size: tuple[int, int], classes: int | None, split: bool, posters: int) -> dict:
-    """Compiles a step.
+    """Compiles a training step for all devices of the process.
 
     Args:
-      size: of the posters, in pixels.
+      size: height and width of the posters, in pixels.
       classes: outputs of the dense layers; None leaves these out.
       split: whether parameters and moments are split over the devices.
-      posters: on each device.
+      posters: number on each device.
 
     Returns:
-      `parameters` in all; `state` and `step` of one device, in bytes.
+      `parameters`, the number of all; `state` and `step`, bytes on one device.
     """
     mesh = parallel.data_mesh()
-    network = VGG16(num_classes=classes)
+    network = VGG16(num_classes=classes, kernels=kernels.auto())
     images = np.zeros((1, *size, 3), np.uint8)
     params = jax.eval_shape(network.init, jax.random.key(0), images)["params"]
-    optimizer = loop.make_optimizer(default.get_config().poster.head_training, steps=100)
+    settings = training_settings(epochs=1, batch_size=32, learning_rate=3e-3)
+    optimizer = make_optimizer(settings, _STEPS)
 
     def apply(params, batch, key):
+        del key  # no dropout
         outputs = network.apply({"params": params}, batch["images"])
         return outputs["block5_pool"].mean(axis=(1, 2)) if classes is None else outputs["logits"]
 
-    def begin(params) -> loop.TrainState:
-        return loop.TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+    def begin(params) -> TrainState:
+        return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
 
     state = jax.eval_shape(begin, params)
-    where = parallel.shardings(state, mesh, split)
-    genres = classes or 512  # one for each channel that block 5 puts out
-    weights = np.ones(genres, np.float32)
-    step = loop.make_train_step(apply, optimizer, where)
-    rows = NamedSharding(mesh, PartitionSpec("data"))
-    count = posters * mesh.size
+    shardings = parallel.shardings(state, mesh, split)
+    step = make_train_step(apply, settings, _STEPS, shardings)
+    by_rows = NamedSharding(mesh, PartitionSpec("data"))
+    num_logits = classes or network.widths[-1]
+
+    def batch_array(shape, dtype):
+        return jax.ShapeDtypeStruct((posters * mesh.size, *shape), dtype, sharding=by_rows)
+
     batch = {
-        "images": jax.ShapeDtypeStruct((count, *size, 3), jnp.uint8, sharding=rows),
-        "labels": jax.ShapeDtypeStruct((count, genres), jnp.float32, sharding=rows),
-        "mask": jax.ShapeDtypeStruct((count,), jnp.float32, sharding=rows),
+        "images": batch_array((*size, 3), jnp.uint8),
+        "labels": batch_array((num_logits,), jnp.float32),
+        "mask": batch_array((), jnp.float32),
     }
-
-    def of_one(array, sharding):
-        return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding)
-
-    placed = jax.tree.map(of_one, state, where)
-    needed = step.lower(placed, batch, np.uint32(0), weights).compile().memory_analysis()
+    placed = jax.tree.map(
+        lambda array, sharding: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding),
+        state,
+        shardings,
+    )
+    memory = step.lower(placed, batch, np.uint32(0)).compile().memory_analysis()
     return {
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(params)),
-        "state": needed.alias_size_in_bytes,  # what goes in and comes out changed
-        "step": needed.temp_size_in_bytes,
+        "state": memory.alias_size_in_bytes,  # the donated input, which the output reuses
+        "step": memory.temp_size_in_bytes,
     }
 
 
 def main(argv: list[str]) -> None:
-    del argv
+    if len(argv) > 1:
+        raise app.UsageError(f"Not a flag: {' '.join(argv[1:])}")
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", _DEVICES)
     print(f"{'parameters':>12}{'':<10}{'state':>8}{'step, 1 poster':>17}{'2 posters':>12}")

@@ -1,10 +1,10 @@
-"""How the cost of an experiment grows with the number of movies.
+"""Time and peak memory of an experiment against the number of movies.
 
     python -m benchmarks.growth --output=growth
 
-The demo, with two epochs for each model, on once, twice, four and eight times the movies, each time
-in a process of its own: its time, compilation included, and its peak memory. A straight line is
-laid through each. Prints a table and writes growth.json and growth.png.
+Runs the demo, with two epochs for each model, on one, two, four and eight times --movies movies,
+each run in a process of its own. Time includes compilation. Fits a straight line to both, prints a
+table, and writes growth.json and growth.png.
 """
 
 import dataclasses
@@ -14,6 +14,7 @@ import pathlib
 import tempfile
 
 import matplotlib
+import ml_collections
 
 matplotlib.use("Agg")
 import numpy as np
@@ -26,48 +27,61 @@ from mmgc_jax import experiment
 from mmgc_jax.configs import demo
 from mmgc_jax.runtime.files import write_atomically, write_text
 
-_TIMES = (1, 2, 4, 8)
+_MULTIPLES = (1, 2, 4, 8)
 
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """A straight line through points, by least squares.
+    """A least-squares line, value = intercept + slope * movies.
 
     Attributes:
-      start: its value at 0.
-      slope: what it rises by for each movie.
-      farthest: the largest distance of a point from it, as a share of the point.
+      intercept: value at 0 movies.
+      slope: per movie.
+      max_relative_error: the largest distance of a value from the line, relative to the value.
     """
 
-    start: float
+    intercept: float
     slope: float
-    farthest: float
+    max_relative_error: float
 
     @classmethod
-    def through(cls, movies: np.ndarray, values: np.ndarray) -> "Line":
-        slope, start = np.polyfit(movies, values, 1)
-        away = np.abs(start + slope * movies - values) / values
-        return cls(float(start), float(slope), float(away.max()))
+    def fit(cls, movies: np.ndarray, values: np.ndarray) -> "Line":
+        """Fits a line to values <float>[points] at numbers of movies <int>[points]."""
+        slope, intercept = np.polyfit(movies, values, 1)
+        errors = np.abs(intercept + slope * movies - values) / values
+        return cls(float(intercept), float(slope), float(errors.max()))
 
 
-def run_experiment(movies: int) -> int:
-    """Runs the experiment from nothing; returns the number of movies."""
+def make_config(movies: int) -> ml_collections.ConfigDict:
+    """Makes the demo's config with two epochs for each model, and this many movies in all."""
     config = demo.get_config()
     validation, test = movies // 10, movies // 4
     config.data.synthetic.update(train=movies - validation - test, validation=validation, test=test)
-    config.plot.training.epochs = config.poster.training.epochs = 2
-    config.fusion.training.epochs = 2
+    for name in (*config.encoders, "fusion"):
+        config[name].training.epochs = 2
+    return config
+
+
+def run_experiment(movies: int) -> int:
+    """Runs an experiment in a new working directory; returns the number of movies."""
     with tempfile.TemporaryDirectory() as workdir:
-        experiment.run(config, workdir)
+        experiment.run(make_config(movies), workdir)
     return movies
 
 
 def run(smallest: int) -> dict:
-    """Measures all sizes; returns what is written as JSON."""
-    points = [measure(run_experiment, smallest * times) for times in _TIMES]
+    """Measures all numbers of movies.
+
+    Args:
+      smallest: number of movies of the smallest experiment.
+
+    Returns:
+      The content of the .json file.
+    """
+    points = [measure(run_experiment, smallest * multiple) for multiple in _MULTIPLES]
     movies = np.array([point["movies"] for point in points])
     lines = {
-        name: dataclasses.asdict(Line.through(movies, np.array([p[name] for p in points])))
+        name: dataclasses.asdict(Line.fit(movies, np.array([p[name] for p in points])))
         for name in ("seconds", "peak_mb")
     }
     return {
@@ -79,7 +93,7 @@ def run(smallest: int) -> dict:
 
 
 def table(results: dict) -> str:
-    """The figures as text."""
+    """Formats the figures as a table."""
     lines = [
         f"{results['machine']}; {results['date']}",
         f"{'movies':>8}{'seconds':>10}{'peak MB':>10}",
@@ -88,22 +102,22 @@ def table(results: dict) -> str:
         lines.append(f"{point['movies']:>8}{point['seconds']:>10.1f}{point['peak_mb']:>10}")
     seconds, memory = results["lines"]["seconds"], results["lines"]["peak_mb"]
     lines += [
-        f"{seconds['start']:.0f} s and {1000 * seconds['slope']:.1f} s for each 1,000 movies; "
-        f"no point is farther from this line than {100 * seconds['farthest']:.0f} %.",
-        f"{memory['start']:.0f} MB and {1000 * memory['slope']:.0f} MB for each 1,000 movies; "
-        f"no point is farther from this line than {100 * memory['farthest']:.0f} %.",
+        f"{seconds['intercept']:.0f} s and {1000 * seconds['slope']:.1f} s for each 1,000 movies; "
+        f"largest distance from this line: {100 * seconds['max_relative_error']:.0f} %.",
+        f"{memory['intercept']:.0f} MB and {1000 * memory['slope']:.0f} MB for each 1,000 movies; "
+        f"largest distance from this line: {100 * memory['max_relative_error']:.0f} %.",
     ]
     return "\n".join(lines)
 
 
 def draw(results: dict, file: pathlib.Path) -> None:
-    """Points and lines as a PNG."""
+    """Draws measurements and fitted lines to a PNG file."""
     figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
     movies = np.array([point["movies"] for point in results["points"]])
     for axis, name, unit in zip(axes, ("seconds", "peak_mb"), ("seconds", "peak memory, MB")):
         line = results["lines"][name]
         ends = np.array([0, movies[-1]])
-        axis.plot(ends, line["start"] + line["slope"] * ends, color="0.6")
+        axis.plot(ends, line["intercept"] + line["slope"] * ends, color="0.6")
         axis.plot(movies, [point[name] for point in results["points"]], "o")
         axis.set(xlabel="movies", ylabel=unit, xlim=(0, None), ylim=(0, None))
     figure.suptitle(f"An experiment's cost; {results['machine']}", fontsize=10)
@@ -121,6 +135,6 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("output", "growth", "The .json and .png files, without their ending.")
+    flags.DEFINE_string("output", "growth", "Path of the .json and .png files, without the ending.")
     flags.DEFINE_integer("movies", 1000, "Movies of the smallest experiment.", lower_bound=200)
     app.run(main)

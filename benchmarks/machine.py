@@ -1,4 +1,4 @@
-"""Where something was measured."""
+"""The processor and the GPU that figures were measured on."""
 
 import os
 import pathlib
@@ -6,12 +6,12 @@ import platform
 import shutil
 import subprocess
 
-# Dense bfloat16 products on tensor cores, TFLOP/s, as NVIDIA's data sheets have them.
+# Peak of dense bfloat16 matmuls on tensor cores, TFLOP/s, from NVIDIA's data sheets.
 _PEAKS = {"H200": 989, "H100 80GB HBM3": 989, "H100 PCIe": 756, "A100": 312, "A10": 125, "L4": 121}
 
 
 def describe() -> str:
-    """The processor's name, where Linux tells it, and the number of cores."""
+    """Returns the processor's name and number of cores; on systems but Linux, its architecture."""
     name = platform.machine()
     cpuinfo = pathlib.Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -23,7 +23,7 @@ def describe() -> str:
 
 
 def gpu() -> str | None:
-    """The name of the first NVIDIA GPU; None where there is none."""
+    """Returns the name of the first NVIDIA GPU, or None."""
     if shutil.which("nvidia-smi") is None:
         return None
     command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
@@ -32,5 +32,5 @@ def gpu() -> str | None:
 
 
 def peak(gpu: str) -> float | None:
-    """What a GPU can reach in bfloat16, TFLOP/s; None where that is not known here."""
+    """Returns the bfloat16 peak of a GPU in TFLOP/s, or None for one that is not in the table."""
     return next((peak for name, peak in _PEAKS.items() if name in gpu), None)

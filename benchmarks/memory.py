@@ -1,16 +1,16 @@
-"""How much memory a process took; it imports nothing that takes some itself."""
+"""Peak memory of a process. Imports only small modules, so as not to raise it."""
 
 import pathlib
 import re
 import resource
+import sys
 
 
 def peak_mb() -> float:
-    """The largest resident memory of this process, in 10^6 bytes."""
+    """Returns the largest resident memory of this process so far, in 10^6 bytes."""
     status = pathlib.Path("/proc/self/status")
     if status.exists():  # Linux
         # Unlike ru_maxrss, it does not count what the parent process had in use at the start.
-        kilobytes = int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1])
-    else:
-        kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return kilobytes * 1024 / 1e6
+        return int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1]) * 1024 / 1e6
+    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6

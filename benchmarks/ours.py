@@ -1,57 +1,88 @@
-"""The work that is timed, with this project's own models and steps.
+"""The workloads in this project's own models and training step.
 
-Each function makes everything ready and returns (run, count), as `pairs.Worker` wants it.
+Each function prepares one and returns (run, count), as `pairs.Worker` takes it. Models get the
+kernels that an experiment on this machine gets, `kernels.auto()`.
 """
 
 from collections.abc import Callable
 
 import jax
-import ml_collections
+import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import work
-from mmgc_jax.configs import default
+from mmgc_jax.encoders.base import training_settings
+from mmgc_jax.encoders.frozen import Frozen
 from mmgc_jax.models import VGG16, PlotLSTM, PosterVGG16, apply_blocks, pool_blocks
-from mmgc_jax.training import loop
+from mmgc_jax.ops import kernels
+from mmgc_jax.training.loop import TrainState, make_train_step
+from mmgc_jax.training.optimizer import make_optimizer
+from mmgc_jax.training.run import ApplyFn, make_apply
 
-_WEIGHTS = np.ones(work.GENRES, np.float32)
-Ready = tuple[Callable[[], None], int]
+# (run, count): `run()` does the work and waits for it; `count` is its number of posters or plots.
+Workload = tuple[Callable[[], None], int]
+
+_STEPS = 1000  # of the learning-rate schedule
 
 
-def vgg16_features(dtype: str) -> Ready:
-    """Posters through the frozen network, pooled."""
-    network = VGG16(dtype=dtype)
+def vgg16_features(dtype: str) -> Workload:
+    """Pooled features of a batch of posters, by the frozen network.
+
+    Args:
+      dtype: `float32` or `bfloat16`, of the computation.
+    """
+    network = VGG16(dtype=dtype, kernels=kernels.auto())
     posters = work.posters(work.FROZEN_BATCH)
     params = network.init(jax.random.key(0), posters[:1])["params"]
 
-    def features(images):
-        return pool_blocks(apply_blocks(network, params, images), (4, 5), "mean_max")
+    def features(params, batch):
+        maps = apply_blocks(network, params, batch["images"])
+        return {"images": pool_blocks(maps, (4, 5), "mean_max")}
 
-    run = jax.jit(features)
-    return lambda: jax.block_until_ready(run(posters)), len(posters)
+    frozen = Frozen.of(features, params)
+    return lambda: jax.block_until_ready(frozen({"images": posters})), len(posters)
 
 
-def finetune(first_block: int, batch_size: int, dtype: str) -> Ready:
-    """Steps of fine-tuning from a block on; what is below it is given."""
-    model = PosterVGG16(first_block, head_blocks=(5,), hidden=(), dtype=dtype)
+def finetune(first_block: int, batch_size: int, dtype: str) -> Workload:
+    """One step of fine-tuning VGG16 and a linear head.
+
+    Args:
+      first_block: the first block that trains; from 2 on, the inputs are activations.
+      batch_size: in posters.
+      dtype: as of `vgg16_features`.
+    """
+    model = PosterVGG16(
+        first_block, head_blocks=(5,), hidden=(), dtype=dtype, kernels=kernels.auto()
+    )
     images = (
         work.posters(batch_size) if first_block == 1 else work.activations(first_block, batch_size)
     )
     params = model.init(jax.random.key(0), images[:1])["params"]
-    step = _Step(loop.make_apply(model, ("images",)), params)
+    trainer = _Trainer(make_apply(model, ("images",)), params)
     batch = {"images": images, "labels": work.labels(batch_size)}
-    return lambda: step(batch), batch_size
+
+    def run():
+        trainer.step(batch)
+        trainer.wait()
+
+    return run, batch_size
 
 
-def plot_lstm(lengths: str, bucket: int, dtype: str = "float32", lstm: str = "scan") -> Ready:
-    """An epoch of training of the talk's LSTM over batches of plots.
+def plot_lstm(lengths: str, bucket: int, dtype: str = "float32") -> Workload:
+    """An epoch of training an LSTM and its word vectors.
 
     Args:
-      lengths: `equal` or `real`, see `work.plots`.
-      bucket: padded lengths are multiples of this.
+      lengths: `equal` or `real`, as of `work.plots`.
+      bucket: padded lengths are multiples of it, in words.
+      dtype: `float32` or `bfloat16`, of the factors in the LSTM's matmuls.
     """
     model = PlotLSTM(
-        work.VOCABULARY, work.WORD_DIM, work.HIDDEN, bidirectional=False, dtype=dtype, lstm=lstm
+        work.VOCABULARY,
+        work.WORD_DIM,
+        work.HIDDEN,
+        bidirectional=False,
+        dtype=dtype,
+        kernels=kernels.auto(),
     )
     batches = [
         {"tokens": tokens, "lengths": sizes, "labels": work.labels(len(sizes))}
@@ -59,29 +90,31 @@ def plot_lstm(lengths: str, bucket: int, dtype: str = "float32", lstm: str = "sc
     ]
     first = batches[0]
     params = model.init(jax.random.key(0), first["tokens"][:1], first["lengths"][:1])["params"]
-    step = _Step(loop.make_apply(model, ("tokens", "lengths")), params)
+    trainer = _Trainer(make_apply(model, ("tokens", "lengths")), params)
 
     def run():
         for batch in batches:
-            step(batch, wait=False)
-        jax.block_until_ready(step.state)
+            trainer.step(batch)
+        trainer.wait()
 
     return run, sum(len(batch["lengths"]) for batch in batches)
 
 
-class _Step:
-    """The training step of `train`, and its state."""
+class _Trainer:
+    """The training step of `training.loop`, and its state."""
 
-    def __init__(self, apply: loop.ApplyFn, params):
-        settings = ml_collections.ConfigDict(default.get_config().poster.training)
-        settings.learning_rate_scale = ml_collections.ConfigDict()
-        optimizer = loop.make_optimizer(settings, steps=1000)
-        self._step = loop.make_train_step(apply, optimizer)
-        params = jax.tree.map(jax.numpy.asarray, params)
-        self.state = loop.TrainState(jax.numpy.zeros((), np.int32), params, optimizer.init(params))
+    def __init__(self, apply: ApplyFn, params):
+        settings = training_settings(epochs=1, batch_size=32, learning_rate=3e-4)
+        optimizer = make_optimizer(settings, _STEPS)
+        self._train_step = make_train_step(apply, settings, _STEPS)
+        self._state = TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+        self._metrics = None
 
-    def __call__(self, batch: dict[str, np.ndarray], wait: bool = True) -> None:
+    def step(self, batch: dict[str, np.ndarray]) -> None:
+        """Starts a step on a batch without padding."""
         batch = batch | {"mask": np.ones(len(batch["labels"]), np.float32)}
-        self.state, loss = self._step(self.state, batch, np.uint32(0), _WEIGHTS)
-        if wait:
-            jax.block_until_ready((self.state, loss))
+        self._state, self._metrics = self._train_step(self._state, batch, np.uint32(0))
+
+    def wait(self) -> None:
+        """Waits until the steps are done."""
+        jax.block_until_ready((self._state, self._metrics))

@@ -1,4 +1,4 @@
-"""Timings of programs in turn, so that what else the machine does falls on all of them alike."""
+"""Paired timings: programs run in turn, so that other load on the machine affects all alike."""
 
 import contextlib
 import importlib
@@ -8,20 +8,19 @@ import statistics
 import time
 from collections.abc import Mapping
 
-# A worker that is silent for longer is given up, in seconds.
-_PATIENCE = 900
+# Of a worker's set-up and of each run.
+_TIMEOUT_SECONDS = 900
 
 
 class Worker:
-    """A piece of work in a process of its own, ready to be timed again and again."""
+    """A workload in a process of its own, which is set up one time and timed repeatedly."""
 
     def __init__(self, work: str, **settings):
-        """Starts the process.
+        """Starts the process and waits until the workload is set up.
 
         Args:
-          work: `module:function`; the function makes everything ready and returns (run, count):
-            `run()` does the work once and returns when it is done, and `count` says how many items
-            that are.
+          work: `module:function`; the function sets the workload up and returns (run, count):
+            `run()` does the work and waits for its end, `count` is the number of items in it.
           settings: keyword arguments of the function.
         """
         self._name = work
@@ -33,34 +32,35 @@ class Worker:
         self.count = self._receive()
 
     def time(self) -> float:
-        """Does the work once; returns seconds."""
+        """Runs the workload; returns seconds."""
         self._connection.send(None)
         return self._receive()
 
     def close(self) -> None:
+        """Ends the process."""
         self._connection.close()
         self._process.join(timeout=30)
         self._process.terminate()
 
     def _receive(self):
-        if not self._connection.poll(_PATIENCE):
-            raise TimeoutError(f"{self._name} took more than {_PATIENCE} s")
+        if not self._connection.poll(_TIMEOUT_SECONDS):
+            raise TimeoutError(f"{self._name} took more than {_TIMEOUT_SECONDS} s")
         try:
             answer = self._connection.recv()
         except EOFError:
-            raise RuntimeError(f"{self._name} ended; what it printed says why") from None
+            raise RuntimeError(f"{self._name} ended; its output above says why") from None
         return answer
 
 
 def _serve(connection, work: str, settings: dict) -> None:
-    # Several processes share a GPU here; JAX would take most of its memory at once.
+    # Several processes share a GPU, of which JAX would preallocate most of the memory.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     module, function = work.split(":")
     run, count = getattr(importlib.import_module(module), function)(**settings)
     run()  # compiles, and fills caches
     run()
     connection.send(count)
-    with contextlib.suppress(EOFError):  # nobody asks any more
+    with contextlib.suppress(EOFError):  # the other end is closed
         while True:
             connection.recv()
             start = time.perf_counter()
@@ -69,16 +69,17 @@ def _serve(connection, work: str, settings: dict) -> None:
 
 
 def measure(ours: tuple, peers: Mapping[str, tuple], pairs: int) -> dict:
-    """Times our work and that of each peer in turn.
+    """Times a workload of ours and those of its peers in turn.
 
     Args:
       ours: (work, settings) as of `Worker`.
       peers: by name, likewise.
-      pairs: how often.
+      pairs: number of timings of each.
 
     Returns:
-      `ours`, items per second (median); and for each peer, under `peers`, `rate` likewise, `ratio`,
-      the median of ours over theirs in each pair, and `least` and `most` of these ratios.
+      `ours`, the median of items per second; and for each peer, in `peers`, `rate`, likewise;
+      `ratio`, the median of ours over theirs in each pair; `least` and `most`, the extremes of the
+      pairs' ratios.
     """
     with contextlib.ExitStack() as stack:
         workers = {}

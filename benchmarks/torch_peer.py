@@ -1,6 +1,6 @@
-"""The same work as a user would write it in PyTorch.
+"""The workloads of `ours` as a user would write them in PyTorch.
 
-On a GPU: channels_last, autocast and torch.compile. On a CPU in bfloat16, autocast.
+On a GPU with channels_last, autocast and torch.compile; on a CPU, bfloat16 by autocast.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from torch import nn
 
 from benchmarks import work
 
-Ready = tuple[Callable[[], None], int]
+Workload = tuple[Callable[[], None], int]  # (run, count), as of `pairs.Worker`
 
 _DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -31,7 +31,7 @@ class _VGG16(nn.Sequential):
 
 
 class _Poster(nn.Module):
-    """The blocks and a linear head over their mean and maximum."""
+    """Blocks of VGG16 and a linear head over the mean and maximum of their output."""
 
     def __init__(self, first_block: int):
         super().__init__()
@@ -47,7 +47,7 @@ class _Poster(nn.Module):
 
 
 def vgg16(weights: str) -> nn.Sequential:
-    """The network with weights from a file that `mmgc_jax.pretrained.vgg16` wrote."""
+    """Makes VGG16 with the weights of an .npz file that `mmgc_jax.pretrained.vgg16` wrote."""
     network = _VGG16()
     convolutions = [layer for layer in network if isinstance(layer, nn.Conv2d)]
     names = [
@@ -61,7 +61,7 @@ def vgg16(weights: str) -> nn.Sequential:
     return nn.Sequential(*network).to(memory_format=torch.channels_last)
 
 
-def vgg16_features(dtype: str) -> Ready:
+def vgg16_features(dtype: str) -> Workload:
     """As `ours.vgg16_features`."""
     network = _ready(_VGG16().eval())
     posters = torch.from_numpy(work.posters(work.FROZEN_BATCH))
@@ -76,7 +76,7 @@ def vgg16_features(dtype: str) -> Ready:
     return run, len(posters)
 
 
-def finetune(first_block: int, batch_size: int, dtype: str) -> Ready:
+def finetune(first_block: int, batch_size: int, dtype: str) -> Workload:
     """As `ours.finetune`."""
     model = _ready(_Poster(first_block))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
@@ -114,7 +114,7 @@ class _PlotLSTM(nn.Module):
         return self.genres(self.dropout(torch.cat([mean, highest], dim=1)))
 
 
-def plot_lstm(lengths: str, bucket: int, dtype: str) -> Ready:
+def plot_lstm(lengths: str, bucket: int, dtype: str) -> Workload:
     """As `ours.plot_lstm`."""
     model = _PlotLSTM().to(_DEVICE)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
@@ -139,7 +139,10 @@ def _ready(model: nn.Module) -> nn.Module:
 
 
 def preprocess(posters: torch.Tensor) -> torch.Tensor:
-    """<uint8>[batch, height, width, 3] to the network's input, channels last in memory."""
+    """Normalises posters <uint8>[batch, height, width, 3] to <float32>[batch, 3, height, width].
+
+    The result is channels_last in memory.
+    """
     mean = torch.tensor((123.68, 116.779, 103.939), device=_DEVICE).view(1, 3, 1, 1)
     return posters.to(_DEVICE).permute(0, 3, 1, 2).float() - mean
 
@@ -149,7 +152,7 @@ def _autocast(dtype: str):
 
 
 def _step(model, optimizer, logits, labels) -> torch.Tensor:
-    """One step of training; returns the loss."""
+    """Takes a training step; returns the loss."""
     loss = nn.functional.binary_cross_entropy_with_logits(logits, labels.to(_DEVICE))
     optimizer.zero_grad()
     loss.backward()

@@ -1,9 +1,9 @@
-"""The talk's experiment as one would write it plainly in PyTorch; the peer of a whole run of ours.
+"""The talk's experiment in plain PyTorch, the peer of a whole experiment of ours.
 
     python -m benchmarks.torch_talk FOLDER VGG16.npz VECTORS
 
-The same movies, folds, models, epochs and batch sizes as configs/talk.py; no checkpoints, no
-calibration, no report. Prints the macro AUC of the out-of-fold predictions.
+The same data, number of folds, models, epochs and batch sizes as in configs/talk.py, without
+checkpoints, calibration and report. Prints the macro AUC of the out-of-fold predictions.
 """
 
 import collections
@@ -27,7 +27,7 @@ _LONGEST_PLOT = 256
 
 
 class Plot(nn.Module):
-    """A bidirectional LSTM, mean and maximum over its states, and pooled words beside them."""
+    """A bidirectional LSTM; a linear layer over its pooled states and the pooled word vectors."""
 
     def __init__(self, vectors: torch.Tensor):
         super().__init__()
@@ -54,7 +54,7 @@ class Plot(nn.Module):
 
 
 class Head(nn.Module):
-    """A linear layer over pooled activations."""
+    """A linear layer over pooled activations <float32>[batch, 2048]."""
 
     def __init__(self):
         super().__init__()
@@ -66,7 +66,7 @@ class Head(nn.Module):
 
 
 class Block5(nn.Module):
-    """The last block of VGG16 and its head, on block 4's activations."""
+    """The last block of VGG16 and a head; the input is block 4's activations."""
 
     def __init__(self, block5: nn.Module, head: Head):
         super().__init__()
@@ -89,7 +89,7 @@ def _pool(x):
 
 
 def train(model, inputs, labels, rows, epochs, batch_size, learning_rate, weight_decay=0.01):
-    """AdamW with a cosine schedule on some rows; returns the model."""
+    """Trains a model on some rows by AdamW with a cosine schedule; returns it."""
     optimizer = torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=weight_decay)
     steps = epochs * -(-len(rows) // batch_size)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
@@ -109,26 +109,27 @@ def train(model, inputs, labels, rows, epochs, batch_size, learning_rate, weight
 
 @torch.inference_mode()
 def predict(model, inputs, rows) -> torch.Tensor:
-    """Probabilities of some rows."""
+    """Predicts the probabilities of some rows, <float32>[rows, genres]."""
     model.eval()
     batches = np.array_split(rows, -(-len(rows) // 32))
     return torch.cat([torch.sigmoid(model(inputs(batch))) for batch in batches])
 
 
 def out_of_fold(name, make, inputs, labels, folds, rows, *settings) -> torch.Tensor:
-    """Trains a model for each fold and predicts the rows that it did not see."""
+    """Trains a model for each fold and predicts its held-out rows; prints the macro AUC."""
     scores = torch.zeros(len(labels), _GENRES)
     for fold in range(_FOLDS):
         model = train(make(fold), inputs, labels, rows[folds[rows] != fold], *settings)
         unseen = rows[folds[rows] == fold]
         scores[unseen] = predict(model, inputs, unseen)
-    there = [g for g in range(_GENRES) if 0 < labels[rows, g].sum() < len(rows)]
-    print(name, roc_auc_score(labels[rows][:, there], scores[rows][:, there]), flush=True)
+    # AUC is undefined for genres without positives or without negatives.
+    defined = [g for g in range(_GENRES) if 0 < labels[rows, g].sum() < len(rows)]
+    print(name, roc_auc_score(labels[rows][:, defined], scores[rows][:, defined]), flush=True)
     return scores
 
 
 def plots(texts: list[str], vectors_file: str):
-    """Tokens of each plot, and vectors: those of the file beside those trained on the plots."""
+    """Makes the tokens of each plot, and word vectors: the file's next to ones trained on plots."""
     words = [re.findall(r"\w+", text.lower())[:_LONGEST_PLOT] for text in texts]
     counts = collections.Counter(word for plot in words for word in plot)
     number = {
@@ -150,7 +151,7 @@ def plots(texts: list[str], vectors_file: str):
 
 @torch.no_grad()
 def activations(images: list[pathlib.Path], network: nn.Sequential, grey: bool):
-    """Block 4's activations of each poster, and the pooled features of blocks 4 and 5."""
+    """Computes block 4's activations of each poster, and pooled features of blocks 4 and 5."""
     split = len(network) - 7
     block4, features = [], []
     for start in range(0, len(images), 32):
@@ -164,6 +165,7 @@ def activations(images: list[pathlib.Path], network: nn.Sequential, grey: bool):
 
 
 def main(folder: str, weights: str, vectors: str) -> None:
+    """Runs the experiment."""
     torch.manual_seed(0)
     np.random.seed(0)
     with open(f"{folder}/movies.csv", newline="", encoding="utf-8") as file:
@@ -189,15 +191,14 @@ def main(folder: str, weights: str, vectors: str) -> None:
     place = {row: number for number, row in enumerate(with_poster)}
     for name in ("poster", "poster_grey"):
         network = torch_peer.vgg16(weights)
-        found = activations([files[row] for row in with_poster], network, "grey" in name)
-        block4, features = (lambda rows, x=x: x[[place[row] for row in rows]] for x in found)
+        arrays = activations([files[row] for row in with_poster], network, "grey" in name)
+        block4, features = (lambda rows, x=x: x[[place[row] for row in rows]] for x in arrays)
 
         def finetuned(fold, network=network, features=features):
             rows = with_poster[folds[with_poster] != fold]
             head = train(Head(), features, labels, rows, 15, 32, 3e-3, 0.1)
-            # A block of its own for each fold.
-            own = torch_peer.vgg16(weights)[-7:]
-            return Block5(own, head)
+            block5 = torch_peer.vgg16(weights)[-7:]  # each fold fine-tunes a copy
+            return Block5(block5, head)
 
         scores.append(out_of_fold(name, finetuned, block4, labels, folds, with_poster, 1, 32, 3e-4))
     both = torch.cat(scores[:2], 1)

@@ -1,9 +1,9 @@
-"""How long it takes, and how much memory, to read the vectors of some words from a large file.
+"""Time and memory of reading some words' vectors from a large file.
 
     python -m benchmarks.word_vectors
 
-It writes a file as large as Google's (3 million words, 300 numbers each, 3.6 GB; deleted at the
-end) and reads the vectors of 20,000 of its words in a process of its own.
+Writes a file of random vectors as large as Google's (3 million words, 300 numbers each, 3.6 GB;
+deleted at the end) and reads the vectors of 20,000 of its words in a process of its own.
 """
 
 import multiprocessing
@@ -18,7 +18,7 @@ from benchmarks import memory
 from mmgc_jax.pretrained import vector_file
 
 _WORDS = flags.DEFINE_integer("words", 3_000_000, "Number of words in the file.", lower_bound=1)
-_WANTED = flags.DEFINE_integer("wanted", 20_000, "How many of them are read.", lower_bound=1)
+_WANTED = flags.DEFINE_integer("wanted", 20_000, "Number of words that are read.", lower_bound=1)
 _DIM = flags.DEFINE_integer("dim", 300, "Length of a vector.", lower_bound=1)
 
 
@@ -33,32 +33,41 @@ def write_file(file: pathlib.Path, words: int, dim: int) -> None:
 
 
 def measure(file: pathlib.Path, words: int, wanted: int) -> tuple[float, float, float]:
-    """Seconds, and the largest resident memory before and after, in 10^6 bytes."""
+    """Reads the vectors of evenly spaced words.
+
+    Args:
+      file: as of `write_file`.
+      words: number of words in it.
+      wanted: number of words that are read.
+
+    Returns:
+      Seconds, and the process's peak memory before and after, in 10^6 bytes.
+    """
     names = [f"word{number}" for number in range(0, words, words // wanted)][:wanted]
     before = memory.peak_mb()
     start = time.perf_counter()
-    found = vector_file.read(file, names)
+    vectors = vector_file.read(file, names)
     seconds = time.perf_counter() - start
-    assert len(found) == wanted
+    assert len(vectors) == wanted
     return seconds, before, memory.peak_mb()
 
 
 def main(argv: list[str]) -> None:
-    if len(argv) > 1 or _WANTED.value > _WORDS.value:
-        raise app.UsageError("Flags alone, and no more --wanted than --words.")
+    if len(argv) > 1:
+        raise app.UsageError(f"Not a flag: {' '.join(argv[1:])}")
+    if _WANTED.value > _WORDS.value:
+        raise app.UsageError(f"--wanted={_WANTED.value} is more than --words={_WORDS.value}.")
     with tempfile.TemporaryDirectory() as folder:
         file = pathlib.Path(folder, "vectors.bin")
         write_file(file, _WORDS.value, _DIM.value)
         size = file.stat().st_size / 1e9
-        # In a process of its own, so that its peak is that of the reading.
+        # In a new process, whose peak is not that of writing.
         with multiprocessing.get_context("spawn").Pool(1) as pool:
             arguments = file, _WORDS.value, _WANTED.value
             seconds, before, peak = pool.apply(measure, arguments)
     kept = _WANTED.value * _DIM.value * 4 / 1e6
-    print(
-        f"{size:.1f} GB, {_WORDS.value:,} words, {_WANTED.value:,} of them wanted ({kept:.0f} MB):"
-    )
-    print(f"read in {seconds:.1f} s; resident {before:.0f} MB before, {peak:.0f} MB at the peak.")
+    print(f"{size:.1f} GB, {_WORDS.value:,} words, {_WANTED.value:,} of them read ({kept:.0f} MB):")
+    print(f"{seconds:.1f} s; peak memory {before:.0f} MB before reading, {peak:.0f} MB after.")
 
 
 if __name__ == "__main__":

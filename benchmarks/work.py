@@ -1,4 +1,4 @@
-"""What both sides of a comparison get: sizes, and inputs made up from one seed."""
+"""Sizes and random inputs that both sides of a comparison share."""
 
 import numpy as np
 
@@ -7,9 +7,9 @@ HEIGHT, WIDTH = 256, 160
 CHANNELS = (3, 64, 128, 256, 512, 512)
 FROZEN_BATCH = 16
 
-# Of VGG16's forward pass: products and sums of its 3 x 3 convolutions.
+# Convolutions of each block of VGG16, and multiplications and additions of all in a forward pass.
 DEPTHS = (2, 2, 3, 3, 3)
-FLOP_OF_A_POSTER = sum(
+FLOP_PER_POSTER = sum(
     2 * 9 * (CHANNELS[block] + (depth - 1) * CHANNELS[block + 1]) * CHANNELS[block + 1]
     * (HEIGHT >> block) * (WIDTH >> block)
     for block, depth in enumerate(DEPTHS)
@@ -19,34 +19,34 @@ VOCABULARY = 20_000
 WORD_DIM, HIDDEN = 300, 128
 PLOTS_IN_BATCH, PLOT_BATCHES = 64, 8
 EQUAL_LENGTH, LONGEST = 200, 256
-# Words of a plot of the talk's data: half have at most the median; of a log-normal distribution.
+# In words; log-normal, as the lengths of the talk's plots about are.
 MEDIAN_LENGTH, LENGTH_SPREAD = 90, 0.6
 
 
 def posters(count: int) -> np.ndarray:
-    """<uint8>[count, HEIGHT, WIDTH, 3]."""
+    """Makes random posters, <uint8>[count, HEIGHT, WIDTH, 3]."""
     return _rng().integers(0, 256, (count, HEIGHT, WIDTH, 3), dtype=np.uint8)
 
 
 def activations(first_block: int, count: int) -> np.ndarray:
-    """What enters a block of VGG16, <float32>[count, height, width, channels]."""
+    """Makes random inputs of a block of VGG16, <float32>[count, height, width, channels]."""
     side = 2 ** (first_block - 1)
     shape = (count, HEIGHT // side, WIDTH // side, CHANNELS[first_block - 1])
     return np.maximum(_rng().normal(0, 50, shape), 0).astype(np.float32)
 
 
 def labels(count: int) -> np.ndarray:
-    """<float32>[count, GENRES]."""
+    """Makes random labels, <float32>[count, GENRES], a tenth of them 1."""
     return (_rng().random((count, GENRES)) < 0.1).astype(np.float32)
 
 
 def plots(lengths: str, bucket: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Batches of plots.
+    """Makes an epoch of batches of random plots.
 
     Args:
-      lengths: `equal`, or `real` for lengths as those of the talk's plots, where plots of similar
-        length share a batch.
-      bucket: a batch's padded length is the least multiple of it that holds its longest plot.
+      lengths: `equal`, or `real`: distributed as in the talk's data, and plots of similar length
+        share a batch, as in training.
+      bucket: a batch is padded to the least multiple of it that its longest plot fits into.
 
     Returns:
       For each batch, tokens <int32>[PLOTS_IN_BATCH, padded] and lengths <int32>[PLOTS_IN_BATCH].

@@ -26,6 +26,7 @@ from mmgc_jax.runtime.files import (
     Path,
     as_path,
     cache_folder,
+    check_workdir,
     disk_error,
     flush_lines,
     is_address,
@@ -56,6 +57,7 @@ def run(config: ml_collections.ConfigDict, folder) -> dict:
       Interrupted: if the process was asked to stop.
     """
     folder = as_path(folder)
+    check_workdir(folder)
     config = settings.without_unused(config)
     as_given = settings.as_json(config)
     workdir.check_unchanged(folder, as_given)
@@ -87,7 +89,9 @@ def _data_directory(config: ml_collections.ConfigDict, folder: Path) -> pathlib.
             "must be a folder of this machine."
         )
     if directory:
-        return pathlib.Path(directory).absolute()
+        directory = pathlib.Path(directory).absolute()
+        check_workdir(directory, "config.data.directory")
+        return directory
     return (cache_folder() if is_address(folder) else folder) / "data"
 
 

@@ -1,7 +1,11 @@
-"""That the benchmarks run; what they measure is not tested."""
+"""The benchmarks run, in their smallest form; the speeds that they measure are not tested."""
 
+import ast
+import importlib.util
+import inspect
 import io
 import json
+import pathlib
 import time
 
 import numpy as np
@@ -9,8 +13,12 @@ import pytest
 from PIL import Image
 
 from benchmarks import __main__ as comparison
-from benchmarks import data, growth, ours, pairs, work
+from benchmarks import data, devices, growth, ours, pairs, word_vectors, work
 from mmgc_jax.data import mmimdb
+from mmgc_jax.models import VGG16
+from mmgc_jax.ops import kernels
+
+BENCHMARKS = pathlib.Path(work.__file__).parent
 
 
 @pytest.mark.slow
@@ -25,42 +33,42 @@ def test_data(tmp_path):
     lines = data.table(results).splitlines()
     assert len({len(line) for line in lines[1:]}) == 1 and len(lines) == 6
 
-    # The archive is what the README says of it, and in another order than its split.
-    found = mmimdb.read(tmp_path / "mmimdb.tar.gz")
-    assert not found.left_out
-    assert {split: len(movies) for split, movies in found.movies.items()} == {
+    # The archive is as the docstring says, and in another order than its split.
+    catalogue = mmimdb.read(tmp_path / "mmimdb.tar.gz")
+    assert not catalogue.left_out
+    assert {split: len(movies) for split, movies in catalogue.movies.items()} == {
         "train": 71, "validation": 12, "test": 37,
     }  # fmt: skip
-    numbered = list(found.with_posters("train"))
+    numbered = list(catalogue.with_posters("train"))
     assert [number for number, _ in numbered] != sorted(number for number, _ in numbered)
     sizes = [len(movie.poster) for _, movie in numbered]
     assert 35_000 < np.mean(sizes) < 45_000
     assert Image.open(io.BytesIO(numbered[0][1].poster)).size == (300, 450)
 
 
-def nap(seconds):
-    """Work for `pairs`: two items in a given time."""
+def sleep(seconds):
+    """A workload for `pairs`: two items in a given time."""
     return lambda: time.sleep(seconds), 2
 
 
 @pytest.mark.slow
 def test_pairs_are_timed_in_turn():
-    def napping(seconds):
-        return "tests.test_benchmarks:nap", {"seconds": seconds}
+    def sleeping(seconds):
+        return "tests.test_benchmarks:sleep", {"seconds": seconds}
 
-    found = pairs.measure(napping(0.05), {"slow": napping(0.2)}, 3)
-    assert 20 < found["ours"] <= 40 and 5 < found["peers"]["slow"]["rate"] <= 10
-    slow = found["peers"]["slow"]
+    figures = pairs.measure(sleeping(0.05), {"slow": sleeping(0.2)}, 3)
+    slow = figures["peers"]["slow"]
+    assert 20 < figures["ours"] <= 40 and 5 < slow["rate"] <= 10
     assert 1 < slow["least"] <= slow["ratio"] <= slow["most"]
 
 
-def test_work_that_fails_says_so():
+def test_a_workload_that_fails_is_named():
     with pytest.raises(RuntimeError, match="test_benchmarks:missing"):
         pairs.Worker("tests.test_benchmarks:missing")
 
 
 @pytest.mark.slow
-def test_the_work_of_the_rows_runs(monkeypatch):
+def test_the_workloads_of_all_rows_run(monkeypatch):
     monkeypatch.setattr(work, "HEIGHT", 32)
     monkeypatch.setattr(work, "WIDTH", 32)
     monkeypatch.setattr(work, "PLOT_BATCHES", 2)
@@ -69,7 +77,74 @@ def test_the_work_of_the_rows_runs(monkeypatch):
         run, count = getattr(ours, name.split(":")[1])(**settings)
         run()
         assert count > 0
-        assert row.asked.keys() == row.peers.keys()
+        assert row.targets.keys() == row.peers.keys()
+
+
+@pytest.mark.parametrize(
+    ("function", "settings", "model"),
+    [
+        ("vgg16_features", {"dtype": "float32"}, "VGG16"),
+        ("finetune", {"first_block": 5, "batch_size": 1, "dtype": "float32"}, "PosterVGG16"),
+        ("plot_lstm", {"lengths": "equal", "bucket": 8}, "PlotLSTM"),
+    ],
+)
+def test_models_get_the_kernels_of_experiments(function, settings, model, monkeypatch):
+    chosen = kernels.kernels_for("gpu", 1, ())
+
+    class Made(Exception):
+        pass
+
+    def make(*_, **arguments):
+        assert arguments["kernels"] is chosen
+        raise Made
+
+    monkeypatch.setattr(kernels, "auto", lambda: chosen)
+    monkeypatch.setattr(ours, model, make)
+    with pytest.raises(Made):
+        getattr(ours, function)(**settings)
+
+
+def functions_of(file: pathlib.Path) -> dict[str, set[str]]:
+    """The functions and classes that a file defines, without importing it; arguments by name."""
+    return {
+        node.name: {argument.arg for argument in node.args.args}
+        if isinstance(node, ast.FunctionDef)
+        else set()
+        for node in ast.parse(file.read_text()).body
+        if isinstance(node, ast.FunctionDef | ast.ClassDef)
+    }
+
+
+def test_the_workloads_of_peers_exist():
+    # PyTorch need not be installed, so its files are parsed.
+    for row in [*comparison.rows(on_gpu=False), *comparison.rows(on_gpu=True)]:
+        for name, settings in (row.ours, *row.peers.values()):
+            module, function = name.split(":")
+            functions = functions_of(pathlib.Path(importlib.util.find_spec(module).origin))
+            assert settings.keys() <= functions[function], name
+            ours_has = inspect.signature(getattr(ours, function)).parameters
+            assert functions[function] == set(ours_has), name
+
+
+@pytest.mark.parametrize("file", sorted(BENCHMARKS.glob("torch_*.py")), ids=lambda file: file.name)
+def test_files_of_pytorch_use_names_that_exist(file):
+    compile(file.read_text(), file, "exec")
+    shared = {"work": set(vars(work)), "torch_peer": functions_of(BENCHMARKS / "torch_peer.py")}
+    used = [
+        (node.value.id, node.attr)
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id in shared
+    ]
+    assert used
+    for module, name in used:
+        assert name in shared[module], f"{file.name}: {module}.{name}"
+
+
+def test_both_sides_have_the_same_network():
+    network = VGG16()
+    assert (work.CHANNELS[1:], work.DEPTHS) == (network.widths, network.depths)
 
 
 def test_plots_are_padded_no_more_than_they_need():
@@ -79,7 +154,7 @@ def test_plots_are_padded_no_more_than_they_need():
 
 
 def test_the_table_of_a_comparison():
-    peer = {"rate": 10.0, "ratio": 1.25, "least": 1.2, "most": 1.31, "asked": 1.2}
+    peer = {"rate": 10.0, "ratio": 1.25, "least": 1.2, "most": 1.31, "target": 1.2}
     rows = {"VGG16 features": {"unit": "posters/s", "ours": 12.5, "peers": {"PyTorch": peer}}}
     results = {"machine": "a CPU", "date": "2026-01-01", "versions": {"jax": "0"}, "pairs": 5}
     results |= {"gpu": None, "rows": rows}
@@ -87,37 +162,61 @@ def test_the_table_of_a_comparison():
     assert lines[2].split() == ["VGG16", "features", "12.5", "PyTorch", "10.0", "1.25", "1.20",
                                 "1.31", "1.2"]  # fmt: skip
     assert len(lines[1]) == len(lines[2])
-    assert lines[-1].startswith("No GPU is at hand")
+    assert lines[-1].startswith("No GPU found")
 
 
-def test_a_gpu_has_rows_of_its_own_and_its_share_of_the_peak():
+def test_rows_and_utilization_on_a_gpu():
     names = {row.name: row for row in comparison.rows(on_gpu=True)}
     assert names["Fine-tuning everything, bfloat16"].ours[1]["batch_size"] == 128
-    assert "LSTM by cuDNN, length 200" in names
-    assert set(names["LSTM, length 200, float32"].asked.values()) == {1.0}
+    assert set(names["LSTM, length 200, float32"].targets.values()) == {1.0}
 
-    # 15.3 billion products at 224 x 224 (arXiv 1512.03385, section 3.3).
-    assert pytest.approx(2 * 15.3e9 * 256 * 160 / 224**2, rel=0.01) == work.FLOP_OF_A_POSTER
+    # 15.3 billion multiply-adds at 224 x 224 (arXiv 1512.03385, section 3.3).
+    assert pytest.approx(2 * 15.3e9 * 256 * 160 / 224**2, rel=0.01) == work.FLOP_PER_POSTER
     rows = {"Fine-tuning everything, bfloat16": {"ours": 5000.0}}
     results = {"gpu": "NVIDIA H100 80GB HBM3", "rows": rows}
-    assert comparison.share_of_peak(results) == pytest.approx(0.38, abs=0.005)
-    assert comparison.share_of_peak(results | {"gpu": "a new one"}) is None
-    assert comparison.share_of_peak(results | {"gpu": None}) is None
+    assert comparison.model_flops_utilization(results) == pytest.approx(0.38, abs=0.005)
+    assert comparison.model_flops_utilization(results | {"gpu": "a new one"}) is None
+    assert comparison.model_flops_utilization(results | {"gpu": None}) is None
 
 
-def test_a_straight_line():
+def test_a_fitted_line():
     movies = np.array([1, 2, 4, 8])
-    line = growth.Line.through(movies, 3 + 2.0 * movies)
-    assert (line.start, line.slope) == (pytest.approx(3), pytest.approx(2))
-    assert line.farthest == pytest.approx(0, abs=1e-9)
-    assert growth.Line.through(movies, movies**2).farthest > 0.2
+    line = growth.Line.fit(movies, 3 + 2.0 * movies)
+    assert (line.intercept, line.slope) == (pytest.approx(3), pytest.approx(2))
+    assert line.max_relative_error == pytest.approx(0, abs=1e-9)
+    assert growth.Line.fit(movies, movies**2).max_relative_error > 0.2
 
 
-def test_growth_is_told_and_drawn(tmp_path):
+def test_the_experiment_of_growth():
+    config = growth.make_config(200)
+    assert sum(config.data.synthetic[split] for split in ("train", "validation", "test")) == 200
+    for name in ("plot", "poster", "poster_grey", "fusion"):
+        assert config[name].training.epochs == 2
+
+
+def test_growth_is_printed_and_drawn(tmp_path):
     points = [{"movies": n, "seconds": 2.0 * n, "peak_mb": 500 + n} for n in (10, 20, 40, 80)]
-    line = {"start": 0.0, "slope": 2.0, "farthest": 0.04}
-    lines = {"seconds": line, "peak_mb": line | {"start": 500.0, "slope": 1.0}}
+    line = {"intercept": 0.0, "slope": 2.0, "max_relative_error": 0.04}
+    lines = {"seconds": line, "peak_mb": line | {"intercept": 500.0, "slope": 1.0}}
     results = {"machine": "a CPU", "date": "2026-01-01", "points": points, "lines": lines}
-    assert "2000.0 s for each 1,000 movies; no point" in growth.table(results)
+    assert "2000.0 s for each 1,000 movies; largest distance" in growth.table(results)
     growth.draw(results, tmp_path / "growth.png")
     assert Image.open(tmp_path / "growth.png").size == (1080, 420)
+
+
+@pytest.mark.slow
+def test_memory_of_devices():
+    needed = devices.measure((32, 32), None, split=False, posters=1)
+    # VGG16's convolutions (arXiv 1409.1556), and mean and standard deviation of the pixels.
+    assert needed["parameters"] == 14_714_688 + 6
+    # Parameters and two moments in float32; a few counters.
+    assert 0 <= needed["state"] - 12 * needed["parameters"] < 1000
+    # At least the gradients.
+    assert needed["step"] > 4 * needed["parameters"]
+
+
+def test_word_vectors_are_written_and_read(tmp_path):
+    file = tmp_path / "vectors.bin"
+    word_vectors.write_file(file, words=1000, dim=5)
+    seconds, before, after = word_vectors.measure(file, words=1000, wanted=30)
+    assert seconds > 0 and 50 < before <= after

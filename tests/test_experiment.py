@@ -276,8 +276,7 @@ def test_encoders_and_fusion_as_one_network(inputs, tmp_path):
     for stage in ("fusion", "plot_bag_of_words"):
         check_predictions(tmp_path, config, stage, movies)
     before, after = (
-        loop.restore_best(Run(f"{run}/fold_0", tmp_path, seed=0))
-        for run in ("poster", "fusion")
+        loop.restore_best(Run(f"{run}/fold_0", tmp_path, seed=0)) for run in ("poster", "fusion")
     )
     kernel = after["poster"]["vgg16"]["block5_conv1"]["kernel"]
     assert (kernel != before["vgg16"]["block5_conv1"]["kernel"]).any()
@@ -359,3 +358,14 @@ def test_best_reachable_auc_ranks_the_modalities():
     assert all(scores.shape == (300, 24) for scores in best.values())
     # Where a modality says nothing, the fusion's truth is the other modality's.
     assert np.all((best["fusion"] > 0) & (best["fusion"] < 1))
+
+
+@pytest.mark.parametrize("name", ["Film [2024]", "a\\b", "what?", "*"])
+def test_a_folder_in_which_checkpoints_would_be_lost_is_refused(inputs, tmp_path, name):
+    with pytest.raises(InputError, match="--workdir: .* in its path"):
+        experiment.run(tiny.config_of(inputs), tmp_path / name)
+    config = tiny.config_of(inputs)
+    config.data.directory = str(tmp_path / name)
+    with pytest.raises(InputError, match=r"config\.data\.directory: .* in its path"):
+        experiment.run(config, tmp_path / "run")
+    assert not (tmp_path / name).exists()

@@ -239,7 +239,7 @@ def test_a_place_that_cannot_be_written_to(inputs, tmp_path):
     "error",
     [
         OSError(28, "No space left on device"),
-        ValueError("RESOURCE_EXHAUSTED: failed to write: No space left on device [28]"),
+        ValueError("RESOURCE_EXHAUSTED: Failed to write [os_error_code='28']"),
         OSError(30, "Read-only file system"),
     ],
 )

@@ -3,7 +3,7 @@
 import difflib
 import math
 import operator
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import ml_collections
@@ -203,7 +203,7 @@ def _shown(value) -> str:
 
 
 def _is_list(value) -> bool:
-    return isinstance(value, Collection) and not isinstance(value, str | dict)
+    return isinstance(value, list | tuple)
 
 
 def _is_number(value, whole: bool = False) -> bool:

@@ -78,8 +78,8 @@ def test_real_plots_out_of_fold():
     plots, labels = [], []
     for movie in movies.read_csv(TALK, labelled=True):
         plots.append(movie.plot or "")
-        labels.append(movies.to_labels(movie.genres))
-    labels = np.array(labels)
+        labels.append([genre in movie.genres for genre in movies.GENRES])
+    labels = np.float32(labels)
     in_test = splits.assign_folds(labels, 5, seed=0) == 0
     train, test = np.flatnonzero(~in_test), np.flatnonzero(in_test)
     tfidf = TfIdf.fit([plots[n] for n in train])
