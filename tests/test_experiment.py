@@ -362,7 +362,7 @@ def test_best_reachable_auc_ranks_the_modalities():
 
 @pytest.mark.parametrize("name", ["Film [2024]", "a\\b", "what?", "*"])
 def test_a_folder_in_which_checkpoints_would_be_lost_is_refused(inputs, tmp_path, name):
-    with pytest.raises(InputError, match="--workdir: .* in its path"):
+    with pytest.raises(InputError, match=r"--workdir: .* in its path"):
         experiment.run(tiny.config_of(inputs), tmp_path / name)
     config = tiny.config_of(inputs)
     config.data.directory = str(tmp_path / name)

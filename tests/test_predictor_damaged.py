@@ -118,8 +118,8 @@ def test_a_bad_poster_leaves_the_movie_its_row(finished):
 def test_the_table_is_not_overwritten(finished, tmp_path):
     table = tmp_path / "movies.csv"
     table.write_text("index,year,title,plot\n7,1999,T,p\n")
-    flags = {"movies": table, "output": table, "workdir": finished.workdir, "stage": "fusion", "encoder_modules": []}
-    flags |= dict.fromkeys(("plot", "poster", "posters"))
+    flags = {"movies": table, "output": table, "workdir": finished.workdir, "stage": "fusion"}
+    flags |= {"encoder_modules": []} | dict.fromkeys(("plot", "poster", "posters"))
     with pytest.raises(InputError, match="is the table of --movies itself"):
         predict._predict(types.SimpleNamespace(**flags))
     assert table.read_text().startswith("index")

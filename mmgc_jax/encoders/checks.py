@@ -77,8 +77,8 @@ class Checker:
                 and set(value) <= set(choices)
                 and len(set(value)) == len(value)
             ),
-            f"{'name at least one of' if least else 'possible:'} {', '.join(choices)}, each at most one "
-            f"time{'. Did you mean ' + ', '.join(hints) + '?' if hints else ''}",
+            f"{'name at least one of' if least else 'possible:'} {', '.join(choices)}, each one "
+            f"time at most{'. Did you mean ' + ', '.join(hints) + '?' if hints else ''}",
         )
 
     def at_least(self, least: float, *fields: str) -> None:
