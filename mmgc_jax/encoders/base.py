@@ -206,7 +206,15 @@ def following(section: ml_collections.ConfigDict, **changes) -> ml_collections.C
     Args:
       section: of an encoder of the same kind.
       **changes: fields that do not follow, and their values.
+
+    Raises:
+      InputError: if the section has no such field.
     """
+    if unknown := changes.keys() - section.keys():
+        raise InputError(
+            f"following: {', '.join(sorted(unknown))} is no field of the section that is followed; "
+            f"it has {', '.join(section)}."
+        )
     follower = ml_collections.ConfigDict()
     for name, value in section.items():
         if name in changes:

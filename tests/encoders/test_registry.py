@@ -1,0 +1,110 @@
+"""Kinds of encoders are found by name, and need no list elsewhere."""
+
+import types
+
+import ml_collections
+import numpy as np
+import pytest
+
+from mmgc_jax.encoders import registry
+from mmgc_jax.runtime.errors import InputError
+from tests import tiny
+
+FOREIGN = """
+MODALITY = "poster"
+
+def title(settings):
+    return f"Mine, {settings.size}"
+"""
+
+
+def test_kinds_are_the_modules_named_after_a_modality():
+    kinds = registry.kinds()
+    assert {"plot_lstm", "plot_bag_of_words", "plot_transformer", "poster_vgg16"} <= set(kinds)
+    assert not {"base", "fusion", "joint", "registry", "frozen", "word_vectors"} & set(kinds)
+
+
+@pytest.mark.parametrize("kind", registry.kinds())
+def test_every_kind_defines_the_contract(kind):
+    module = registry.find(kind)
+    assert kind.startswith(f"{module.MODALITY}_")
+    for name in ("default_settings", "title", "inputs", "problems", "prepare", "load"):
+        assert callable(getattr(module, name))
+    settings = module.default_settings()
+    assert settings.kind == kind
+    assert isinstance(module.title(settings), str)
+
+
+def test_an_unknown_kind_gets_the_nearest_name():
+    with pytest.raises(InputError, match=r"'plot_ltsm' is no kind.*Did you mean 'plot_lstm'\?"):
+        registry.find("plot_ltsm")
+    with pytest.raises(InputError, match="possible: plot_bag_of_words, plot_lstm") as caught:
+        registry.find("xyz")
+    assert "Did you mean" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["base", "os", "mmgc_jax.encoders.base", "", None, 3, "."])
+def test_modules_that_are_no_kind_are_refused(kind):
+    """Even if they are imported."""
+    with pytest.raises(InputError, match="is no kind of encoder"):
+        registry.find(kind)
+
+
+@pytest.fixture
+def foreign(tmp_path, monkeypatch):
+    """The name of a module of a kind that is not of this package, importable, not imported."""
+    (tmp_path / "my_encoders").mkdir()
+    (tmp_path / "my_encoders" / "mine.py").write_text(FOREIGN)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield "my_encoders.mine"
+    for name in ("my_encoders.mine", "my_encoders"):
+        monkeypatch.delitem(registry.sys.modules, name, raising=False)
+
+
+def test_a_foreign_kind_must_be_imported_before(foreign):
+    """So that no config.json decides what is imported."""
+    with pytest.raises(InputError, match=rf"'{foreign}' is no kind.*--encoder_modules=MODULE"):
+        registry.find(foreign)
+    assert foreign not in registry.sys.modules
+    registry.import_modules([foreign])
+    assert registry.find(foreign).MODALITY == "poster"
+    config = ml_collections.ConfigDict(
+        {"mine": {"kind": foreign, "size": 7}, "encoders": ("mine",)}
+    )
+    assert registry.modality(config, "mine") == "poster"
+    assert registry.titles(config) == {"mine": "Mine, 7"}
+
+
+def test_a_module_that_cannot_be_imported():
+    with pytest.raises(
+        InputError, match="--encoder_modules: no_such_module cannot be imported: No"
+    ):
+        registry.import_modules(["no_such_module"])
+
+
+def test_a_config_says_what_its_encoders_look_at():
+    config = tiny.get_config()
+    assert registry.modality(config, "plot") == "plot"
+    assert registry.modality(config, "poster_grey") == "poster"
+    corpus = types.SimpleNamespace(has_plot=np.array([1, 0]), has_poster=np.array([0, 1]))
+    assert registry.present(corpus, config, "plot") is corpus.has_plot
+    assert registry.present(corpus, config, "poster_grey") is corpus.has_poster
+
+
+def test_equal_titles_get_names():
+    config = tiny.get_config()
+    assert registry.titles(config) == {
+        "plot": "Plot (LSTM)",
+        "poster": "Poster (VGG16, colour)",
+        "poster_grey": "Poster (VGG16, grey)",
+    }
+    config.poster_grey.grey = False
+    assert registry.titles(config) == {
+        "plot": "Plot (LSTM)",
+        "poster": "Poster (VGG16, colour), poster",
+        "poster_grey": "Poster (VGG16, colour), poster_grey",
+    }
+    config.encoders = ("poster_grey", "plot")
+    assert list(registry.titles(config).items()) == [
+        ("poster_grey", "Poster (VGG16, colour)"), ("plot", "Plot (LSTM)"),
+    ]  # fmt: skip
