@@ -193,6 +193,13 @@ def test_vgg16_with_its_138_million_parameters_trains_split_over_eight_devices()
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("attempt", range(5))
+def test_training_with_split_parameters_never_waits_for_itself(tmp_path, attempt):
+    """Collectives that devices begin in different orders wait for one another: now and then."""
+    finish(start(2, "-m", "tests.shared_training", tmp_path, "split"), timeout=200)
+
+
+@pytest.mark.slow
 def test_two_processes_and_eight_devices_train_and_predict_as_one(tmp_path):
     command = ("-m", "tests.shared_training")
     finish(start(1, *command, tmp_path / "one"), start(8, *command, tmp_path / "eight", "split"))
