@@ -205,7 +205,9 @@ def test_growth_is_printed_and_drawn(tmp_path):
 
 
 @pytest.mark.slow
-def test_memory_of_devices():
+def test_memory_of_devices(monkeypatch):
+    # Those of eight CPU devices, which compile faster than those of one.
+    monkeypatch.setattr(kernels, "auto", lambda: kernels.kernels_for("cpu", 8, ()))
     needed = devices.measure((32, 32), None, split=False, posters=1)
     # VGG16's convolutions (arXiv 1409.1556), and mean and standard deviation of the pixels.
     assert needed["parameters"] == 14_714_688 + 6
