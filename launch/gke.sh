@@ -3,11 +3,11 @@
 #
 #   launch/gke.sh [--dry-run] --config=configs/talk.py --workdir=/share/runs/talk [--config.x=y ...]
 #
-# /share is the volume claim named `share`, which many may write to (Filestore): data, weights and
-# the working directory are there; with all of them in a bucket, gs://bucket/folder, delete the last
-# lines on `share`. The commit that is checked out is what runs. The rest is below:
-# ACCELERATOR and TOPOLOGY as of the node pool, HOSTS and CHIPS, of each host, as these have. To run
-# it again: kubectl delete jobset mmgc-jax, and the same command.
+# /share is a ReadWriteMany volume claim named `share` (Filestore), with data, weights and the working
+# directory. If all of them are in a bucket, gs://bucket/folder, delete the lines on `share` below.
+# The commit that is checked out is run. Set ACCELERATOR and TOPOLOGY to those of the node pool, HOSTS
+# to its number of hosts, and CHIPS to the TPU chips of each. To run it again: kubectl delete jobset
+# mmgc-jax, then the same command.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -20,7 +20,7 @@ fi
 # A JSON list of the words is a YAML list too.
 arguments=$(python3 -c 'import json, sys; print(json.dumps(sys.argv[1:]))' "$@")
 
-# The source code is less than the megabyte that a ConfigMap may hold.
+# A ConfigMap may hold 1 MB; the source code is smaller.
 apply <<END
 apiVersion: v1
 kind: ConfigMap
@@ -35,10 +35,10 @@ metadata:
   name: mmgc-jax
 spec:
   failurePolicy:
-    # A stopped or preempted run goes on where it was ...
+    # A run that was stopped or preempted continues from its checkpoint ...
     maxRestarts: 100
     rules:
-      # ... but one whose input is wrong does not.
+      # ... but one with a wrong input is not restarted.
       - name: wrong_input
         action: FailJobSet
         onJobFailureReasons: [PodFailurePolicy]
@@ -60,7 +60,7 @@ spec:
           template:
             spec:
               restartPolicy: Never
-              # To finish a step and write a checkpoint.
+              # Seconds to finish a step and write a checkpoint.
               terminationGracePeriodSeconds: 180
               nodeSelector:
                 cloud.google.com/gke-tpu-accelerator: ${ACCELERATOR:-tpu-v5-lite-podslice}

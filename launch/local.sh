@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Runs an experiment here, in several processes that train together over loopback:
+# Runs an experiment on this machine, in several processes that train together over loopback:
 #
 #   launch/local.sh [--dry-run] -n 2 --config=configs/demo.py --workdir=runs/demo [--config.x=y ...]
 #
-# In an environment with mmgc_jax: pip install -e . (or ".[cuda12]"). On a machine with GPUs each
-# process takes one; a single process, without this script, takes all of them just as well.
+# It needs an environment with mmgc_jax: pip install -e . (or ".[cuda12]"). With GPUs, each process
+# uses one; without this script, a single process uses all of them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -35,11 +35,11 @@ for ((process = 0; process < processes; process++)); do
 done
 if [ "$dry_run" ]; then exit; fi
 
-# Whoever stops this script stops them; it ends when all have, with the code of one that failed.
+# Forwards SIGTERM, waits for all processes, and exits with the status of one that failed.
 trap 'kill -TERM "${pids[@]}" 2>/dev/null || true' TERM
 code=0
 for pid in "${pids[@]}"; do
-    while kill -0 "$pid" 2>/dev/null; do wait "$pid" || true; done # a signal ends `wait` early
+    while kill -0 "$pid" 2>/dev/null; do wait "$pid" || true; done # a signal interrupts `wait`
     wait "$pid" || code=$?
 done
 exit "$code"

@@ -4,7 +4,7 @@
 #
 #   launch/skypilot.sh [--dry-run] --config=configs/talk.py --workdir=/share/runs/talk [--config.x=y ...]
 #
-# Machines and the bucket behind /share stand in launch/skypilot.yaml.
+# launch/skypilot.yaml sets the machines, and the bucket that is mounted at /share.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -3,9 +3,9 @@
 #
 #   launch/slurm.sh [--dry-run] --config=configs/talk.py --workdir=DIR [--config.x=y ...]
 #
-# The checkout and DIR are on a file system that all nodes share. Nodes, GPUs and time stand below;
-# sbatch's own variables override them (SBATCH_TIMELIMIT, SBATCH_PARTITION, SBATCH_ACCOUNT, ...).
-# EXTRA says what to install: [cuda12] (the default), [cuda13], or nothing for CPUs.
+# The checkout and DIR must be on a shared file system. Nodes, GPUs and time are set below; sbatch's
+# variables override them (SBATCH_TIMELIMIT, SBATCH_PARTITION, SBATCH_ACCOUNT, ...). EXTRA is the extra
+# to install: [cuda12] (the default), [cuda13], or empty for CPUs.
 #
 #SBATCH --job-name=mmgc_jax
 #SBATCH --nodes=2
@@ -15,12 +15,12 @@
 #SBATCH --time=04:00:00
 #SBATCH --output=mmgc_jax-%j.log
 #SBATCH --open-mode=append
-# Three minutes before the time is up the processes are asked to stop, and may then be requeued.
+# SIGTERM three minutes before the time limit; the job then writes a checkpoint and is requeued.
 #SBATCH --signal=TERM@180
 #SBATCH --requeue
 set -euo pipefail
 
-if [ -z "${SLURM_JOB_ID-}" ]; then # on the machine from which jobs are sent
+if [ -z "${SLURM_JOB_ID-}" ]; then # on the login node
     cd "$(dirname "$0")/.."
     submit=(sbatch launch/slurm.sh)
     if [ "${1-}" = --dry-run ]; then
@@ -33,7 +33,7 @@ if [ -z "${SLURM_JOB_ID-}" ]; then # on the machine from which jobs are sent
     exec "${submit[@]}" "$@"
 fi
 
-# On the first node of the job: one environment, then the same command everywhere.
+# On the job's first node: install one environment, then run the same command on all nodes.
 cd "$SLURM_SUBMIT_DIR"
 python3 -m venv .venv
 .venv/bin/pip install --quiet --editable ".${EXTRA-[cuda12]}"

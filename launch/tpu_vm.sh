@@ -5,10 +5,9 @@
 #       --config=configs/talk.py --workdir=gs://bucket/runs/talk [--config.x=y ...]
 #
 # TPU is the name given to `gcloud compute tpus tpu-vm create`. Data, weights and the working
-# directory are in a bucket that its service account may use; or, with SHARE=10.0.0.2:/share, on a
-# file system of the same network, such as Filestore, which every host mounts at /mnt/share. The
-# commit that is checked out is what runs. After a spot TPU was taken away, create it again and give
-# the same command.
+# directory are in a bucket that its service account may use; or, with SHARE=10.0.0.2:/share, on an
+# NFS server of the same network, such as Filestore, which every host mounts at /mnt/share. The commit
+# that is checked out is run. After a spot TPU was preempted, create it again and repeat the command.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -30,7 +29,7 @@ if [ -n "${SHARE-}" ]; then
     mount="sudo mkdir -p /mnt/share
 mountpoint -q /mnt/share || sudo mount -t nfs $SHARE /mnt/share"
 fi
-# What each host does; JAX finds the others by itself.
+# The script that each host runs; JAX finds the other hosts by itself.
 on_each_host=$(
     cat <<END
 set -euo pipefail

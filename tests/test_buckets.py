@@ -1,7 +1,7 @@
-"""Data and working directories that are not on this machine.
+"""Data and working directories in buckets.
 
-Google Cloud Storage is emulated, in memory; gcsfs and TensorStore speak to it as they would to
-Google's. Other addresses are tried with fsspec's own memory.
+Google Cloud Storage is emulated in memory, for gcsfs and TensorStore. Other file systems are
+represented by fsspec's memory.
 """
 
 import io
@@ -87,24 +87,25 @@ def test_an_experiment_in_a_bucket_is_the_same_as_on_a_disk(
     assert "which was killed or is still running" in run.stderr
     assert run.stdout == finished.run.stdout
 
-    there, here = files_below(bucket / "run"), files_below(finished.workdir)
+    remote, local = files_below(bucket / "run"), files_below(finished.workdir)
     same = ("results.json", "results.txt", "vocabulary.json", "word_vectors.npy",
             "genre_frequencies.json", "calibration.json")  # fmt: skip
-    assert {name: there[name] for name in same} == {name: here[name] for name in same}
+    assert {name: remote[name] for name in same} == {name: local[name] for name in same}
     for stage in ("plot", "poster", "poster_grey", "fusion"):
         one, other = (
-            dict(np.load(io.BytesIO(found[f"predictions/{stage}.npz"]))) for found in (there, here)
+            dict(np.load(io.BytesIO(found[f"predictions/{stage}.npz"])))
+            for found in (remote, local)
         )
         jax.tree.map(np.testing.assert_array_equal, one, other)
     of_orbax = ("checkpoints/", "data/")
     names = [
         {name for name in found if not name.startswith(of_orbax) and "lock" not in name}
-        for found in (there, here)
+        for found in (remote, local)
     ]
     assert names[0] == names[1]
-    assert not any(name.startswith(("data/", "lock", "new-")) for name in there)
-    assert len(there["metrics.jsonl"].splitlines()) >= len(here["metrics.jsonl"].splitlines())
-    assert b"plot: begins" in there["run.log"] and b"poster: begins" in there["run.log"]
+    assert not any(name.startswith(("data/", "lock", "new-")) for name in remote)
+    assert len(remote["metrics.jsonl"].splitlines()) >= len(local["metrics.jsonl"].splitlines())
+    assert b"plot: begins" in remote["run.log"] and b"poster: begins" in remote["run.log"]
     # All that is on this machine is in the cache: nothing has taken the address for a path.
     assert set(tiny.ROOT.iterdir()) == before
     assert [file.name for file in tmp_path.iterdir()] == ["cache"]
@@ -161,34 +162,34 @@ def test_without_a_flush_lines_are_uploaded_after_a_while(bucket, monkeypatch):
     assert file.read_text() == "soon\n"
 
 
-def test_what_has_changed_is_copied_again_and_nothing_else(tmp_path):
+def test_only_files_that_changed_are_copied_again(tmp_path):
     memory = fsspec.filesystem("memory")
     for name in ("movies.csv", "posters/1.jpg", "posters/2.jpg"):
-        memory.pipe_file(f"/there/{name}", name.encode())
-    copy = copy_here("memory://there", tmp_path)
+        memory.pipe_file(f"/talk/{name}", name.encode())
+    copy = copy_here("memory://talk", tmp_path)
     assert files_below(as_path(copy)) == {
         name: name.encode() for name in ("movies.csv", "posters/1.jpg", "posters/2.jpg")
     }
-    memory.pipe_file("/there/posters/1.jpg", b"changed")
-    memory.rm_file("/there/posters/2.jpg")
+    memory.pipe_file("/talk/posters/1.jpg", b"changed")
+    memory.rm_file("/talk/posters/2.jpg")
     (as_path(copy) / "movies.csv").write_bytes(b"touched, to see that it is not copied again")
-    assert copy_here("memory://there", tmp_path) == copy
+    assert copy_here("memory://talk", tmp_path) == copy
     assert files_below(as_path(copy)) == {
         "movies.csv": b"touched, to see that it is not copied again",
         "posters/1.jpg": b"changed",
     }
-    assert copy_here("memory://there/movies.csv", tmp_path).endswith("/movies.csv")
+    assert copy_here("memory://talk/movies.csv", tmp_path).endswith("/movies.csv")
     assert copy_here(str(tmp_path), tmp_path) == str(tmp_path)
 
 
 @pytest.mark.parametrize("address", ["memory://nothing", "nosuch://bucket/file"])
-def test_an_address_of_nothing_is_one_error(tmp_path, address):
+def test_an_address_that_cannot_be_read_is_one_error(tmp_path, address):
     with pytest.raises(InputError, match=address):
         copy_here(address, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_working_directories_and_caches_that_cannot_be(tmp_path):
+def test_addresses_that_cannot_be_working_or_data_directories(tmp_path):
     config = tiny.get_config()
     with pytest.raises(InputError, match="gs://bucket/folder is needed"):
         experiment.run(config, "s3://bucket/run")

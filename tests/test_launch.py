@@ -1,4 +1,4 @@
-"""The launchers: what each would do, and what the local one does."""
+"""The launchers: dry runs of each, and a run of the local one."""
 
 import json
 import os
@@ -16,12 +16,12 @@ from tests import tiny
 
 LAUNCH = tiny.ROOT / "launch"
 SCRIPTS = sorted(LAUNCH.glob("*.sh"))
-# With a value that a shell would take apart.
+# With values that a shell would split.
 ARGUMENTS = ["--config=configs/talk.py", "--workdir=/share/runs/a b", "--config.encoders=('plot',)"]
 
 
 def start(script: str, *arguments, **environment) -> subprocess.Popen:
-    """A launcher that is running."""
+    """Starts a launcher."""
     path = f"{pathlib.Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return subprocess.Popen(
         [LAUNCH / script, *map(str, arguments)],
@@ -33,7 +33,7 @@ def start(script: str, *arguments, **environment) -> subprocess.Popen:
 
 
 def launch(script: str, *arguments, **environment) -> str:
-    """What a launcher prints."""
+    """Runs a launcher; returns what it prints."""
     process = start(script, *arguments, **environment)
     printed, errors = process.communicate(timeout=500)
     assert process.returncode == 0, errors
@@ -65,7 +65,7 @@ def test_slurm_sends_itself():
 
 
 def test_in_its_job_slurm_runs_the_same_command_and_comes_back_when_stopped(tmp_path):
-    """With stand-ins for SLURM's commands and for Python, which note how they are called."""
+    """With stand-ins for SLURM's commands and for Python, which record how they are called."""
     for name, code in {"python3": 0, "srun": 75, "scontrol": 0, "pip": 0}.items():
         stand_in = tmp_path / name
         stand_in.write_text(
@@ -177,11 +177,11 @@ def test_local_runs_an_experiment_in_two_processes_which_stop_together(inputs, t
     assert not (workdir / "results.json").exists()
 
     table = launch("local.sh", "-n", "2", *arguments)[-2000:]
-    said = (workdir / "results.txt").read_text()
-    assert table.count(said[-500:]) == 1, "one process prints"
-    # One process alone finds nothing left to do, and says the same.
+    report = (workdir / "results.txt").read_text()
+    assert table.count(report[-500:]) == 1, "one process prints"
+    # One process finds nothing left to do, and reports the same.
     before = (workdir / "results.json").read_text()
-    assert said in launch("local.sh", "-n", "1", *arguments)
+    assert report in launch("local.sh", "-n", "1", *arguments)
     assert (workdir / "results.json").read_text() == before
 
 
