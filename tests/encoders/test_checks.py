@@ -81,13 +81,13 @@ def problems(value, check) -> list[str]:
                 (["x"],),
                 {"plot": 1},
             ),
-            "name at least one of plot, poster, each at most one time",
+            "name at least one of plot, poster, each one time at most",
         ),
         (
             lambda c: c.some_of("a.b", ("plot", "poster"), least=0),
             ((), ("plot",)),
             (None, "plot", ("plot", "plot"), (1,)),
-            "possible: plot, poster, each at most one time",
+            "possible: plot, poster, each one time at most",
         ),
         (
             lambda c: c.require("a.b", lambda value: value % 2 == 0, "an even number is needed"),

@@ -42,6 +42,8 @@ def test_the_hash_of_a_folder_is_that_of_its_files_and_their_names(tmp_path):
         "moved": {"config.json": b"{}n", "model": b"umbers"},
         "more": files | {"new": b""},
         "fewer": {"model": b"numbers"},
+        "joined": {"a": b"xb:y"},
+        "apart": {"a": b"x", "b": b"y"},
         "byte_code": files | {"__init__.py": b"", "x.pyc": b"anything"},
     }
     found = workdir.hash_inputs(

@@ -521,6 +521,20 @@ def test_parameters_that_are_not_finite_are_never_kept(tmp_path):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
 
 
+def test_finiteness_is_computed_within_the_step(tmp_path, monkeypatch):
+    """Reductions of split arrays one by one, each a program with an all-reduce, are a deadlock now
+    and then: devices may begin them in different orders.
+    """
+    is_finite = loop.is_finite
+
+    def only_traced(tree):
+        assert all(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
+        return is_finite(tree)
+
+    monkeypatch.setattr(loop, "is_finite", only_traced)
+    fit(tmp_path)
+
+
 def test_no_parameters_where_nothing_was_trained(tmp_path):
     with pytest.raises(InputError, match="has plot finished"):
         loop.restore_best(Run("plot", tmp_path, seed=0))
