@@ -24,3 +24,12 @@ def _import_configs_of_checkout() -> None:
 
 
 _import_configs_of_checkout()
+
+
+def __getattr__(name: str):
+    # Imported when it is asked for, since it imports nearly everything.
+    if name == "Predictor":
+        from mmgc_jax.predictor import Predictor
+
+        return Predictor
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,7 +6,9 @@ import sys
 import jax
 import pytest
 
+import mmgc_jax
 from mmgc_jax import main
+from mmgc_jax.predictor import Predictor
 from tests import tiny
 
 PLACE = "jax_compilation_cache_dir"
@@ -65,3 +67,20 @@ def test_a_config_that_is_not_there():
     assert ended.returncode == 2
     assert "demo, mmimdb, talk" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_the_list_of_what_can_be_run():
+    listed = subprocess.run(
+        [sys.executable, "-m", "mmgc_jax"], cwd=tiny.ROOT, capture_output=True, text=True
+    )
+    lines = listed.stdout.splitlines()
+    assert [line.split()[2] for line in lines] == [
+        "mmgc_jax.main", "mmgc_jax.predict", "mmgc_jax.compare"
+    ]  # fmt: skip
+    assert lines[0].endswith("Runs an experiment")
+
+
+def test_the_package_offers_the_predictor_and_nothing_that_it_lacks():
+    assert mmgc_jax.Predictor is Predictor
+    with pytest.raises(AttributeError, match="has no attribute 'Predicter'"):
+        mmgc_jax.Predicter  # noqa: B018
