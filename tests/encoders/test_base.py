@@ -119,7 +119,7 @@ def test_the_average_is_that_of_probabilities():
     expected = np.mean([expit(scale * LOGITS) for scale in params], axis=0)
     np.testing.assert_allclose(found[present], expected[present], rtol=1e-5)
     assert found.shape == (40, 3) and (found[~present] == 0).all()
-    # Where there is nothing to do the model is not called.
+    # The model is not called for no movies.
     assert (base.average(None, params, None, np.zeros(2, bool), 3) == np.zeros((2, 3))).all()
 
 

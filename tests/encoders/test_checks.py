@@ -1,4 +1,4 @@
-"""Checks of a section's values and fields: which are mistakes, and what is said of them."""
+"""Checks of a section's values and fields: which are mistakes, and their messages."""
 
 import math
 

@@ -85,23 +85,23 @@ class TestStep:
         assert loss_at(3) == loss_at(3)
 
     def test_the_norm_is_that_of_the_gradients_of_trained_parts(self):
-        def product(params, batch, key):
+        def multiply(params, batch, key):
             return jnp.ones((2, 24)) * params["words"]["a"] * params["head"]["b"] * params["c"]
 
         params = {"words": {"a": 2.0}, "head": {"b": 3.0}, "c": 0.1}
 
         def loss(params):
-            return loop.multilabel_loss(product(params, None, None), **self.BATCH)
+            return loop.multilabel_loss(multiply(params, None, None), **self.BATCH)
 
         gradients = jax.grad(loss)(params)
-        _, found = self.step(product, params)
+        _, found = self.step(multiply, params)
         # Before clipping, to 1.
         assert float(found.grad_norm) == pytest.approx(float(optax.global_norm(gradients)))
         assert float(found.grad_norm) > 1
 
         frozen = settings()
         frozen.learning_rate_scale.words = 0.0
-        _, found = self.step(product, params, changed=frozen)
+        _, found = self.step(multiply, params, changed=frozen)
         del gradients["words"]
         assert float(found.grad_norm) == pytest.approx(float(optax.global_norm(gradients)))
 
@@ -334,8 +334,8 @@ def test_the_time_between_checkpoints_is_counted_from_the_last_one(tmp_path, mon
 
     monkeypatch.setattr(loop, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
     state, _ = saved_steps(monkeypatch, tmp_path, checkpoint_every=1000, epochs=10, validate=slow)
-    # At the end of epoch 4 there were three validations, 12 seconds. That of epoch 4 comes before
-    # its checkpoint, so that there are three more at the end of epoch 8.
+    # The end of epoch 4 comes after three validations, 12 seconds. That of epoch 4 comes before
+    # its checkpoint, so that three more precede the end of epoch 8.
     assert state == [20, 40, 50]
 
 
@@ -468,7 +468,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_spoils_nothing(tmp_path, un
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
     assert max(losses(tmp_path)) == 6
 
-    # With good batches it continues from there.
+    # With good batches it continues from step 6.
     assert_same(fit(tmp_path, "plot/fold_1"), undisturbed[1])
 
 
