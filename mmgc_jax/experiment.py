@@ -59,6 +59,11 @@ def run(config: ml_collections.ConfigDict, folder) -> dict:
     folder = as_path(folder)
     check_workdir(folder)
     config = settings.without_unused(config)
+    if is_address(folder) and config.get("tensorboard"):
+        raise InputError(
+            f"config.tensorboard is True, but its files cannot be written to {folder}; "
+            "metrics.jsonl has the same figures."
+        )
     as_given = settings.as_json(config)
     workdir.check_unchanged(folder, as_given)
     data_directory = _data_directory(config, folder)

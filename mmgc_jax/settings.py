@@ -3,6 +3,7 @@
 Each encoder checks its own section; here is what none of them can check alone.
 """
 
+import importlib.util
 import json
 import logging
 import pathlib
@@ -177,6 +178,11 @@ def _shared_problems(config: ml_collections.ConfigDict) -> list[str]:
         checker.require(
             field, lambda size: size > 0 and size % 32 == 0, "a multiple of 32 is needed"
         )
+    checker.require(
+        "tensorboard",
+        lambda wanted: not wanted or importlib.util.find_spec("tensorboardX") is not None,
+        "tensorboardX is not installed. Run: pip install 'mmgc_jax[tensorboard]'",
+    )
     devices = jax.device_count()
     for field in _batch_sizes(config):
         checker.require(

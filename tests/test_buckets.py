@@ -83,12 +83,12 @@ def test_an_experiment_in_a_bucket_is_the_same_as_on_a_disk(
     kill_after("fusion/fold_0: epoch 5", command)
     run = subprocess.run(command, cwd=tiny.ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
-    assert "poster: finished before" in run.stderr and "goes on after step" in run.stderr
+    assert "poster: finished before" in run.stderr and "continues after step" in run.stderr
     assert "which was killed or is still running" in run.stderr
     assert run.stdout == finished.run.stdout
 
     remote, local = files_below(bucket / "run"), files_below(finished.workdir)
-    same = ("results.json", "results.txt", "vocabulary.json", "word_vectors.npy",
+    same = ("results.json", "results.txt", "encoders/plot/vocabulary.json", "encoders/plot/word_vectors.npy",
             "genre_frequencies.json", "calibration.json")  # fmt: skip
     assert {name: remote[name] for name in same} == {name: local[name] for name in same}
     for stage in ("plot", "poster", "poster_grey", "fusion"):

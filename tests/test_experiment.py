@@ -369,3 +369,11 @@ def test_a_folder_in_which_checkpoints_would_be_lost_is_refused(inputs, tmp_path
     with pytest.raises(InputError, match=r"config\.data\.directory: .* in its path"):
         experiment.run(config, tmp_path / "run")
     assert not (tmp_path / name).exists()
+
+
+def test_tensorboard_without_its_package(inputs, tmp_path, monkeypatch):
+    monkeypatch.setattr(settings.importlib.util, "find_spec", lambda name: None)
+    config = tiny.config_of(inputs)
+    config.tensorboard = True
+    with pytest.raises(InputError, match=r"config\.tensorboard is True; .*pip install"):
+        experiment.run(config, tmp_path / "run")

@@ -88,6 +88,8 @@ def _check_same(file: Path, wanted: dict) -> None:
     if not file.exists():
         return
     found = read_json(file, "Choose another --workdir.")
+    if not isinstance(found, dict):
+        raise InputError(f"{file} is not a JSON object. Choose another --workdir.")
     differing = [
         f"{file.stem}.{name}: {before!r} in the folder, {now!r} now"
         for name, (before, now) in differences(found, wanted).items()

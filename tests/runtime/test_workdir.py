@@ -177,3 +177,11 @@ def test_the_log_gets_what_the_package_says_within_the_block(tmp_path):
     ours.warning("after")
     (line,) = (tmp_path / "run.log").read_text().splitlines()
     assert line.endswith(" within 1")
+
+
+@pytest.mark.parametrize("name", ["config.json", "inputs.json"])
+@pytest.mark.parametrize("content", ["[1]", "3", "null", "{"])
+def test_json_that_is_no_object_is_refused(tmp_path, name, content):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(InputError, match=f"{name} is not .*Choose another --workdir"):
+        workdir.claim(tmp_path, {"seed": 0}, {"movies": "talk-1"})
