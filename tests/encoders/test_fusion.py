@@ -85,7 +85,10 @@ def test_late_fusion_begins_with_calibrated_encoders(tmp_path, truth):
     assert np.abs(again - fused).mean() < 0.1 * off
 
 
-@pytest.mark.parametrize("kind", FUSIONS)
+@pytest.mark.parametrize(
+    "kind",
+    ["late", *(pytest.param(kind, marks=pytest.mark.slow) for kind in FUSIONS if kind != "late")],
+)
 def test_every_kind_learns_and_predicts_new_movies_alike(tmp_path, truth, kind):
     corpus, probabilities, present, _ = truth
     prepared = experiment(tmp_path, corpus, kind=kind)

@@ -234,6 +234,7 @@ def test_bfloat16_changes_the_matmuls_but_not_the_parameters():
             assert 1e-4 < relative_error(*parts) < 0.05, (name, part)
 
 
+@pytest.mark.slow
 def test_kernels_change_neither_logits_nor_gradients():
     plain = PlotTransformer(BERT.clone(dtype="bfloat16"))
     other = PlotTransformer(BERT.clone(dtype="bfloat16", kernels=Kernels(transpose_first=True)))

@@ -94,6 +94,7 @@ def test_the_second_direction_is_an_lstm_over_the_true_words_from_the_end():
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("embedding_dim", [6, None])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_kernels_change_neither_parameters_nor_results(embedding_dim, dtype):

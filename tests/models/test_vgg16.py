@@ -86,7 +86,11 @@ def golden(tmp_path_factory):
     return file, widths, POSTERS, pools["block5_pool"]
 
 
-@pytest.mark.parametrize("chosen", [Kernels(), kernels.auto()], ids=["default", "auto"])
+@pytest.mark.parametrize(
+    "chosen",
+    [Kernels(), pytest.param(kernels.auto(), marks=pytest.mark.slow)],
+    ids=["default", "auto"],
+)
 @pytest.mark.parametrize(("dtype", "bound"), [("float32", 1e-5), ("bfloat16", 1e-2)])
 def test_weights_from_a_file_give_the_golden_activations(golden, dtype, bound, chosen):
     file, widths, images, pools = golden
@@ -130,6 +134,7 @@ def test_block_by_block_the_network_gives_the_same(chosen, images):
         assert relative_error(activations, whole[block]) < 1e-5, block
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("chosen", "dtype", "bound"),
     [

@@ -82,6 +82,7 @@ def test_chunks_are_of_whole_rows_or_images_and_fit(shape, out, count, rows):
     assert conv3x3_amx._chunk_shape(shape, out, 655_360) == (count, rows)
 
 
+@pytest.mark.slow
 def test_winograd_gives_the_same_for_every_group_size(monkeypatch):
     images, kernel, gradients = arrays((6, 9, 5, 96, 96), "float32")
     results = []
