@@ -88,8 +88,10 @@ def test_an_experiment_in_a_bucket_is_the_same_as_on_a_disk(
     assert run.stdout == finished.run.stdout
 
     remote, local = files_below(bucket / "run"), files_below(finished.workdir)
-    same = ("results.json", "results.txt", "encoders/plot/vocabulary.json", "encoders/plot/word_vectors.npy",
-            "genre_frequencies.json", "calibration.json")  # fmt: skip
+    same = (
+        "results.json", "results.txt", "genre_frequencies.json", "calibration.json",
+        "encoders/plot/vocabulary.json", "encoders/plot/word_vectors.npy",
+    )  # fmt: skip
     assert {name: remote[name] for name in same} == {name: local[name] for name in same}
     for stage in ("plot", "poster", "poster_grey", "fusion"):
         one, other = (
