@@ -17,7 +17,6 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mmgc_jax.runtime.errors import InputError, Interrupted, PeerFailed
-from mmgc_jax.runtime.failures import ending_together as ending_together
 
 _ENVIRONMENT = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 _HEARTBEAT_SECONDS = 20  # JAX's 100 would let the others compute for nothing

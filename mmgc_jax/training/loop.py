@@ -278,8 +278,9 @@ class _Training:
         if self._unsaved_best is not None:
             self._best.save(*self._unsaved_best)
             self._unsaved_best = None
-        self._latest.save(step, self.state, self._progress)
+        # Lines of steps that a checkpoint makes done are never lost; a kill here repeats some.
         flush_lines()
+        self._latest.save(step, self.state, self._progress)
         self._saved_at = time.monotonic()
 
     def _diverged(self, step: int, metrics: StepMetrics) -> InputError:

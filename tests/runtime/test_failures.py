@@ -30,7 +30,7 @@ def main(number):
 
 parallel.initialize()
 try:
-    with parallel.ending_together():
+    with failures.ending_together():
         main(jax.process_index())
 except Interrupted as stop:
     print(stop, file=sys.stderr)
