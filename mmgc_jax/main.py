@@ -75,7 +75,7 @@ def main(argv: list[str]) -> None:
 
 
 def use_compilation_cache() -> None:
-    """Keeps compiled programs for later runs, unless the person has said where they are kept."""
+    """Keeps compiled programs for later runs, unless JAX was configured where to keep them."""
     if jax.config.jax_compilation_cache_dir is None and (folder := cache_folder_or_none()):
         jax.config.update("jax_compilation_cache_dir", str(folder / "compiled"))
 

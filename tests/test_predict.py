@@ -55,8 +55,8 @@ def test_preprocessing_of_the_weights_stays_with_them_where_all_blocks_train(inp
     movies = list(read_csv(inputs[0] / "movies.csv", inputs[0] / "posters"))
     rows, expected = tiny.probabilities_in(tmp_path, config, "poster")
     seen = np.array([movies[row].poster is not None for row in rows])
-    said = Predictor.load(tmp_path)(movies, "poster")[rows]
-    np.testing.assert_allclose(said[seen], expected[seen], atol=1e-4)
+    predicted = Predictor.load(tmp_path)(movies, "poster")[rows]
+    np.testing.assert_allclose(predicted[seen], expected[seen], atol=1e-4)
 
 
 def test_decisions_are_those_of_the_genres_thresholds(finished, predictor, movies):
