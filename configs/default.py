@@ -22,9 +22,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.seed = 0
     # The encoders, names of sections, in the order of the table.
     config.encoders = ()
-    # Parts of the training movies. Each encoder and each fusion is trained once for each, on the
-    # others; a training movie is predicted by the model that did not see it, any other movie by
-    # all, whose probabilities are averaged.
+    # Number of folds of the training movies. Each encoder and each fusion has one model for each
+    # fold, trained on the other folds. Training movies are predicted out of fold, others by the
+    # mean of all models.
     config.folds = 5
     # Whether each device holds a part of the parameters and of the optimizer's state in place of a
     # copy. Changes what fits into memory, not what is computed.
@@ -39,8 +39,8 @@ def get_config() -> ml_collections.ConfigDict:
     # The source's folder; of mmimdb, mmimdb.tar.gz or the folder that it extracts to. This and all
     # other inputs may be addresses, such as gs://bucket/folder, and are copied to this machine.
     data.path = ""
-    # Of shards, trained word vectors and frozen activations, on this machine; empty: data/ in the
-    # working directory, or in ~/.cache/mmgc_jax where that is in a bucket.
+    # Local folder for shards, trained word vectors and cached activations; empty: data/ in the
+    # working directory, or in ~/.cache/mmgc_jax if that is in a bucket.
     # Several experiments may share one, but the first must have written it before the next begins.
     data.directory = ""
     # The share of the training movies that validates, where the source has no such part.

@@ -67,7 +67,7 @@ def run(config: ml_collections.ConfigDict, folder) -> dict:
     as_given = settings.as_json(config)
     workdir.check_unchanged(folder, as_given)
     data_directory = _data_directory(config, folder)
-    with parallel.first_process_first():
+    with _reporting_full_disk(folder), parallel.first_process_first():
         config, inputs = settings.checked(config, data_directory / "copies")
     with (
         _reporting_full_disk(folder),

@@ -30,7 +30,7 @@ _NO_SUCH_FIELD = (AttributeError, KeyError, TypeError)
 
 
 def define_flags() -> None:
-    """Defines all flags; overrides of the config's fields are looked up here too."""
+    """Defines all flags. Raises an error of `_NO_SUCH_FIELD` if an override names no field."""
     flags.DEFINE_bool(
         "distributed",
         False,
@@ -117,8 +117,11 @@ def _override_mistake(argv: list[str]) -> str | None:
 
 def _load(argv: list[str]) -> ml_collections.ConfigDict:
     """The config without overrides."""
-    files = [argument for argument in argv if re.match(r"--?config=", argument)]
-    file = files[-1].partition("=")[2] if files else _DEFAULT_CONFIG
+    files = [_DEFAULT_CONFIG]
+    for argument, following in zip(argv, [*argv[1:], ""]):
+        if found := re.fullmatch(r"--?config(?:=(.*))?", argument):
+            files.append(following if found[1] is None else found[1])
+    file = files[-1]
     alone = flags.FlagValues()
     config_flags.DEFINE_config_file("config", file, flag_values=alone, sys_argv=[])
     alone([argv[0]])

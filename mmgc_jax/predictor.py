@@ -99,6 +99,8 @@ class Predictor:
         """
         if model not in self.models:
             raise InputError(f"model is {model!r}; this experiment has: {', '.join(self.models)}.")
+        if not movies:
+            return np.zeros((0, len(self.genres)), np.float32)
         with _damage_explained(self._workdir):
             probabilities, present = self._probabilities(movies, model)
         calibrated = self._calibrations[model](probabilities)
@@ -111,7 +113,7 @@ class Predictor:
 
         Args:
           probabilities: <float32>[movies, genres], as `__call__` returns them.
-          model: that they are of.
+          model: the model that `probabilities` are of.
 
         Returns:
           <bool>[movies, genres].

@@ -28,7 +28,7 @@ def without_unused(config: ml_collections.ConfigDict) -> ml_collections.ConfigDi
     """A copy without the sections of encoders that `config.encoders` does not name."""
     config = config.copy_and_resolve_references().unlock()
     for name in _encoder_sections(config):
-        if name not in config.get("encoders", ()):
+        if name not in (config.get("encoders") or ()):
             logger.info("config.%s is not used: config.encoders does not name it.", name)
             del config[name]
     return config
@@ -87,8 +87,7 @@ def as_json(config: ml_collections.ConfigDict) -> dict:
 
 
 def _message(problems: list[str]) -> str:
-    lines = [f"config.{problem}{'' if problem.endswith('?') else '.'}" for problem in problems]
-    lines = [line.replace("..", ".") if line.endswith("..") else line for line in lines]
+    lines = [f"config.{problem}{'' if problem[-1] in '.?' else '.'}" for problem in problems]
     if len(lines) == 1:
         return lines[0]
     return f"The config has {len(lines)} mistakes:\n  " + "\n  ".join(lines)

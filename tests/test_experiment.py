@@ -1,6 +1,7 @@
 """Whole runs on made-up movies: all stages, interruption, and what a person may get wrong."""
 
 import csv
+import dataclasses
 import json
 import os
 import re
@@ -199,6 +200,8 @@ def test_another_config_is_refused_and_nothing_is_touched(finished, inputs):
         ("poster.dtype", "float8", "possible: float32"),
         ("plot.vectorisation", "magic", "possible: word2vec"),
         ("plot.vectors.file", "/nowhere.bin", "no such file"),
+        ("plot.vectors.file", "../nowhere.bin", "../nowhere.bin: no such file."),
+        ("plot.bucket", 0, "at least 1"),
         ("plot.vectors.negative", 0, "at least 1"),
         ("plot.vectors.dim", 0, "at least 1"),
         ("plot.max_vocabulary", 2, "at least 3"),
@@ -275,6 +278,12 @@ def test_encoders_and_fusion_as_one_network(inputs, tmp_path):
     movies = list(read_csv(inputs[0] / "movies.csv", inputs[0] / "posters"))
     for stage in ("fusion", "plot_bag_of_words"):
         check_predictions(tmp_path, config, stage, movies)
+    # Movies of which none has a poster, alone as among others.
+    predictor = Predictor.load(tmp_path)
+    without = [dataclasses.replace(movie, poster=None) for movie in movies if movie.plot][:3]
+    np.testing.assert_allclose(
+        predictor(without), predictor([*without, *movies])[:3], rtol=1e-3, atol=1e-5
+    )
     before, after = (
         loop.restore_best(Run(f"{run}/fold_0", tmp_path, seed=0)) for run in ("poster", "fusion")
     )

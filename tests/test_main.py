@@ -53,7 +53,9 @@ def run(*arguments):
         ("--noconfig.split_parameter", "Did you mean config.split_parameters?"),
     ],
 )
-@pytest.mark.parametrize("config", [(), ("--config=configs/talk.py",)])
+@pytest.mark.parametrize(
+    "config", [(), ("--config=configs/talk.py",), ("--config", "configs/talk.py")]
+)
 def test_an_unknown_field_ends_in_one_line_with_the_nearest(config, override, answer):
     ended = run(*config, override)
     assert ended.returncode == 2

@@ -90,6 +90,10 @@ def test_unreadable_poster_counts_as_missing(predictor, movies):
     np.testing.assert_array_equal(predictor([broken]), predictor([without]))
 
 
+def test_no_movies_give_no_rows(predictor):
+    assert predictor([]).shape == (0, len(GENRES))
+
+
 def test_unknown_stage_is_refused(predictor, movies):
     with pytest.raises(InputError, match="this experiment has: plot, poster, poster_grey, fusion"):
         predictor(movies[:1], "sound")

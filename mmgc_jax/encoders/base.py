@@ -2,7 +2,7 @@
 
 An encoder has a name, such as `poster_grey`: a section of the config, whose field `kind` names the
 module that knows how it is trained. Such a module defines what `Kind` lists, and nothing else has
-to know of it.
+to know of it. It may also define `notes(workdir, name) -> list[str]`: lines above the tables.
 """
 
 import dataclasses
@@ -84,8 +84,8 @@ class Encoder:
         <bool>[movies].
       apply: the model.
       params: of each fold.
-      frozen: batch -> the arrays that `apply` takes, the same for all folds; None if these are the
-        batch's own.
+      frozen: optional function, shared by all folds, from a batch to the arrays that `apply` takes.
+        If None, it takes the batch itself.
     """
 
     read: Callable[[Sequence[Movie]], tuple[Callable, np.ndarray]]
@@ -100,17 +100,26 @@ class Encoder:
           Probabilities <float32>[movies, num_genres], averaged over the folds' models, zeros where
           a movie lacks what the encoder looks at; and whether it has that, <bool>[movies].
         """
-        examples, present = self.inputs(movies)
+        examples, present = self.read(movies)
+        if present.any():
+            examples = self._run_frozen(examples, present)
         return average(self.apply, self.params, examples, present, num_genres), present
 
     def inputs(self, movies: Sequence[Movie]) -> tuple[Callable, np.ndarray]:
         """What `apply` takes, and whether a movie has what it looks at, <bool>[movies]."""
         examples, present = self.read(movies)
-        if self.frozen is not None and present.any():
-            examples = inference.outputs(
-                self.frozen, examples, np.flatnonzero(present), batch_size()
-            )
-        return examples, present
+        return self._run_frozen(examples, present), present
+
+    def _run_frozen(self, examples: Callable, present: np.ndarray) -> Callable:
+        if self.frozen is None:
+            return examples
+        if present.any():
+            return inference.outputs(self.frozen, examples, present, batch_size())
+        # Nothing to run, but `apply` takes arrays of these shapes all the same.
+        shapes = jax.eval_shape(self.frozen, examples(np.arange(1)))
+        return pipeline.ArrayExamples(
+            {name: np.zeros((len(present), *s.shape[1:]), s.dtype) for name, s in shapes.items()}
+        )
 
 
 def average(
@@ -176,9 +185,9 @@ def training_settings(
 ) -> ml_collections.ConfigDict:
     """Makes the settings of a training, with the fields that every training has."""
     training = ml_collections.ConfigDict()
-    # At most; see patience.
+    # Maximum number of epochs; see patience.
     training.epochs = epochs
-    # Over all devices of all hosts, of whose number it must be a multiple.
+    # Global batch size; a multiple of the number of devices.
     training.batch_size = batch_size
     # Epochs without a better macro AUC on validation after which training stops.
     training.patience = 3

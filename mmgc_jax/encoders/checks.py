@@ -30,7 +30,7 @@ class Checker:
 
         Args:
           field: dotted name within the section. One that is missing is left to `schema_problems`.
-          is_right: value -> whether it is. TypeError and ValueError mean that it is not.
+          is_right: value -> whether it is. Exceptions of wrong types, and of 0, mean no.
           wanted: what is possible.
         """
         try:
@@ -40,7 +40,7 @@ class Checker:
         try:
             if is_right(value):
                 return
-        except (TypeError, ValueError, AttributeError):
+        except (TypeError, ValueError, AttributeError, ZeroDivisionError):
             pass
         self.problems.append(f"{field} is {value!r}; {wanted}")
 

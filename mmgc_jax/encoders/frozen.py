@@ -18,7 +18,10 @@ import numpy as np
 
 from mmgc_jax.data import pipeline
 from mmgc_jax.runtime import parallel, preemption
+from mmgc_jax.runtime.errors import InputError
+from mmgc_jax.runtime.files import Path
 from mmgc_jax.runtime.progress import progress_bar
+from mmgc_jax.training import checkpoints
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +76,27 @@ class ActivationExamples:
 def _memory_map(file: pathlib.Path) -> np.ndarray:
     """The file's memory map; to open it for each batch takes longer than a step of a head."""
     return np.load(file, mmap_mode="r")
+
+
+def save_frozen(workdir: Path, name: str, params: Any) -> None:
+    """Saves the frozen parameters of an encoder, for predictions."""
+    checkpoints.save(_frozen_folder(workdir, name), 0, params, {})
+
+
+def restore_frozen(workdir: Path, name: str) -> Any:
+    """Reads what `save_frozen` wrote.
+
+    Raises:
+      InputError: if there is nothing, or it is damaged.
+    """
+    folder = _frozen_folder(workdir, name)
+    if (restored := checkpoints.restore(folder)) is None:
+        raise InputError(f"{folder} is missing: the frozen parameters of {name}.")
+    return restored[0]
+
+
+def _frozen_folder(workdir: Path, name: str) -> Path:
+    return workdir / "checkpoints" / name / "frozen"
 
 
 def key_of(params, **settings) -> str:

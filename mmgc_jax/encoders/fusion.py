@@ -56,7 +56,7 @@ def default_settings() -> ml_collections.ConfigDict:
     # be noise, and one modality alone needs none.
     settings.training = training_settings(epochs=40, batch_size=64, learning_rate=1e-3)
     settings.training.weight_decay = 10.0
-    # Of the kinds that fuse vectors, which know nothing before they are trained.
+    # Of the kinds that fuse vectors, which start at random.
     settings.vector_training = training_settings(epochs=40, batch_size=64, learning_rate=1e-3)
     # Of joint, after the encoders are trained.
     settings.joint_training = training_settings(

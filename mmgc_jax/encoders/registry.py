@@ -27,8 +27,8 @@ def find(kind: str) -> Kind:
 
     Args:
       kind: the name of a module in this folder; or the full name of any module that is imported
-        already. A config file imports the module whose default settings it takes; others are named
-        to `import_modules`, so that no file of a working directory decides what is imported.
+        already. Config files import their modules themselves; otherwise call `import_modules`
+        first. So no file of a working directory decides what is imported.
 
     Raises:
       InputError: if there is no such module.
@@ -42,7 +42,7 @@ def find(kind: str) -> Kind:
     hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
     raise InputError(
         f"{kind!r} is no kind of encoder; possible: {', '.join(kinds())}.{hint} The module of a "
-        "kind of your own must be imported before: --encoder_modules=MODULE."
+        "kind of your own is imported by its config, and elsewhere by --encoder_modules=MODULE."
     )
 
 

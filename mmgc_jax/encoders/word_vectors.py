@@ -27,7 +27,8 @@ def default_settings() -> ml_collections.ConfigDict:
     settings.file = ""
     # Whether words in a row that the file knows as one (new_york) become one word.
     settings.phrases = True
-    # Factor of the learning rate for the given vectors; 0 freezes them.
+    # Factor of the learning rate for the given vectors; 0 freezes them. In joint training
+    # fusion.joint_training.learning_rate_scale counts, by encoder.
     settings.learning_rate_scale = 0.1
     # Vectors trained on the plots; where a file is given too, concatenated with its vectors.
     settings.train = True

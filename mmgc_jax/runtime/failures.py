@@ -21,8 +21,8 @@ import jax
 from jax.experimental import multihost_utils
 
 from mmgc_jax.runtime.errors import InputError, Interrupted, PeerFailed
+from mmgc_jax.runtime.preemption import EXIT_CODE as _STOPPED
 
-_STOPPED = 75  # as `preemption.EXIT_CODE`
 _SECONDS_BETWEEN_LOOKS = 1.0
 _SECONDS_TO_STOP = 30.0  # after another process has stopped, as a preemption wants it
 _SECONDS_TO_END = 10.0  # for all to see a failure, before the first of them exits
@@ -38,8 +38,8 @@ def ending_together() -> Iterator[None]:
     alone.
 
     Raises:
-      Interrupted: as within, if all other processes stop too; those that wait for this one are
-        ended after a while, with the status of a stop.
+      Interrupted: after all processes have stopped. Those that still wait for others after a
+        timeout are ended, with the exit status of a stop.
     """
     if not jax.distributed.is_initialized() or jax.process_count() == 1:
         yield

@@ -8,6 +8,7 @@ collective must be called by all processes, in the same order.
 import contextlib
 import os
 import pathlib
+import secrets
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -56,7 +57,7 @@ def initialize(environment: Mapping[str, str] = os.environ) -> None:
             )
         else:
             jax.distributed.initialize(heartbeat_timeout_seconds=_HEARTBEAT_SECONDS)
-    except ValueError as error:
+    except (ValueError, jax.errors.JaxRuntimeError) as error:
         raise InputError(
             f"--distributed: {error} Outside SLURM, Cloud TPU and GKE set all of "
             f"{', '.join(_ENVIRONMENT)}."
@@ -96,7 +97,7 @@ def is_first_of_disk(folder: pathlib.Path) -> bool:
     """
     if is_alone():
         return True
-    run = broadcast(os.getpid())
+    run = broadcast(secrets.randbits(31))
     mine = folder / f"process-{run}-{jax.process_index()}"
     mine.touch()
     multihost_utils.sync_global_devices("every process has made its file")
@@ -210,7 +211,7 @@ def place(tree: Any, where: Any) -> Any:
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
-    """Replicates the arrays of a tree; those on all devices already, split or not, stay."""
+    """Replicates the arrays of a tree; returns those on all devices unchanged, even if sharded."""
     devices = set(mesh.devices.flat)
     everywhere = NamedSharding(mesh, PartitionSpec())
 

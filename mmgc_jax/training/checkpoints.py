@@ -56,9 +56,9 @@ class Checkpoints:
     def save(self, step: int, tree: Any, notes: dict) -> None:
         """Writes a checkpoint, then deletes old ones.
 
-        Later checkpoints, which a training that goes on from an earlier one has not reached yet,
-        are deleted first. If the step itself is present, undamaged and has these notes, it is kept,
-        since such a training repeats its steps exactly.
+        Checkpoints of later steps are deleted first, as after resuming from an earlier one. A
+        checkpoint of this step is kept if it is undamaged and has these notes, since a resumed
+        training repeats its steps exactly.
 
         Args:
           step: of the training.

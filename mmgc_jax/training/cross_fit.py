@@ -1,4 +1,4 @@
-"""Cross-fitting: one model for each fold, which every encoder and every fusion is trained by.
+"""Trains one model for each fold, for encoders and fusions alike (cross-fitting).
 
 The training movies are split into folds, and the model of a fold is trained on the other folds. A
 movie is predicted by the models that did not train on it: a training movie by that of its fold (its

@@ -21,7 +21,7 @@ def _probabilities(apply: ApplyFn, params: Any, batch: dict[str, jax.Array]) -> 
 def probabilities(
     apply: ApplyFn, params: Any, batches: pipeline.Batches, workers: int = 0, name: str = ""
 ) -> np.ndarray:
-    """Genre probabilities of the movies of `batches`, in the order of their indices given there.
+    """Predicts genre probabilities; row i is movie i of the corpus.
 
     Args:
       apply: the model.
@@ -62,21 +62,21 @@ def probabilities(
 def outputs(
     function: Callable[[dict], dict[str, jax.Array]],
     examples: Callable[..., dict[str, np.ndarray]],
-    indices: np.ndarray,
+    present: np.ndarray,
     batch_size: int,
 ) -> pipeline.ArrayExamples:
-    """Runs a function over some movies, and keeps its outputs in memory.
+    """Runs a function over the movies that are present, and keeps its outputs in memory.
 
     Args:
       function: batch on the devices -> arrays with a row for each of its rows.
       examples: turns indices of movies into a batch.
-      indices: the movies, <int>[movies].
+      present: which movies to run, <bool>[movies]; at least one.
       batch_size: of every batch.
 
     Returns:
-      The outputs by name; rows of movies that are not among `indices` are zeros.
+      The outputs by name; rows of the other movies are zeros.
     """
-    num_movies = int(indices.max()) + 1
+    num_movies, indices = len(present), np.flatnonzero(present)
     arrays, mesh = {}, parallel.data_mesh()
     batches = pipeline.Batches(examples, np.zeros((num_movies, 1)), indices, batch_size)
     for batch in pipeline.iterate(batches):

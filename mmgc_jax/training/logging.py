@@ -67,7 +67,7 @@ class TensorBoardWriter:
 
 
 def metric_writers(run: Run) -> list[MetricWriter]:
-    """The writers that a training is asked to report to; of several processes, on the first one."""
+    """The writers that a training reports to. Only process 0 writes."""
     writers: list[MetricWriter] = [JsonLinesWriter(run.workdir)]
     if run.tensorboard and parallel.is_first():
         writers.append(TensorBoardWriter(run.workdir, run.name))

@@ -42,8 +42,8 @@ class StepMetrics:
       loss: before the step.
       grad_norm: of the gradients of the parts that are trained, before clipping.
       learning_rate: of the step, before the factors of `learning_rate_scale`.
-      finite: whether the loss, the norm of the gradients and all parameters after the step are. Of
-        gradients whose norm overflows, clipping would make zeros.
+      finite: whether the loss, the norm of the gradients and all parameters after the step are. The
+        norm counts because clipping turns gradients with an infinite norm into zeros.
     """
 
     loss: jax.Array

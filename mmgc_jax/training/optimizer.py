@@ -20,7 +20,8 @@ def make_schedule(settings: ml_collections.ConfigDict, steps: int) -> optax.Sche
     return optax.warmup_cosine_decay_schedule(
         init_value=0.0,
         peak_value=settings.learning_rate,
-        warmup_steps=max(1, round(settings.warmup * steps)),
+        # At least a step of each.
+        warmup_steps=max(1, min(round(settings.warmup * steps), steps - 1)),
         decay_steps=max(2, steps),
     )
 

@@ -38,9 +38,10 @@ def test_learning_rate_rises_to_its_peak_and_falls_to_zero():
     np.testing.assert_allclose([schedule(step) for step in range(17)], rates, atol=1e-5)
 
 
+@pytest.mark.parametrize("warmup", [0.0, 0.8])
 @pytest.mark.parametrize("steps", [1, 2])
-def test_the_schedule_of_very_few_steps_is_finite(steps):
-    schedule = make_schedule(settings(warmup=0.0), steps)
+def test_the_schedule_of_very_few_steps_is_finite(steps, warmup):
+    schedule = make_schedule(settings(warmup=warmup), steps)
     assert np.isfinite([schedule(step) for step in range(3)]).all()
     assert float(schedule(1)) == pytest.approx(0.02)
 
