@@ -25,12 +25,17 @@ _LARGEST_SEED = 2**32 - 1
 
 
 def without_unused(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """A copy without the sections of encoders that `config.encoders` does not name."""
+    """A copy without the sections of encoders that `config.encoders` does not name.
+
+    All stay if it names none, or one that is no section, which `checked` then reports.
+    """
     config = config.copy_and_resolve_references().unlock()
-    for name in _encoder_sections(config):
-        if name not in (config.get("encoders") or ()):
-            logger.info("config.%s is not used: config.encoders does not name it.", name)
-            del config[name]
+    sections, used = _encoder_sections(config), config.get("encoders")
+    if isinstance(used, list | tuple) and used and set(used) <= set(sections):
+        for name in sections:
+            if name not in used:
+                logger.info("config.%s is not used: config.encoders does not name it.", name)
+                del config[name]
     return config
 
 

@@ -61,7 +61,7 @@ class Checker:
 
     def some_of(self, field: str, choices: Iterable[str], least: int = 1) -> None:
         """Requires a list of at least `least` different names out of `choices`."""
-        choices = tuple(choices)
+        choices = tuple(map(str, choices))
         value = self._get(field)
         names = [name for name in value if isinstance(name, str)] if _is_list(value) else []
         hints = [
