@@ -1,4 +1,4 @@
-"""The vocabulary of an experiment and, where they are given, its word vectors."""
+"""The vocabulary of an LSTM encoder and, where they are given, its word vectors."""
 
 import dataclasses
 import json
@@ -12,9 +12,10 @@ import numpy as np
 from mmgc_jax.data import movies, text
 from mmgc_jax.data.text import FIRST_WORD_ID, Vocabulary
 from mmgc_jax.encoders.checks import Checker
-from mmgc_jax.pretrained import vector_file, word2vec
+from mmgc_jax.pretrained import vector_file
 from mmgc_jax.runtime.errors import InputError
 from mmgc_jax.runtime.files import Path, write_atomically, write_text
+from mmgc_jax.training import word2vec
 from mmgc_jax.training.run import Experiment, encoder_folder
 
 logger = logging.getLogger(__name__)

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from mmgc_jax.data.text import PADDING_ID, UNKNOWN_ID, Vocabulary
-from mmgc_jax.pretrained import vector_file, word2vec
+from mmgc_jax.pretrained import vector_file
 from mmgc_jax.runtime.errors import InputError
+from mmgc_jax.training import word2vec
 from tests.pretrained.test_vector_file import VECTORS, WORDS, keyed
 
 
