@@ -35,7 +35,7 @@ def find(kind: str) -> Kind:
     """
     if kind in kinds():
         return importlib.import_module(f"mmgc_jax.encoders.{kind}")
-    module = sys.modules.get(kind)
+    module = sys.modules.get(str(kind))
     if module is not None and hasattr(module, "MODALITY"):
         return module
     nearest = difflib.get_close_matches(str(kind), kinds(), n=1)
