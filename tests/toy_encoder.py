@@ -16,7 +16,7 @@ from mmgc_jax.encoders.base import Encoder, load_params, plots_of, training_sett
 from mmgc_jax.encoders.checks import Checker
 from mmgc_jax.ops.kernels import Kernels
 from mmgc_jax.runtime.files import Path
-from mmgc_jax.training.cross_fit import Recipe
+from mmgc_jax.training.cross_fit import Phase, Recipe, in_phases
 from mmgc_jax.training.run import Experiment, make_apply
 
 MODALITY = "plot"
@@ -63,12 +63,8 @@ def prepare(experiment: Experiment, name: str) -> Recipe:
     model = PlotLength(len(corpus.genres))
     key = jax.random.key(experiment.seed_of(name))
     params = model.init(key, np.zeros((1, 1), np.float32))["params"]
-    apply = make_apply(model, ("lengths_of_plots",))
-
-    def fit_fold(fit, fold_name, indices):
-        return fit(fold_name, indices, examples, apply, params)
-
-    return Recipe(examples, apply, fit_fold, settings.training.batch_size)
+    phase = Phase(examples, make_apply(model, ("lengths_of_plots",)), params)
+    return in_phases([phase], settings.training.batch_size)
 
 
 def load(

@@ -78,13 +78,13 @@ def _memory_map(file: pathlib.Path) -> np.ndarray:
     return np.load(file, mmap_mode="r")
 
 
-def save_frozen(workdir: Path, name: str, params: Any) -> None:
+def save(workdir: Path, name: str, params: Any) -> None:
     """Saves the frozen parameters of an encoder, for predictions."""
     checkpoints.save(_frozen_folder(workdir, name), 0, params, {})
 
 
-def restore_frozen(workdir: Path, name: str) -> Any:
-    """Reads what `save_frozen` wrote.
+def restore(workdir: Path, name: str) -> Any:
+    """Reads what `save` wrote.
 
     Raises:
       InputError: if there is nothing, or it is damaged.

@@ -15,7 +15,7 @@ from mmgc_jax.models import PlotBagOfWords
 from mmgc_jax.ops.kernels import Kernels
 from mmgc_jax.runtime.files import Path
 from mmgc_jax.training import checkpoints, loop
-from mmgc_jax.training.cross_fit import Fitted, Recipe
+from mmgc_jax.training.cross_fit import Recipe
 from mmgc_jax.training.logistic import fit_logistic
 from mmgc_jax.training.run import ApplyFn, Experiment, encoder_folder, make_apply
 
@@ -85,7 +85,7 @@ def prepare(experiment: Experiment, name: str) -> Recipe:
         if checkpoints.restore(run.checkpoints / "best") is None:
             kernel, bias = fit_logistic(rows[indices], corpus.labels[indices], settings.strength)
             checkpoints.save(run.checkpoints / "best", 0, {"kernel": kernel, "bias": bias}, {})
-        return Fitted(examples, apply, loop.restore_best(run))
+        return loop.restore_best(run)
 
     return Recipe(examples, apply, fit_fold, _MOVIES_IN_BATCH)
 

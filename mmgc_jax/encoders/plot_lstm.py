@@ -17,7 +17,7 @@ from mmgc_jax.ops.kernels import Kernels
 from mmgc_jax.runtime import parallel
 from mmgc_jax.runtime.errors import InputError
 from mmgc_jax.runtime.files import Path
-from mmgc_jax.training.cross_fit import Recipe
+from mmgc_jax.training.cross_fit import Phase, Recipe, in_phases
 from mmgc_jax.training.run import Experiment, encoder_folder, make_apply
 
 MODALITY = "plot"
@@ -121,12 +121,8 @@ def prepare(experiment: Experiment, name: str) -> Recipe:
     if table is not None:
         params["words"]["embedding"] = table
         scales = {"words": settings.vectors.learning_rate_scale}
-    apply = make_apply(model, _INPUTS)
-
-    def fit_fold(fit, fold_name, indices):
-        return fit(fold_name, indices, examples, apply, params, "training", scales)
-
-    return Recipe(examples, apply, fit_fold, settings.training.batch_size)
+    phase = Phase(examples, make_apply(model, _INPUTS), params, scales=scales)
+    return in_phases([phase], settings.training.batch_size)
 
 
 def load(

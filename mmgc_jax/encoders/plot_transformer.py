@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import pathlib
 from collections.abc import Sequence
 
 import jax
@@ -12,15 +13,15 @@ import numpy as np
 from mmgc_jax.data import pipeline
 from mmgc_jax.data.movies import Movie
 from mmgc_jax.encoders import frozen
+from mmgc_jax.encoders.backbone import Activations, Backbone
 from mmgc_jax.encoders.base import Encoder, load_params, plots_of, training_settings
 from mmgc_jax.encoders.checks import DTYPES, Checker
-from mmgc_jax.encoders.frozen import Frozen, restore_frozen, save_frozen
 from mmgc_jax.models import BertEncoder, PlotTransformer, mean_of_tokens
 from mmgc_jax.ops.kernels import Kernels
 from mmgc_jax.pretrained import minilm
 from mmgc_jax.runtime.errors import InputError
 from mmgc_jax.runtime.files import Path, write_atomically
-from mmgc_jax.training.cross_fit import Recipe
+from mmgc_jax.training.cross_fit import Phase, Recipe, in_phases
 from mmgc_jax.training.run import ApplyFn, Experiment, encoder_folder, make_apply
 
 MODALITY = "plot"
@@ -94,35 +95,42 @@ def problems(settings: ml_collections.ConfigDict, data: ml_collections.ConfigDic
 
 def prepare(experiment: Experiment, name: str) -> Recipe:
     """Prepares two phases of training: of the head on sentence vectors, then of all."""
-    settings, num_genres = experiment.config[name], len(experiment.corpus.genres)
+    corpus, kernels = experiment.corpus, experiment.kernels
+    settings, num_genres = experiment.config[name], len(corpus.genres)
     folder = minilm.find(settings.folder)
     network = minilm.network(folder)
-    pretrained = minilm.load(folder, network)
-    first_layer = _first_layer(settings, network)
-    _save_frozen(experiment, name, folder, pretrained, first_layer)
-    examples, sentences = _activations(experiment, name, folder, network, pretrained)
+    backbone = _backbone(settings, network, minilm.load(folder, network), kernels)
+    backbone.save_frozen(experiment.workdir, name)
+    _save_tokenizer(folder, encoder_folder(experiment.workdir, name))
+    activations = Activations(
+        experiment,
+        name,
+        backbone,
+        corpus.has_plot,
+        "inputs",
+        {"max_length": settings.max_length},
+        {},
+    )
+    plots = map(corpus.plot, range(len(corpus.ids)))
+    tokens = _tokens(settings, minilm.Tokenizer(folder), plots)
+    examples = activations.below_trained(tokens)
+    if examples is not tokens:
+        examples = _StateExamples(examples, tokens.lengths, settings.bucket)
+    # Sentence vectors are few enough for the memory; the head looks at no length.
+    rows = np.arange(len(corpus.ids))
+    sentences = activations.features(examples)(rows)
+    sentences = pipeline.ArrayExamples(sentences | {"lengths": np.ones(len(rows), np.int32)})
 
-    kernels = experiment.kernels
-    model = _model(settings, network, num_genres, network.layers + 1, kernels)
-    head = model.init(
+    params = _model(settings, network, num_genres, network.layers + 1, kernels).init(
         jax.random.key(experiment.seed_of(name)), np.zeros((1, network.hidden)), np.ones(1)
     )["params"]
-    head["head"]["genres"]["bias"] = experiment.initial_bias
+    params["head"]["genres"]["bias"] = experiment.initial_bias
     apply_head = _apply(settings, network, num_genres, network.layers + 1, kernels)
-    apply = _apply(settings, network, num_genres, first_layer, kernels)
-    trained = {
-        part: values for part, values in pretrained.items() if _layer_of(part) >= first_layer
-    }
-
-    def fit_fold(fit, fold_name, indices):
-        fitted = fit(f"{fold_name}/head", indices, sentences, apply_head, head, "head_training")
-        if first_layer > network.layers:
-            return fitted
-        return fit(fold_name, indices, examples, apply, {"bert": trained} | fitted.params)
-
-    if first_layer > network.layers:
-        examples, apply = sentences, apply_head
-    return Recipe(examples, apply, fit_fold, settings.training.batch_size)
+    phases = [Phase(sentences, apply_head, params, _HEAD)]
+    if not backbone.only_head_trains:
+        apply = _apply(settings, network, num_genres, backbone.first_trained, kernels)
+        phases.append(Phase(examples, apply, params | {"bert": backbone.trained_params}))
+    return in_phases(phases, settings.training.batch_size)
 
 
 def load(
@@ -133,9 +141,8 @@ def load(
     first_layer = _first_layer(settings, network)
     frozen_part = None
     if first_layer > 1:
-        output = "sentence" if first_layer > network.layers else f"layer{first_layer - 1}"
-        layers = restore_frozen(workdir, name)["bert"]
-        frozen_part = _frozen(settings, network, layers, 1, output, kernels)
+        params = frozen.restore(workdir, name)
+        frozen_part = _backbone(settings, network, params, kernels).frozen_part()
     return Encoder(
         functools.partial(_read, settings, minilm.Tokenizer(folder)),
         _apply(settings, network, num_genres, first_layer, kernels),
@@ -144,31 +151,10 @@ def load(
     )
 
 
-def _save_frozen(experiment: Experiment, name: str, folder, pretrained, first_layer: int) -> None:
-    """Saves what predictions need beside the trained parameters: frozen layers and tokenizer."""
-    layers = {part: values for part, values in pretrained.items() if _layer_of(part) < first_layer}
-    if layers:
-        save_frozen(experiment.workdir, name, {"bert": layers})
+def _save_tokenizer(source: pathlib.Path, target: Path) -> None:
     for file in minilm.TOKENIZER_FILES:
-        content = (folder / file).read_bytes()
-        write_atomically(
-            encoder_folder(experiment.workdir, name) / file,
-            lambda stream, content=content: stream.write(content),
-        )
-
-
-def _activations(experiment: Experiment, name: str, folder, network: BertEncoder, pretrained):
-    """What the trained part takes, and what the head alone takes: cached activations."""
-    settings, corpus = experiment.config[name], experiment.corpus
-    first_layer = _first_layer(settings, network)
-    plots = map(corpus.plot, range(len(corpus.ids)))
-    examples = _tokens(settings, minilm.Tokenizer(folder), plots)
-    cached = functools.partial(_cached, experiment, name, network, pretrained)
-    if not 1 < first_layer <= network.layers:
-        return examples, cached(examples, 1, "sentence")
-    states = cached(examples, 1, f"layer{first_layer - 1}")
-    examples = _StateExamples(states, examples.lengths, settings.bucket)
-    return examples, cached(examples, first_layer, "sentence")
+        content = (source / file).read_bytes()
+        write_atomically(target / file, lambda stream, content=content: stream.write(content))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,69 +200,25 @@ def _apply(settings, network, num_genres, first_layer, kernels) -> ApplyFn:
     return make_apply(_model(settings, network, num_genres, first_layer, kernels), _INPUTS)
 
 
-def _frozen(
-    settings: ml_collections.ConfigDict,
-    network: BertEncoder,
-    params,
-    first_layer: int,
-    output: str,
-    kernels: Kernels,
-) -> Frozen:
-    """The network without its head: batch -> {"inputs": output, "lengths": those of the batch}.
+def _backbone(settings, network: BertEncoder, params, kernels: Kernels) -> Backbone:
+    """The network without its head; `inputs` in a batch are tokens, then activations.
 
-    Args:
-      settings: of the encoder.
-      network: the whole.
-      params: of at least the layers that run.
-      first_layer: the layer that takes the batch's `inputs`.
-      output: `sentence`, all that the head sees, or `layer<n>`, padded to the longest plot allowed.
-      kernels: of the operations.
+    Activations are padded to the longest plot allowed, so that all have one size on the disk.
     """
-    last_layer = network.layers if output == "sentence" else _layer_of(output)
-    layers = network.clone(
-        first_layer=first_layer, last_layer=last_layer, dtype=settings.dtype, kernels=kernels
-    )
-    needed = {part: values for part, values in params.items() if first_layer <= _layer_of(part)}
 
-    def run(params, batch):
+    def run(first, last, params, batch):
+        layers = network.clone(
+            first_layer=first, last_layer=last, dtype=settings.dtype, kernels=kernels
+        )
         inputs, lengths = batch["inputs"], batch["lengths"]
-        states = layers.apply({"params": params}, inputs, lengths)[f"layer{last_layer}"]
-        if output == "sentence":
+        states = layers.apply({"params": params}, inputs, lengths)[f"layer{last}"]
+        if last == network.layers:
             return {"inputs": mean_of_tokens(states, lengths), "lengths": lengths}
         missing = settings.max_length - states.shape[1]
         padded = jnp.pad(states, ((0, 0), (0, missing), (0, 0))).astype(settings.dtype)
         return {"inputs": padded, "lengths": lengths}
 
-    return Frozen.of(run, needed)
-
-
-def _cached(
-    experiment: Experiment,
-    name: str,
-    network: BertEncoder,
-    params,
-    examples,
-    first_layer: int,
-    output: str,
-):
-    """The activations of each plot, from the disk; computed if they are not there.
-
-    The arguments are those of `_frozen`; `examples` bring its batches.
-    """
-    corpus, settings = experiment.corpus, experiment.config[name]
-    key = frozen.key_of(params, max_length=settings.max_length, dtype=settings.dtype, output=output)
-    batches = pipeline.Batches(
-        examples, corpus.labels, np.flatnonzero(corpus.has_plot), settings.training.batch_size
-    )
-    dtype = "float32" if output == "sentence" else settings.dtype
-    file = experiment.cache / "activations" / f"transformer-{output}-{key}.npy"
-    run = _frozen(settings, network, params, first_layer, output, experiment.kernels)
-    outputs = frozen.cache(file, run, "inputs", batches, dtype=dtype)
-    if output != "sentence":
-        return outputs
-    # Few enough for the memory; the head looks at no length.
-    rows = np.arange(len(corpus.ids))
-    return pipeline.ArrayExamples(outputs(rows) | {"lengths": np.ones(len(rows), np.int32)})
+    return Backbone(params, network.layers, _first_layer(settings, network), _layer_of, run)
 
 
 def _read(settings, tokenizer, movies: Sequence[Movie]) -> tuple[pipeline.PlotExamples, np.ndarray]:

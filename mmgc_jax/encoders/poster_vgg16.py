@@ -11,15 +11,15 @@ import numpy as np
 from mmgc_jax.data import pipeline, posters
 from mmgc_jax.data.movies import Movie
 from mmgc_jax.encoders import frozen
+from mmgc_jax.encoders.backbone import Activations, Backbone
 from mmgc_jax.encoders.base import Encoder, load_params, training_settings
 from mmgc_jax.encoders.checks import DTYPES, Checker
-from mmgc_jax.encoders.frozen import Frozen, restore_frozen, save_frozen
 from mmgc_jax.models import VGG16, PosterVGG16, apply_blocks, pool_blocks
 from mmgc_jax.ops.kernels import Kernels
 from mmgc_jax.pretrained import vgg16
 from mmgc_jax.runtime.errors import InputError
 from mmgc_jax.runtime.files import Path
-from mmgc_jax.training.cross_fit import Recipe
+from mmgc_jax.training.cross_fit import Phase, Recipe, in_phases
 from mmgc_jax.training.run import ApplyFn, Experiment, make_apply
 
 logger = logging.getLogger(__name__)
@@ -118,42 +118,36 @@ def prepare(experiment: Experiment, name: str) -> Recipe:
     anything (arXiv 2202.10054).
     """
     config, corpus = experiment.config, experiment.corpus
-    settings, num_genres = config[name], len(corpus.genres)
+    settings, num_genres, kernels = config[name], len(corpus.genres), experiment.kernels
     first_block = _FIRST_BLOCK[settings.finetune_from]
     size = (config.data.poster_height, config.data.poster_width)
-    params = _model(settings, num_genres, experiment.kernels).init(
+    params = _model(settings, num_genres, kernels).init(
         jax.random.key(experiment.seed_of(name)), np.zeros((1, *size, 3), np.uint8)
     )["params"]
     params["head"]["genres"]["bias"] = experiment.initial_bias
     examples = pipeline.PosterExamples(corpus.records, *size)
-    features = None
-    if settings.weights:
-        blocks = VGG16(
-            grey=settings.grey, widths=settings.model.widths, depths=settings.model.depths
-        )
-        network = vgg16.load(settings.weights, blocks)
-        examples, features = _activations(experiment, name, network, examples)
-        trained = {n: layer for n, layer in network.items() if _block_of(n) >= first_block}
-        params = params | {"vgg16": trained}
-        _save_frozen(experiment, name, network)
-    if first_block == _HEAD:
-        del params["vgg16"]
+    apply = _apply(settings, num_genres, first_block, kernels)
+    if not settings.weights:
+        return in_phases([Phase(examples, apply, params)], settings.training.batch_size)
 
-    apply = _apply(settings, num_genres, first_block, experiment.kernels)
-    apply_head = _apply(settings, num_genres, _HEAD, experiment.kernels)
-
-    def fit_fold(fit, fold_name, indices):
-        if features is None:
-            return fit(fold_name, indices, examples, apply, params)
-        head = {"head": params["head"]}
-        fitted = fit(f"{fold_name}/head", indices, features, apply_head, head, "head_training")
-        if first_block == _HEAD:
-            return fitted
-        return fit(fold_name, indices, examples, apply, params | fitted.params)
-
-    if first_block == _HEAD:
-        examples, apply = features, apply_head
-    return Recipe(examples, apply, fit_fold, settings.training.batch_size)
+    backbone = _backbone(settings, vgg16.load(settings.weights, _network(settings)), kernels)
+    backbone.save_frozen(experiment.workdir, name)
+    activations = Activations(
+        experiment,
+        name,
+        backbone,
+        corpus.has_poster,
+        "images",
+        {"size": size, "grey": settings.grey},
+        {field: settings.model[field] for field in ("pooling", "head_blocks")},
+    )
+    examples = activations.below_trained(examples)
+    apply_head = _apply(settings, num_genres, _HEAD, kernels)
+    head = {"head": params["head"]}
+    phases = [Phase(activations.features(examples), apply_head, head, "head")]
+    if not backbone.only_head_trains:
+        phases.append(Phase(examples, apply, head | {"vgg16": backbone.trained_params}))
+    return in_phases(phases, settings.training.batch_size)
 
 
 def load(
@@ -165,9 +159,8 @@ def load(
     params = load_params(config, workdir, name, phase)
     frozen_part = None
     if first_block > 1:
-        output = "features" if first_block == _HEAD else f"block{first_block - 1}_pool"
-        network = restore_frozen(workdir, name)["vgg16"]
-        frozen_part = _frozen(settings, network, 1, output, kernels)
+        network = frozen.restore(workdir, name)
+        frozen_part = _backbone(settings, network, kernels).frozen_part()
     read = functools.partial(_read, (config.data.poster_height, config.data.poster_width))
     return Encoder(read, _apply(settings, num_genres, first_block, kernels), params, frozen_part)
 
@@ -211,85 +204,31 @@ def _apply(settings, num_genres: int, first_block: int, kernels: Kernels) -> App
     return make_apply(model, _INPUTS, None if first_block == _HEAD else augment)
 
 
-def _save_frozen(experiment: Experiment, name: str, network) -> None:
-    """Saves the parameters that are not trained, for predictions."""
-    first_block = _FIRST_BLOCK[experiment.config[name].finetune_from]
-    layers = {n: layer for n, layer in network.items() if _block_of(n) < first_block}
-    if layers:
-        save_frozen(experiment.workdir, name, {"vgg16": layers})
-
-
-def _activations(experiment: Experiment, name: str, network, examples):
-    """What the trained part takes, and what the head alone takes: cached activations."""
-    first_block = _FIRST_BLOCK[experiment.config[name].finetune_from]
-    cached = functools.partial(_cached, experiment, name, network)
-    if not 1 < first_block < _HEAD:
-        return examples, cached(examples, 1, "features")
-    examples = cached(examples, 1, f"block{first_block - 1}_pool")
-    return examples, cached(examples, first_block, "features")
-
-
-def _frozen(settings, network, first_block: int, output: str, kernels: Kernels) -> Frozen:
-    """The network without its head: batch -> {"images": output}.
-
-    Args:
-      settings: of the encoder.
-      network: parameters of at least the blocks that run.
-      first_block: the block that takes the batch's `images`.
-      output: `features`, all that the head sees, or `block<n>_pool`.
-      kernels: of the operations.
-    """
-    model, last_block = settings.model, _last_block(output)
-    blocks = VGG16(
-        first_block,
-        last_block,
-        settings.grey,
-        model.widths,
-        model.depths,
-        dtype=settings.dtype,
-        kernels=kernels,
-    )
-    layers = {n: layer for n, layer in network.items() if first_block <= _block_of(n) <= last_block}
-
-    def run(layers, batch):
-        maps = {f"block{first_block - 1}_pool": batch["images"]}
-        maps |= apply_blocks(blocks, layers, batch["images"])
-        if output == "features":
-            return {"images": pool_blocks(maps, model.head_blocks, model.pooling)}
-        return {"images": maps[output]}
-
-    return Frozen.of(run, layers)
-
-
-def _cached(
-    experiment: Experiment, name: str, network, examples, first_block: int, output: str
-) -> frozen.ActivationExamples:
-    """The activations of each poster, from the disk; computed if they are not there.
-
-    The arguments are those of `_frozen`; `examples` bring its batches.
-    """
-    config, corpus = experiment.config, experiment.corpus
-    settings = config[name]
-    head = settings.model if output == "features" else {}
-    key = frozen.key_of(
-        {layer: values for layer, values in network.items()
-         if _block_of(layer) <= _last_block(output)},
-        size=[config.data.poster_height, config.data.poster_width],
+def _network(settings: ml_collections.ConfigDict, **blocks) -> VGG16:
+    model = settings.model
+    return VGG16(
         grey=settings.grey,
+        widths=model.widths,
+        depths=model.depths,
         dtype=settings.dtype,
-        **{field: head[field] for field in ("pooling", "head_blocks") if field in head},
-    )  # fmt: skip
-    file = experiment.cache / "activations" / f"{output}-{_colour(settings)}-{key}.npy"
-    batches = pipeline.Batches(
-        examples, corpus.labels, np.flatnonzero(corpus.has_poster), settings.training.batch_size
+        **blocks,
     )
-    dtype = "float32" if output == "features" else settings.dtype
-    run = _frozen(settings, network, first_block, output, experiment.kernels)
-    return frozen.cache(file, run, "images", batches, config.data.workers, dtype)
 
 
-def _last_block(output: str) -> int:
-    return _LAST_BLOCK if output == "features" else _block_of(output)
+def _backbone(settings: ml_collections.ConfigDict, params, kernels: Kernels) -> Backbone:
+    """The network without its head; `images` in a batch are pixels, then activations."""
+
+    def run(first, last, params, batch):
+        blocks = _network(settings, first_block=first, last_block=last, kernels=kernels)
+        maps = {f"block{first - 1}_pool": batch["images"]}
+        maps |= apply_blocks(blocks, params, batch["images"])
+        if last == _LAST_BLOCK:
+            pooled = pool_blocks(maps, settings.model.head_blocks, settings.model.pooling)
+            return {"images": pooled}
+        return {"images": maps[f"block{last}_pool"]}
+
+    first_trained = _FIRST_BLOCK[settings.finetune_from]
+    return Backbone(params, _LAST_BLOCK, first_trained, _block_of, run)
 
 
 def _read(

@@ -1,6 +1,7 @@
 """A working directory: what it was made from, and its log."""
 
 import contextlib
+import functools
 import hashlib
 import json
 import logging
@@ -57,12 +58,12 @@ def hash_inputs(inputs: Mapping[str, str | tuple[str, ...]]) -> dict[str, str]:
     Returns:
       64 hexadecimal digits for each path; of several paths of one field, `field[0]` and so on.
     """
-    hashes = {}
+    hashes, hash_of = {}, functools.cache(_hash)  # encoders may share a file
     for field, paths in inputs.items():
         if isinstance(paths, str):
-            hashes[field] = _hash(pathlib.Path(paths))
+            hashes[field] = hash_of(pathlib.Path(paths))
         else:
-            hashes |= {f"{field}[{i}]": _hash(pathlib.Path(path)) for i, path in enumerate(paths)}
+            hashes |= {f"{field}[{i}]": hash_of(pathlib.Path(path)) for i, path in enumerate(paths)}
     return hashes
 
 

@@ -8,7 +8,7 @@ Parmanto, Munro and Doyle 1996).
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,18 +23,9 @@ from mmgc_jax.training.run import ApplyFn, Experiment, fold_names
 Examples = Callable[..., dict[str, np.ndarray]]
 
 
-@dataclasses.dataclass(frozen=True)
-class Fitted:
-    """A trained model and the examples that it takes."""
-
-    examples: Examples
-    apply: ApplyFn
-    params: Any
-
-
 # (training name, indices of movies, examples, model, initial parameters, field of the settings,
-# factors of the learning rate that replace those of the settings) -> trained
-Fit = Callable[..., Fitted]
+# factors of the learning rate that replace those of the settings) -> trained parameters
+Fit = Callable[..., Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,17 +33,52 @@ class Recipe:
     """How an encoder or a fusion is trained.
 
     Attributes:
-      examples: what its model takes, of every movie.
+      examples: the inputs of its model, for every movie.
       apply: the model.
-      fit_fold: (fit, name, indices) -> the model trained on these movies. It calls `fit(name,
-        indices, examples, apply, params, field)` as often as it has phases of training.
+      fit_fold: (fit, name, indices) -> the parameters trained on these movies. It calls `fit(name,
+        indices, examples, apply, params, field)` for each phase of training.
       batch_size: of predictions.
     """
 
     examples: Examples
     apply: ApplyFn
-    fit_fold: Callable[[Fit, str, np.ndarray], Fitted]
+    fit_fold: Callable[[Fit, str, np.ndarray], Any]
     batch_size: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """One of several trainings in a row.
+
+    Attributes:
+      examples: the inputs of the model in this phase.
+      apply: the model in this phase.
+      params: its initial parameters; those trained in earlier phases replace theirs.
+      name: such as `head`, with the settings `head_training`; empty for `training`.
+      scales: factors of the learning rate that replace those of the settings.
+    """
+
+    examples: Examples
+    apply: ApplyFn
+    params: Mapping[str, Any]
+    name: str = ""
+    scales: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+
+def in_phases(phases: Sequence[Phase], batch_size: int) -> Recipe:
+    """Makes the recipe that trains in phases; the model of the last one predicts."""
+
+    def fit_fold(fit, fold_name, indices):
+        trained = {}
+        for phase in phases:
+            name, field = fold_name, "training"
+            if phase.name:
+                name, field = f"{fold_name}/{phase.name}", f"{phase.name}_training"
+            params = {**phase.params, **trained}
+            trained = fit(name, indices, phase.examples, phase.apply, params, field, phase.scales)
+        return trained
+
+    return Recipe(phases[-1].examples, phases[-1].apply, fit_fold, batch_size)
 
 
 def cross_fit(
@@ -85,11 +111,11 @@ def cross_fit(
         preemption.raise_if_requested()
         others = np.flatnonzero(present & (folds >= 0) & (folds != fold))
         unseen = np.flatnonzero(present & ((folds < 0) | (folds == fold)))
-        fitted = recipe.fit_fold(trainer.fit, fold_name, others)
+        params = recipe.fit_fold(trainer.fit, fold_name, others)
         for kind, total in sums.items():
-            if kind != "probabilities":
-                fitted = dataclasses.replace(fitted, examples=examples[kind])
-            total[unseen] += trainer.predict(fitted, unseen, recipe.batch_size, fold_name)[unseen]
+            total[unseen] += trainer.predict(
+                examples[kind], recipe.apply, params, unseen, recipe.batch_size, fold_name
+            )[unseen]
     models = np.where(folds < 0, experiment.config.folds, 1)[:, None]
     return {
         kind: fill_absent(total / models, present, experiment.frequencies)
@@ -114,7 +140,7 @@ class _Trainer:
         params: Any,
         field: str = "training",
         scales: Mapping[str, float] | None = None,
-    ) -> Fitted:
+    ) -> Any:
         """Trains one model; see `Fit`."""
         labels = self._experiment.corpus.labels
         settings = self._experiment.config[self._section][field]
@@ -128,14 +154,21 @@ class _Trainer:
         )
 
         def validate(params) -> float:
-            scores = self.predict(Fitted(examples, apply, params), self._validation, size)
+            scores = self.predict(examples, apply, params, self._validation, size)
             return metrics.auc_macro(labels[self._validation], scores[self._validation])
 
-        trained = loop.fit(run, apply, params, batches, validate, settings)
-        return Fitted(examples, apply, trained)
+        return loop.fit(run, apply, params, batches, validate, settings)
 
-    def predict(self, fitted: Fitted, indices: np.ndarray, size: int, name: str = "") -> np.ndarray:
-        """Probabilities, as of `inference.probabilities`."""
-        batches = pipeline.Batches(fitted.examples, self._experiment.corpus.labels, indices, size)
+    def predict(
+        self,
+        examples: Examples,
+        apply: ApplyFn,
+        params: Any,
+        indices: np.ndarray,
+        batch_size: int,
+        name: str = "",
+    ) -> np.ndarray:
+        """Predicts movies; see `inference.probabilities`."""
+        batches = pipeline.Batches(examples, self._experiment.corpus.labels, indices, batch_size)
         workers = self._experiment.config.data.workers
-        return inference.probabilities(fitted.apply, fitted.params, batches, workers, name)
+        return inference.probabilities(apply, params, batches, workers, name)

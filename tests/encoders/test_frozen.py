@@ -160,22 +160,25 @@ def random_like(shapes):
     return jax.tree.map(lambda like: rng.standard_normal(like.shape, np.float32), shapes)
 
 
-def vgg16_frozen(output, kernels):
-    """VGG16's 14.7 million parameters up to an output, and a batch."""
+def vgg16_frozen(finetune_from, kernels):
+    """The frozen part of VGG16, 14.7 million parameters in all, and a batch."""
     batch = {"images": np.zeros((2, 64, 32, 3), np.uint8)}
     shapes = jax.eval_shape(VGG16().init, jax.random.key(0), batch["images"])["params"]
     settings = poster_vgg16.default_settings()
-    return poster_vgg16._frozen(settings, random_like(shapes), 1, output, kernels), batch
+    settings.finetune_from = finetune_from
+    backbone = poster_vgg16._backbone(settings, random_like(shapes), kernels)
+    return backbone.frozen_part(), batch
 
 
-def bert_frozen(output, kernels):
-    """MiniLM's 22.6 million parameters up to an output, and a batch."""
+def bert_frozen(finetune_from, kernels):
+    """The frozen part of MiniLM, 22.6 million parameters in all, and a batch."""
     batch = {"inputs": np.ones((2, 8), np.int32), "lengths": np.full(2, 8, np.int32)}
     network = BertEncoder()
     shapes = jax.eval_shape(network.init, jax.random.key(0), *batch.values())["params"]
     settings = plot_transformer.default_settings()
-    params = random_like(shapes)
-    return plot_transformer._frozen(settings, network, params, 1, output, kernels), batch
+    settings.finetune_from = finetune_from
+    backbone = plot_transformer._backbone(settings, network, random_like(shapes), kernels)
+    return backbone.frozen_part(), batch
 
 
 # Of a program's text, in which constants stand in full; the parameters have 10 times as many.
@@ -184,16 +187,18 @@ MAX_PROGRAM_BYTES = 2 * 10**6
 
 @pytest.mark.parametrize("kernels", [Kernels(), auto()], ids=["xla", "auto"])
 @pytest.mark.parametrize(
-    ("make", "output"),
+    ("make", "finetune_from"),
     [
-        (vgg16_frozen, "features"),
-        (vgg16_frozen, "block4_pool"),
-        (bert_frozen, "sentence"),
-        (bert_frozen, "layer4"),
+        (vgg16_frozen, "head"),
+        (vgg16_frozen, "block5"),
+        (bert_frozen, "head"),
+        (bert_frozen, "layer5"),
     ],
 )
-def test_parameters_are_arguments_of_the_program_and_not_constants_in_it(make, output, kernels):
-    network, batch = make(output, kernels)
+def test_parameters_are_arguments_of_the_program_and_not_constants_in_it(
+    make, finetune_from, kernels
+):
+    network, batch = make(finetune_from, kernels)
     lowered = network.function.lower(network.params, batch)
     assert len(lowered.as_text()) < MAX_PROGRAM_BYTES
     params_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(network.params))

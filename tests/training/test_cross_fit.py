@@ -8,7 +8,7 @@ import pytest
 
 from mmgc_jax.data import pipeline
 from mmgc_jax.training import loop
-from mmgc_jax.training.cross_fit import Fitted, Recipe, cross_fit
+from mmgc_jax.training.cross_fit import Phase, Recipe, cross_fit, in_phases
 from mmgc_jax.training.run import Experiment, fold_names
 from tests import tiny
 
@@ -39,13 +39,13 @@ def test_a_movie_is_predicted_by_the_models_that_did_not_see_it(tmp_path):
     def fit_fold(fit, name, indices):
         asked.append((name, set(indices.tolist())))
         fold = int(name[-1])
-        examples = pipeline.ArrayExamples({"movie": np.arange(9)})
         seen = np.full(9, -1)
         seen[: len(indices)] = indices
-        return Fitted(examples, apply, {"seen": seen, "probability": np.float32(0.1 * (fold + 1))})
+        return {"seen": seen, "probability": np.float32(0.1 * (fold + 1))}
 
+    examples = pipeline.ArrayExamples({"movie": np.arange(9)})
     shifted = pipeline.ArrayExamples({"movie": np.arange(9) + 100})
-    recipe = Recipe(None, apply, fit_fold, 2 * jax.device_count())
+    recipe = Recipe(examples, apply, fit_fold, 2 * jax.device_count())
     variants = {"other": shifted}
     arrays = cross_fit(experiment(tmp_path), "plot", "plot", PRESENT, recipe, variants)
     assert asked == [
@@ -122,6 +122,30 @@ def test_a_training_takes_its_field_of_its_section(tmp_path, monkeypatch):
     assert section.head_training.learning_rate_scale.words == 0.5  # the config stays
 
 
+def test_phases_pass_on_what_they_trained():
+    """Parameters trained in a phase replace the initial ones of the next; the last predicts."""
+    asked = []
+
+    def fit(name, indices, examples, apply, params, field, scales):
+        asked.append((name, list(indices), examples, apply, params, field, dict(scales)))
+        return {part: f"{value}, trained" for part, value in params.items()}
+
+    phases = [
+        Phase("features", "head", {"head": "random"}, "head"),
+        Phase("posters", "all", {"head": "random", "vgg16": "ImageNet"}, scales={"vgg16": 0.2}),
+    ]
+    recipe = in_phases(phases, 4)
+    trained = recipe.fit_fold(fit, "poster/fold_0", [1, 2])
+    first = ("poster/fold_0/head", [1, 2], "features", "head", {"head": "random"})
+    second = {"head": "random, trained", "vgg16": "ImageNet"}
+    assert asked == [
+        (*first, "head_training", {}),
+        ("poster/fold_0", [1, 2], "posters", "all", second, "training", {"vgg16": 0.2}),
+    ]
+    assert trained == {"head": "random, trained, trained", "vgg16": "ImageNet, trained"}
+    assert (recipe.examples, recipe.apply, recipe.batch_size) == ("posters", "all", 4)
+
+
 def test_movies_without_the_input_get_the_frequencies_of_the_genres(tmp_path):
     labels = np.zeros((9, 24), np.float32)
     labels[[0, 1], 7] = 1  # two of seven training movies
@@ -131,9 +155,7 @@ def test_movies_without_the_input_get_the_frequencies_of_the_genres(tmp_path):
     def apply(params, batch, key):
         return jax.numpy.zeros((len(batch["movie"]), 24))
 
-    recipe = Recipe(
-        examples, apply, lambda fit, name, rows: Fitted(examples, apply, {}), jax.device_count()
-    )
+    recipe = Recipe(examples, apply, lambda fit, name, rows: {}, jax.device_count())
     found = cross_fit(prepared, "plot", "plot", PRESENT, recipe)["probabilities"][:, 7]
     assert found[PRESENT] == pytest.approx(0.5)
     assert found[~PRESENT] == pytest.approx(2 / 7)
