@@ -6,6 +6,7 @@ represented by fsspec's memory.
 
 import io
 import socket
+import socketserver
 import subprocess
 import sys
 
@@ -45,6 +46,8 @@ def bucket():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(objects, "download", download_with_generation)
+        # With the default of 5, parallel requests are refused, and gcsfs retries for minutes.
+        patch.setattr(socketserver.TCPServer, "request_queue_size", 128)
         server.start()
         patch.setenv("STORAGE_EMULATOR_HOST", url)
         patch.setenv("TENSORSTORE_GCS_HTTP_URL", url)
