@@ -74,9 +74,10 @@ def rows(on_gpu: bool) -> list[Row]:
                   {"first_block": 5, "batch_size": 32}, (1.0, 1.0)),
         *_in_both("Fine-tuning everything", "posters/s", "finetune",
                   {"first_block": 1, "batch_size": batch_size}, targets),
-        *_in_both("LSTM, length 200", "plots/s", "plot_lstm", {"lengths": "equal", "bucket": 8},
+        *_in_both("LSTM, length 200", "plots/s", "plot_lstm",
+                  {"lengths": "equal", "pad_to_multiple_of": 8},
                   (1.0, 1.0) if on_gpu else (5.0, 5.0), "float32" if on_gpu else "bfloat16"),
-        _buckets(),
+        _real_lengths(),
     ]  # fmt: skip
 
 
@@ -112,14 +113,15 @@ def _peers(function: str, sizes: dict) -> dict[str, tuple[str, dict]]:
     }
 
 
-def _buckets() -> Row:
-    """Makes the row of plots padded to multiples of the default bucket, against all to 256."""
+def _real_lengths() -> Row:
+    """Compares padding to the default `pad_to_multiple_of` with padding all plots to 256 words."""
 
-    def ours(bucket):
-        return "benchmarks.ours:plot_lstm", {"lengths": "real", "bucket": bucket}
+    def ours(multiple):
+        settings = {"lengths": "real", "pad_to_multiple_of": multiple}
+        return "benchmarks.ours:plot_lstm", settings
 
-    name, bucket = "ours, all padded to 256", plot_lstm.default_settings().bucket
-    return Row("LSTM, real lengths", "plots/s", ours(bucket), {name: ours(256)}, {name: 2.0})
+    multiple, name = plot_lstm.default_settings().pad_to_multiple_of, "ours, all padded to 256"
+    return Row("LSTM, real lengths", "plots/s", ours(multiple), {name: ours(256)}, {name: 2.0})
 
 
 def talk(folder: str, movies: int, weights: str, vectors: str) -> dict:

@@ -68,12 +68,12 @@ def finetune(first_block: int, batch_size: int, dtype: str) -> Workload:
     return run, batch_size
 
 
-def plot_lstm(lengths: str, bucket: int, dtype: str = "float32") -> Workload:
+def plot_lstm(lengths: str, pad_to_multiple_of: int, dtype: str = "float32") -> Workload:
     """An epoch of training an LSTM and its word vectors.
 
     Args:
       lengths: `equal` or `real`, as of `work.plots`.
-      bucket: padded lengths are multiples of it, in words.
+      pad_to_multiple_of: plots are padded to a multiple of this many words.
       dtype: `float32` or `bfloat16`, of the factors in the LSTM's matmuls.
     """
     model = PlotLSTM(
@@ -86,7 +86,7 @@ def plot_lstm(lengths: str, bucket: int, dtype: str = "float32") -> Workload:
     )
     batches = [
         {"tokens": tokens, "lengths": sizes, "labels": work.labels(len(sizes))}
-        for tokens, sizes in work.plots(lengths, bucket)
+        for tokens, sizes in work.plots(lengths, pad_to_multiple_of)
     ]
     first = batches[0]
     params = model.init(jax.random.key(0), first["tokens"][:1], first["lengths"][:1])["params"]

@@ -114,13 +114,13 @@ class _PlotLSTM(nn.Module):
         return self.genres(self.dropout(torch.cat([mean, highest], dim=1)))
 
 
-def plot_lstm(lengths: str, bucket: int, dtype: str) -> Workload:
+def plot_lstm(lengths: str, pad_to_multiple_of: int, dtype: str) -> Workload:
     """As `ours.plot_lstm`."""
     model = _PlotLSTM().to(_DEVICE)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     batches = [
         tuple(torch.from_numpy(x) for x in (tokens, sizes, work.labels(len(sizes))))
-        for tokens, sizes in work.plots(lengths, bucket)
+        for tokens, sizes in work.plots(lengths, pad_to_multiple_of)
     ]
 
     def run():

@@ -40,13 +40,14 @@ def labels(count: int) -> np.ndarray:
     return (_rng().random((count, GENRES)) < 0.1).astype(np.float32)
 
 
-def plots(lengths: str, bucket: int) -> list[tuple[np.ndarray, np.ndarray]]:
+def plots(lengths: str, pad_to_multiple_of: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """Makes an epoch of batches of random plots.
 
     Args:
       lengths: `equal`, or `real`: distributed as in the talk's data, and plots of similar length
         share a batch, as in training.
-      bucket: a batch is padded to the least multiple of it that its longest plot fits into.
+      pad_to_multiple_of: the plots of a batch are padded to the smallest multiple of this number
+        of words that fits the longest of them.
 
     Returns:
       For each batch, tokens <int32>[PLOTS_IN_BATCH, padded] and lengths <int32>[PLOTS_IN_BATCH].
@@ -59,7 +60,7 @@ def plots(lengths: str, bucket: int) -> list[tuple[np.ndarray, np.ndarray]]:
         sizes = np.sort(np.clip(drawn, 1, LONGEST).astype(np.int32))
     batches = []
     for of_batch in np.split(sizes, PLOT_BATCHES):
-        padded = -(-int(of_batch.max()) // bucket) * bucket
+        padded = -(-int(of_batch.max()) // pad_to_multiple_of) * pad_to_multiple_of
         tokens = rng.integers(2, VOCABULARY, (PLOTS_IN_BATCH, padded), dtype=np.int32)
         tokens[np.arange(padded) >= of_batch[:, None]] = 0
         batches.append((tokens, of_batch))

@@ -53,7 +53,7 @@ def movies():
 
 def main(workdir: pathlib.Path, split: bool) -> None:
     bags, labels = movies()
-    examples = Examples(bags, bucket=16)
+    examples = Examples(bags, pad_to_multiple_of=16)
     model = PlotBagOfWords(WORDS, 24)
 
     def augment(key, batch):

@@ -85,7 +85,7 @@ def test_the_workloads_of_all_rows_run(monkeypatch):
     [
         ("vgg16_features", {"dtype": "float32"}, "VGG16"),
         ("finetune", {"first_block": 5, "batch_size": 1, "dtype": "float32"}, "PosterVGG16"),
-        ("plot_lstm", {"lengths": "equal", "bucket": 8}, "PlotLSTM"),
+        ("plot_lstm", {"lengths": "equal", "pad_to_multiple_of": 8}, "PlotLSTM"),
     ],
 )
 def test_models_get_the_kernels_of_experiments(function, settings, model, monkeypatch):
@@ -148,7 +148,7 @@ def test_both_sides_have_the_same_network():
 
 
 def test_plots_are_padded_no_more_than_they_need():
-    for tokens, lengths in work.plots("real", bucket=64):
+    for tokens, lengths in work.plots("real", pad_to_multiple_of=64):
         assert tokens.shape[1] % 64 == 0 and 0 <= tokens.shape[1] - lengths.max() < 64
         np.testing.assert_array_equal((tokens > 0).sum(axis=1), lengths)
 

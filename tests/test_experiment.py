@@ -201,7 +201,7 @@ def test_another_config_is_refused_and_nothing_is_touched(finished, inputs):
         ("plot.vectorisation", "magic", "possible: word2vec"),
         ("plot.vectors.file", "/nowhere.bin", "no such file"),
         ("plot.vectors.file", "../nowhere.bin", "../nowhere.bin: no such file."),
-        ("plot.bucket", 0, "at least 1"),
+        ("plot.pad_to_multiple_of", 0, "at least 1"),
         ("plot.vectors.negative", 0, "at least 1"),
         ("plot.vectors.dim", 0, "at least 1"),
         ("plot.max_vocabulary", 2, "at least 3"),
@@ -264,7 +264,7 @@ def test_plots_through_a_transformer(inputs, tmp_path, finetune_from):
     config.encoders = config.fusion.encoders = ("plot_transformer",)
     folder = tiny_bert.write(tmp_path / "bert", positions=64)
     settings = config.plot_transformer = tiny.transformer_settings(folder)
-    settings.max_length, settings.bucket = 64, 32
+    settings.max_length, settings.pad_to_multiple_of = 64, 32
     settings.finetune_from, settings.dtype = finetune_from, "float32"
     experiment.run(config, tmp_path / "run")
     movies = list(read_csv(inputs[0] / "movies.csv", inputs[0] / "posters"))

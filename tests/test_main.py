@@ -49,7 +49,7 @@ def run(*arguments):
     [
         ("--config.no.such.field=1", "config has no field no. It has: data, encoders"),
         ("--config.plot.trainin.epochs=3", "Did you mean config.plot.training?"),
-        ("--config.plot.bucket.epochs=3", "config.plot.bucket is a value"),
+        ("--config.plot.pad_to_multiple_of.epochs=3", "config.plot.pad_to_multiple_of is a value"),
         ("--noconfig.split_parameter", "Did you mean config.split_parameters?"),
     ],
 )

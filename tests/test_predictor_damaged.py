@@ -75,7 +75,7 @@ def test_config_with_a_field_missing_or_of_another_type(workdir):
     for field in ("plot", "encoders", "fusion", "data"):
         file.write_text(json.dumps({name: config[name] for name in config if name != field}))
         assert field in refusal(workdir)
-    for changed in ({"kind": "plot_lstn"}, {"bucket": None}, {"model": 3}, {"vectors": {}}):
+    for changed in ({"kind": "plot_lstn"}, {"max_length": None}, {"model": 3}, {"vectors": {}}):
         file.write_text(json.dumps(config | {"plot": config["plot"] | changed}))
         assert next(iter(changed)) in refusal(workdir)
 

@@ -12,7 +12,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.plot_bag_of_words = plot_bag_of_words.default_settings()
     transformer = config.plot_transformer = tiny.transformer_settings("")
     transformer.max_length = 64
-    transformer.bucket = 32
+    transformer.pad_to_multiple_of = 32
     transformer.finetune_from = "layer2"
     config.poster.training.epochs = 2
     config.fusion.training.epochs = 4

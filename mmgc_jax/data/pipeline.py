@@ -152,12 +152,12 @@ class PlotExamples:
 
     Attributes:
       plots: word ids of each movie's plot, <int32>[length] each.
-      bucket: padded lengths are multiples of this.
+      pad_to_multiple_of: batches are padded to a multiple of this many words.
       name: of the first array, if the model does not call it `tokens`.
     """
 
     plots: Sequence[np.ndarray]
-    bucket: int
+    pad_to_multiple_of: int
     name: str = "tokens"
 
     @functools.cached_property
@@ -167,7 +167,7 @@ class PlotExamples:
     def __call__(self, indices: np.ndarray, batch: np.ndarray | None = None):
         plots = [self.plots[index] for index in indices]
         longest = self.lengths[indices if batch is None else batch].max()
-        tokens, lengths = text.pad(plots, self.bucket, longest)
+        tokens, lengths = text.pad(plots, self.pad_to_multiple_of, longest)
         return {self.name: tokens, "lengths": lengths}
 
 
@@ -179,11 +179,11 @@ class BagOfWordsExamples:
 
     Attributes:
       rows: the weights, <float32>[movies, words], as `TfIdf` returns them.
-      bucket: padded lengths are multiples of this.
+      pad_to_multiple_of: batches are padded to a multiple of this many words.
     """
 
     rows: scipy.sparse.csr_matrix
-    bucket: int
+    pad_to_multiple_of: int
 
     @functools.cached_property
     def lengths(self) -> np.ndarray:
@@ -193,7 +193,7 @@ class BagOfWordsExamples:
         rows = self.rows[indices]
         words = np.split(rows.indices, rows.indptr[1:])[:-1]
         longest = self.lengths[indices if batch is None else batch].max()
-        tokens, lengths = text.pad(words, self.bucket, longest)
+        tokens, lengths = text.pad(words, self.pad_to_multiple_of, longest)
         weights = np.zeros(tokens.shape, np.float32)
         weights[np.arange(tokens.shape[1]) < lengths[:, None]] = rows.data
         return {"tokens": tokens, "weights": weights}

@@ -129,21 +129,24 @@ class Vocabulary:
 
 
 def pad(
-    sequences: Sequence[np.ndarray], bucket: int, longest: int = 0
+    sequences: Sequence[np.ndarray], pad_to_multiple_of: int, longest: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pads sequences of ids to one length, a multiple of `bucket`, so that few shapes occur.
+    """Pads sequences of ids to a common length that is a multiple of `pad_to_multiple_of`.
+
+    Rounding up keeps the number of different shapes small, since JAX compiles for each shape.
 
     Args:
       sequences: <int32>[length] each.
-      bucket: the padded length is the smallest multiple of it that is not below any length; at
-        least 1.
+      pad_to_multiple_of: the padded length is the smallest multiple of this number that fits the
+        longest sequence; at least 1.
       longest: the length of the longest sequence of the whole batch, of which these may be a part.
 
     Returns:
       The padded ids, <int32>[batch, padded length], and the lengths, <int32>[batch].
     """
     lengths = np.array([len(sequence) for sequence in sequences], np.int32)
-    padded_length = max(1, -(-int(lengths.max(initial=longest)) // bucket)) * bucket
+    multiples = max(1, -(-int(lengths.max(initial=longest)) // pad_to_multiple_of))
+    padded_length = multiples * pad_to_multiple_of
     tokens = np.full((len(sequences), padded_length), PADDING_ID, np.int32)
     for row, sequence in zip(tokens, sequences):
         row[: len(sequence)] = sequence

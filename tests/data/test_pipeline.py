@@ -119,7 +119,7 @@ class TestExamples:
 
     def test_plots(self):
         plots = [np.arange(2, 2 + length, dtype=np.int32) for length in (3, 0, 5)]
-        batch = PlotExamples(plots, bucket=4)(np.array([2, 1]))
+        batch = PlotExamples(plots, pad_to_multiple_of=4)(np.array([2, 1]))
         assert batch["tokens"].tolist() == [[2, 3, 4, 5, 6, 0, 0, 0], [0] * 8]
         assert batch["lengths"].tolist() == [5, 0]
 
@@ -128,7 +128,7 @@ class TestExamples:
         weights[1, [0, 2, 8]] = 0.5, 0.25, 1
         weights[2, 3] = 2
         weights[3, 4:] = 3
-        examples = BagOfWordsExamples(scipy.sparse.csr_matrix(weights), bucket=4)
+        examples = BagOfWordsExamples(scipy.sparse.csr_matrix(weights), pad_to_multiple_of=4)
         assert examples.lengths.tolist() == [0, 3, 1, 5]
         batch = examples(np.array([2, 0, 1, 1]))
         words = [0, 2, 8, 0]
@@ -169,7 +169,8 @@ def plot_batches(batch_size=4, movies=INDICES, **settings):
     """Batches of plots of 0 to 49 words; each begins with the movie's number plus 2."""
     rng = np.random.default_rng(0)
     plots = [np.full(length, n + 2, np.int32) for n, length in enumerate(rng.permutation(50))]
-    return Batches(PlotExamples(plots, bucket=8), LABELS, movies, batch_size, **settings)
+    examples = PlotExamples(plots, pad_to_multiple_of=8)
+    return Batches(examples, LABELS, movies, batch_size, **settings)
 
 
 def all_of(batches):

@@ -108,20 +108,21 @@ def test_save_and_load(tmp_path):
 @pytest.mark.parametrize(
     ("longest", "padded"), [(0, 8), (1, 8), (8, 8), (9, 16), (16, 16), (17, 24)]
 )
-def test_padded_length_is_a_multiple_of_the_bucket(longest, padded):
-    tokens, lengths = text.pad([np.arange(2, 2 + longest), np.array([], np.int32)], bucket=8)
+def test_padded_length_is_the_smallest_multiple_that_fits(longest, padded):
+    sequences = [np.arange(2, 2 + longest), np.array([], np.int32)]
+    tokens, lengths = text.pad(sequences, pad_to_multiple_of=8)
     assert tokens.shape == (2, padded)
     assert lengths.tolist() == [longest, 0]
 
 
 def test_padding_is_after_the_words():
-    tokens, lengths = text.pad([np.array([5, 6, 7]), np.array([8])], bucket=4)
+    tokens, lengths = text.pad([np.array([5, 6, 7]), np.array([8])], pad_to_multiple_of=4)
     assert tokens.tolist() == [[5, 6, 7, text.PADDING_ID], [8, 0, 0, 0]]
     assert (tokens.dtype, lengths.dtype) == (np.int32, np.int32)
 
 
 def test_no_sequence_at_all():
-    tokens, lengths = text.pad([], bucket=4)
+    tokens, lengths = text.pad([], pad_to_multiple_of=4)
     assert tokens.shape == (0, 4) and lengths.shape == (0,)
 
 

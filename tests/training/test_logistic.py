@@ -62,7 +62,7 @@ def test_from_plots_to_probabilities():
     tfidf = TfIdf.fit(plots, min_plots=1)
     rows = tfidf(plots)
     kernel, bias = fit_logistic(rows, labels)
-    examples = pipeline.BagOfWordsExamples(rows, bucket=4)
+    examples = pipeline.BagOfWordsExamples(rows, pad_to_multiple_of=4)
     batch = examples(np.array([4, 3, 0]))
     model = PlotBagOfWords(len(tfidf), num_genres=2)
     params = {"kernel": kernel, "bias": bias}
