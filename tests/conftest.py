@@ -3,11 +3,14 @@
 import collections
 import csv
 import io
+import json
 import os
 import pathlib
 import subprocess
 import tempfile
+import types
 
+import filelock
 import jax
 import numpy as np
 import pytest
@@ -18,17 +21,30 @@ from tests import tiny
 TALK_HEADER = ("index", "year", "title", "plot", "genres", "rating")
 
 
+_SHARED_FOLDER = "MMGC_TESTS_SHARED_FOLDER"
+
+
 def pytest_configure(config):
-    """Lets whole runs, here and in processes of their own, share what JAX compiles."""
-    directory = tempfile.TemporaryDirectory()
-    config.add_cleanup(directory.cleanup)
+    """Lets whole runs, here and in processes of their own, share compiled programs.
+
+    pytest-xdist's workers inherit the variables and share the folder as well.
+    """
+    if not hasattr(config, "workerinput"):
+        directory = tempfile.TemporaryDirectory()
+        config.add_cleanup(directory.cleanup)
+        os.environ[_SHARED_FOLDER] = directory.name
     for name, value in {
-        "jax_compilation_cache_dir": directory.name,
+        "jax_compilation_cache_dir": str(shared_folder() / "compiled"),
         "jax_persistent_cache_min_compile_time_secs": 0.1,
         "jax_persistent_cache_min_entry_size_bytes": -1,
     }.items():
         jax.config.update(name, value)
         os.environ[name.upper()] = str(value)
+
+
+def shared_folder() -> pathlib.Path:
+    """A folder that lasts as long as the tests."""
+    return pathlib.Path(os.environ[_SHARED_FOLDER])
 
 
 def image_bytes(image: Image.Image, file_format: str = "JPEG", **options) -> bytes:
@@ -89,17 +105,29 @@ Finished = collections.namedtuple("Finished", "workdir data weights run")
 
 
 @pytest.fixture(scope="session")
-def inputs(tmp_path_factory):
+def inputs():
     """A folder of made-up movies and a file of random weights."""
-    folder = tmp_path_factory.mktemp("inputs")
-    return tiny.write_talk_folder(folder / "talk"), tiny.write_weights(folder / "weights.npz")
+    talk, weights = shared_folder() / "talk", shared_folder() / "weights.npz"
+    with filelock.FileLock(shared_folder() / "inputs.lock"):
+        if not weights.exists():
+            tiny.write_talk_folder(talk)
+            tiny.write_weights(weights)
+    return talk, weights
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory, inputs):
-    """An undisturbed experiment with all stages, and what it printed."""
-    workdir = tmp_path_factory.mktemp("runs") / "finished"
-    run = subprocess.run(
-        tiny.command(workdir, *inputs), cwd=tiny.ROOT, capture_output=True, text=True, check=True
-    )
+def finished(inputs):
+    """An undisturbed experiment with all stages, and its output."""
+    workdir, output = shared_folder() / "finished", shared_folder() / "finished.json"
+    with filelock.FileLock(shared_folder() / "finished.lock"):
+        if not output.exists():
+            run = subprocess.run(
+                tiny.command(workdir, *inputs),
+                cwd=tiny.ROOT,
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+            output.write_text(json.dumps({"stdout": run.stdout, "stderr": run.stderr}))
+    run = types.SimpleNamespace(**json.loads(output.read_text()))
     return Finished(workdir, *inputs, run)
