@@ -23,7 +23,7 @@ from mmgc_jax.evaluation import metrics
 from mmgc_jax.models import PlotBagOfWords
 from mmgc_jax.runtime import parallel
 from mmgc_jax.training import inference, loop
-from mmgc_jax.training.run import Run, make_apply
+from mmgc_jax.training.run import TrainingRun, make_apply
 
 MOVIES, WORDS, BATCH = 37, 4096, 8
 
@@ -71,7 +71,7 @@ def main(workdir: pathlib.Path, split: bool) -> None:
         scores = inference.probabilities(apply, params, batches())
         return metrics.auc_macro(labels, scores)
 
-    run = Run("plot", workdir, seed=1, split_parameters=split)
+    run = TrainingRun("plot", workdir, seed=1, split_parameters=split)
     training = batches(shuffle_seed=1, epochs=2)
     trained = loop.fit(run, apply, params, training, validate, settings())
     for leaf in jax.tree.leaves(trained):

@@ -26,7 +26,7 @@ from mmgc_jax.predictor import Predictor
 from mmgc_jax.runtime import workdir
 from mmgc_jax.runtime.errors import InputError
 from mmgc_jax.training import loop
-from mmgc_jax.training.run import Run
+from mmgc_jax.training.run import TrainingRun
 from tests import tiny, tiny_bert
 
 
@@ -293,7 +293,8 @@ def test_encoders_and_fusion_as_one_network(inputs, tmp_path):
         predictor(without), predictor([*without, *movies])[:3], rtol=1e-3, atol=1e-5
     )
     before, after = (
-        loop.restore_best(Run(f"{run}/fold_0", tmp_path, seed=0)) for run in ("poster", "fusion")
+        loop.restore_best(TrainingRun(f"{stage}/fold_0", tmp_path, seed=0))
+        for stage in ("poster", "fusion")
     )
     kernel = after["poster"]["vgg16"]["block5_conv1"]["kernel"]
     assert (kernel != before["vgg16"]["block5_conv1"]["kernel"]).any()

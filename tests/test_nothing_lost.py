@@ -24,7 +24,7 @@ from mmgc_jax.runtime.files import write_text
 from mmgc_jax.runtime.locks import exclusive
 from mmgc_jax.training import checkpoints, loop
 from mmgc_jax.training.logging import TrainingLog
-from mmgc_jax.training.run import Run
+from mmgc_jax.training.run import TrainingRun
 from tests import tiny, tiny_bert
 from tests.training import linear_problem
 
@@ -201,7 +201,7 @@ def fit(workdir, workers, kill_at_step):
     TrainingLog.steps_done = report_or_die
     workdir.mkdir(exist_ok=True)
     loop.fit(
-        Run("fusion", workdir, seed=7, workers=workers),
+        TrainingRun("fusion", workdir, seed=7, workers=workers),
         linear_problem.apply,
         linear_problem.PARAMS,
         linear_problem.batches(3),

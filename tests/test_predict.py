@@ -14,7 +14,7 @@ from mmgc_jax.predict import describe
 from mmgc_jax.predictor import Predictor
 from mmgc_jax.runtime.errors import InputError
 from mmgc_jax.training import loop
-from mmgc_jax.training.run import Run
+from mmgc_jax.training.run import TrainingRun
 from tests import tiny
 
 pytestmark = pytest.mark.slow
@@ -46,7 +46,7 @@ def test_preprocessing_of_the_weights_stays_with_them_where_all_blocks_train(inp
     config.poster.finetune_from = "block1"
     experiment.run(config, tmp_path)
     with np.load(inputs[1]) as weights:
-        trained = loop.restore_best(Run("poster/fold_1", tmp_path, seed=0))["vgg16"]
+        trained = loop.restore_best(TrainingRun("poster/fold_1", tmp_path, seed=0))["vgg16"]
         for part, array in trained["preprocessing"].items():
             np.testing.assert_array_equal(array, weights[f"preprocessing/{part}"])
         kernel = trained["block1_conv1"]["kernel"]

@@ -21,7 +21,7 @@ from mmgc_jax.runtime.errors import InputError
 from mmgc_jax.runtime.files import Path
 from mmgc_jax.training import inference, loop
 from mmgc_jax.training.cross_fit import Recipe
-from mmgc_jax.training.run import ApplyFn, Experiment, Run, fold_names
+from mmgc_jax.training.run import ApplyFn, Experiment, TrainingRun, fold_names
 
 MODALITIES = ("plot", "poster")
 
@@ -105,7 +105,7 @@ class Encoder:
             examples = self._run_frozen(examples, present)
         return average(self.apply, self.params, examples, present, num_genres), present
 
-    def inputs(self, movies: Sequence[Movie]) -> tuple[Callable, np.ndarray]:
+    def model_inputs(self, movies: Sequence[Movie]) -> tuple[Callable, np.ndarray]:
         """What `apply` takes, and whether a movie has what it looks at, <bool>[movies]."""
         examples, present = self.read(movies)
         return self._run_frozen(examples, present), present
@@ -170,7 +170,7 @@ def load_params(
       InputError: if a fold has none, or a value of them is not finite.
     """
     names = [f"{fold}/{phase}" if phase else fold for fold in fold_names(config, name)]
-    params = [loop.restore_best(Run(name, workdir, seed=0)) for name in names]
+    params = [loop.restore_best(TrainingRun(name, workdir, seed=0)) for name in names]
     for name, of_one in zip(names, params):
         if not loop.is_finite(of_one):
             raise InputError(f"{workdir}: the parameters of {name} are damaged: not all finite.")

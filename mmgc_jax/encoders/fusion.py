@@ -25,7 +25,7 @@ LATE = "late"
 JOINT = "joint"
 KINDS = (*FUSIONS, JOINT)
 
-_INPUTS = ("probabilities", "present")
+_MODEL_INPUTS = ("probabilities", "present")
 _TITLES = {
     "late": "late",
     "linear_sum": "linear sum",
@@ -160,7 +160,7 @@ def prepare(experiment: Experiment, name: str) -> tuple[ApplyFn, dict]:
     else:
         bias = params["fusion"]["genres"]["bias"]
         params["fusion"]["genres"]["bias"] = np.broadcast_to(experiment.initial_bias, bias.shape)
-    return make_apply(model, _INPUTS, augment), params
+    return make_apply(model, _MODEL_INPUTS, augment), params
 
 
 def one_missing(config: ml_collections.ConfigDict, available: np.ndarray) -> dict[str, np.ndarray]:
@@ -242,7 +242,7 @@ class Fuser:
 
 def apply_of(config: ml_collections.ConfigDict, name: str, num_genres: int) -> ApplyFn:
     """The model of a fusion, without modality dropout."""
-    return make_apply(_model(config, name, num_genres), _INPUTS)
+    return make_apply(_model(config, name, num_genres), _MODEL_INPUTS)
 
 
 def _model(config: ml_collections.ConfigDict, name: str, num_genres: int) -> nn.Module:

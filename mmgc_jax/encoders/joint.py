@@ -90,7 +90,7 @@ class JointFuser:
           Probabilities <float32>[movies, genres], and whether a movie has anything to look at,
           <bool>[movies].
         """
-        read = {name: encoder.inputs(movies) for name, encoder in self._encoders.items()}
+        read = {name: encoder.model_inputs(movies) for name, encoder in self._encoders.items()}
         present = np.stack([available for _, available in read.values()], axis=1)
         examples = JointExamples({name: parts for name, (parts, _) in read.items()}, present)
         some = present.any(axis=1)

@@ -22,7 +22,7 @@ from mmgc_jax.training.run import ApplyFn, Experiment, encoder_folder, make_appl
 MODALITY = "plot"
 
 _WORDS = "bag_of_words.json"
-_INPUTS = ("tokens", "weights")
+_MODEL_INPUTS = ("tokens", "weights")
 _MOVIES_IN_BATCH = 64
 
 
@@ -81,7 +81,7 @@ def prepare(experiment: Experiment, name: str) -> Recipe:
 
     def fit_fold(fit, fold_name, indices):
         del fit  # the problem is convex, and solved instead
-        run = experiment.run(fold_name)
+        run = experiment.training_run(fold_name)
         if checkpoints.restore(run.checkpoints / "best") is None:
             kernel, bias = fit_logistic(rows[indices], corpus.labels[indices], settings.C)
             checkpoints.save(run.checkpoints / "best", 0, {"kernel": kernel, "bias": bias}, {})
@@ -108,4 +108,4 @@ def _read(
 
 
 def _apply(words: TfIdf, num_genres: int) -> ApplyFn:
-    return make_apply(PlotBagOfWords(len(words), num_genres), _INPUTS)
+    return make_apply(PlotBagOfWords(len(words), num_genres), _MODEL_INPUTS)

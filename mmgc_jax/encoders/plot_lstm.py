@@ -28,7 +28,7 @@ _VECTORISATIONS = {
     "unique_map": "LSTM, unique map",
     "one_hot": "LSTM, one-hot",
 }
-_INPUTS = ("tokens", "lengths")
+_MODEL_INPUTS = ("tokens", "lengths")
 
 
 def default_settings() -> ml_collections.ConfigDict:
@@ -121,7 +121,7 @@ def prepare(experiment: Experiment, name: str) -> Recipe:
     if table is not None:
         params["words"]["embedding"] = table
         scales = {"words": settings.vectors.learning_rate_scale}
-    phase = Phase(examples, make_apply(model, _INPUTS), params, scales=scales)
+    phase = Phase(examples, make_apply(model, _MODEL_INPUTS), params, scales=scales)
     return in_phases([phase], settings.training.batch_size)
 
 
@@ -143,7 +143,7 @@ def load(
             )
     model = _model(settings, num_genres, len(vocabulary), vector_size, kernels)
     read = functools.partial(_read, settings, vocabulary)
-    return Encoder(read, make_apply(model, _INPUTS), params)
+    return Encoder(read, make_apply(model, _MODEL_INPUTS), params)
 
 
 def _read(

@@ -27,7 +27,7 @@ from mmgc_jax.training.run import ApplyFn, Experiment, encoder_folder, make_appl
 MODALITY = "plot"
 
 _HEAD = "head"
-_INPUTS = ("inputs", "lengths")
+_MODEL_INPUTS = ("inputs", "lengths")
 
 
 def default_settings() -> ml_collections.ConfigDict:
@@ -198,7 +198,7 @@ def _model(settings, network, num_genres, first_layer, kernels) -> PlotTransform
 
 
 def _apply(settings, network, num_genres, first_layer, kernels) -> ApplyFn:
-    return make_apply(_model(settings, network, num_genres, first_layer, kernels), _INPUTS)
+    return make_apply(_model(settings, network, num_genres, first_layer, kernels), _MODEL_INPUTS)
 
 
 def _backbone(settings, network: BertEncoder, params, kernels: Kernels) -> Backbone:

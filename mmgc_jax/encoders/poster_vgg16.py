@@ -28,7 +28,7 @@ MODALITY = "poster"
 
 _FIRST_BLOCK = {"block1": 1, "block2": 2, "block3": 3, "block4": 4, "block5": 5, "head": 6}
 _LAST_BLOCK, _HEAD = 5, 6
-_INPUTS = ("images",)
+_MODEL_INPUTS = ("images",)
 
 
 def default_settings() -> ml_collections.ConfigDict:
@@ -201,7 +201,7 @@ def _apply(settings, num_genres: int, first_block: int, kernels: Kernels) -> App
 
     model = _model(settings, num_genres, kernels, first_block)
     # The head alone sees no image.
-    return make_apply(model, _INPUTS, None if first_block == _HEAD else augment)
+    return make_apply(model, _MODEL_INPUTS, None if first_block == _HEAD else augment)
 
 
 def _network(settings: ml_collections.ConfigDict, **blocks) -> VGG16:

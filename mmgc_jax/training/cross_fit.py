@@ -147,7 +147,7 @@ class _Trainer:
         if scales:
             settings = settings.copy_and_resolve_references().unlock()
             settings.learning_rate_scale.update(scales)
-        run = self._experiment.run(name, f"{self._section}.{field}")
+        run = self._experiment.training_run(name, f"{self._section}.{field}")
         size = settings.batch_size
         batches = pipeline.Batches(
             examples, labels, indices, size, shuffle_seed=run.seed, epochs=settings.epochs

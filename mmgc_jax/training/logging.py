@@ -9,7 +9,7 @@ from typing import Protocol
 from mmgc_jax.runtime import parallel
 from mmgc_jax.runtime.files import Path, append_line
 from mmgc_jax.runtime.progress import progress_bar
-from mmgc_jax.training.run import Run
+from mmgc_jax.training.run import TrainingRun
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ class TensorBoardWriter:
         self._writer.close()
 
 
-def metric_writers(run: Run) -> list[MetricWriter]:
+def metric_writers(run: TrainingRun) -> list[MetricWriter]:
     """The writers that a training reports to. Only process 0 writes."""
     writers: list[MetricWriter] = [JsonLinesWriter(run.workdir)]
     if run.tensorboard and parallel.is_first():
@@ -77,7 +77,9 @@ def metric_writers(run: Run) -> list[MetricWriter]:
 class TrainingLog:
     """Reports a training: metrics to the writers, progress as a bar or as lines of the log."""
 
-    def __init__(self, run: Run, steps: int, steps_per_epoch: int, num_movies: int, start: int):
+    def __init__(
+        self, run: TrainingRun, steps: int, steps_per_epoch: int, num_movies: int, start: int
+    ):
         """Opens the writers and the bar.
 
         Args:

@@ -19,7 +19,7 @@ from mmgc_jax.runtime.files import flush_lines
 from mmgc_jax.training import checkpoints
 from mmgc_jax.training.logging import TrainingLog, logger
 from mmgc_jax.training.optimizer import make_optimizer, make_schedule, zero_frozen
-from mmgc_jax.training.run import ApplyFn, Run
+from mmgc_jax.training.run import ApplyFn, TrainingRun
 
 # Epochs that take less are not worth a checkpoint each.
 _SECONDS_BETWEEN_CHECKPOINTS = 10.0
@@ -109,7 +109,7 @@ def make_train_step(
 
 
 def fit(
-    run: Run,
+    run: TrainingRun,
     apply: ApplyFn,
     params: Any,
     batches: pipeline.Batches,
@@ -142,7 +142,7 @@ def fit(
     return restore_best(run, training.state.params)
 
 
-def restore_best(run: Run, like: Any = None) -> Any:
+def restore_best(run: TrainingRun, like: Any = None) -> Any:
     """Reads the best parameters of a training; see `fit`.
 
     Raises:
@@ -300,7 +300,7 @@ class _Training:
 
 
 def _initial_state(
-    run: Run, params: Any, settings: ml_collections.ConfigDict, steps: int, mesh
+    run: TrainingRun, params: Any, settings: ml_collections.ConfigDict, steps: int, mesh
 ) -> tuple[TrainState, Any]:
     """The state before the first step, and its shardings."""
     optimizer = make_optimizer(settings, steps)

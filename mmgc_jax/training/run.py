@@ -43,7 +43,7 @@ def make_apply(
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class TrainingRun:
     """One training among those of an experiment, as it appears in files and logs.
 
     Attributes:
@@ -110,9 +110,9 @@ class Experiment:
         """The seed of a training: a hash of its name and `config.seed`."""
         return zlib.crc32(f"{self.config.seed}/{name}".encode()) >> 1
 
-    def run(self, name: str, field: str = "training") -> Run:
+    def training_run(self, name: str, field: str = "training") -> TrainingRun:
         """The training of a name; its settings stand in `config.<field>`."""
-        return Run(
+        return TrainingRun(
             name,
             self.workdir,
             self.seed_of(name),

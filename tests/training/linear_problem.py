@@ -8,7 +8,7 @@ from mmgc_jax.data import pipeline
 from mmgc_jax.encoders import base
 from mmgc_jax.evaluation import metrics
 from mmgc_jax.training import checkpoints, inference, loop
-from mmgc_jax.training.run import Run, make_apply
+from mmgc_jax.training.run import TrainingRun, make_apply
 
 # 40 movies to train on, in batches of 8.
 STEPS_PER_EPOCH = 5
@@ -65,7 +65,7 @@ def validate(params):
 
 def fit(workdir, name="fusion", epochs=3, batches=batches, validate=validate, field="training",
         tensorboard=False, **changes):  # fmt: skip
-    run = Run(name, workdir, seed=7, field=field, tensorboard=tensorboard)
+    run = TrainingRun(name, workdir, seed=7, field=field, tensorboard=tensorboard)
     return loop.fit(run, apply, PARAMS, batches(epochs), validate, settings(**changes))
 
 

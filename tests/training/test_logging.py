@@ -12,7 +12,7 @@ import pytest
 
 from mmgc_jax.training import logging
 from mmgc_jax.training.optimizer import make_schedule
-from mmgc_jax.training.run import Run
+from mmgc_jax.training.run import TrainingRun
 from tests.training.linear_problem import batches, fit, settings
 
 needs_tensorboard = pytest.mark.skipif(
@@ -72,7 +72,7 @@ class Clock:
 def test_speed_and_waiting_by_hand(tmp_path, monkeypatch):
     clock = Clock()
     monkeypatch.setattr(logging, "time", clock)
-    log = logging.TrainingLog(Run("plot", tmp_path, seed=0), 20, 10, num_movies=75, start=4)
+    log = logging.TrainingLog(TrainingRun("plot", tmp_path, seed=0), 20, 10, num_movies=75, start=4)
 
     def arriving():
         while True:
@@ -103,14 +103,16 @@ def test_speed_and_waiting_by_hand(tmp_path, monkeypatch):
 
 
 def test_batches_pass_in_order_to_their_end(tmp_path):
-    log = logging.TrainingLog(Run("plot", tmp_path, seed=0), 3, 3, num_movies=3, start=0)
+    log = logging.TrainingLog(TrainingRun("plot", tmp_path, seed=0), 3, 3, num_movies=3, start=0)
     assert list(log.timed(iter("abc"))) == ["a", "b", "c"]
     log.close()
 
 
 def test_each_epoch_is_a_line_of_the_log(tmp_path, caplog):
     caplog.set_level(python_logging.INFO, "mmgc_jax")
-    log = logging.TrainingLog(Run("plot/fold_1", tmp_path, seed=0), 30, 10, num_movies=9, start=0)
+    log = logging.TrainingLog(
+        TrainingRun("plot/fold_1", tmp_path, seed=0), 30, 10, num_movies=9, start=0
+    )
     log.epoch_done(10, 1, 0.87654)
     log.close()
     assert "plot/fold_1: epoch 1 of at most 3: auc_macro 0.8765" in caplog.messages
@@ -125,10 +127,10 @@ def kinds(run):
 
 @needs_tensorboard
 def test_tensorboard_is_written_only_if_it_is_asked_for(tmp_path, monkeypatch):
-    plain = Run("plot", tmp_path, seed=0)
+    plain = TrainingRun("plot", tmp_path, seed=0)
     assert kinds(plain) == [logging.JsonLinesWriter]
     assert not (tmp_path / "tensorboard").exists()
-    asked = Run("plot", tmp_path, seed=0, tensorboard=True)
+    asked = TrainingRun("plot", tmp_path, seed=0, tensorboard=True)
     assert kinds(asked) == [logging.JsonLinesWriter, logging.TensorBoardWriter]
     # Of several processes the first one writes.
     monkeypatch.setattr(logging.parallel, "is_first", lambda: False)
@@ -137,7 +139,7 @@ def test_tensorboard_is_written_only_if_it_is_asked_for(tmp_path, monkeypatch):
 
 def test_who_does_not_ask_for_tensorboard_needs_none(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)  # cannot be imported
-    assert kinds(Run("plot", tmp_path, seed=0)) == [logging.JsonLinesWriter]
+    assert kinds(TrainingRun("plot", tmp_path, seed=0)) == [logging.JsonLinesWriter]
 
 
 def scalars(folder):

@@ -17,7 +17,7 @@ from mmgc_jax.runtime.errors import InputError
 from mmgc_jax.training import checkpoints, loop
 from mmgc_jax.training.logging import JsonLinesWriter
 from mmgc_jax.training.optimizer import make_optimizer, make_schedule
-from mmgc_jax.training.run import Run
+from mmgc_jax.training.run import TrainingRun
 from tests.training.linear_problem import (
     PARAMS,
     STEPS_PER_EPOCH,
@@ -402,7 +402,7 @@ def test_a_finished_run_returns_at_once(undisturbed):
     before = (workdir / "metrics.jsonl").read_text()
     assert_same(fit(workdir, batches=no_batches, validate=nothing_more), expected)
     assert (workdir / "metrics.jsonl").read_text() == before
-    assert_same(loop.restore_best(Run("fusion", workdir, seed=7)), expected)
+    assert_same(loop.restore_best(TrainingRun("fusion", workdir, seed=7)), expected)
 
 
 def test_training_stops_when_validation_stalls_and_returns_the_best(tmp_path):
@@ -489,7 +489,7 @@ def test_a_gradient_that_is_not_finite_is_found_at_its_step(tmp_path):
         zero = jnp.where(batch["spoiled"].any(), 0 * params["genres"]["bias"].sum(), 1.0)
         return apply(params, batch, key) + jnp.sqrt(zero) - jax.lax.stop_gradient(jnp.sqrt(zero))
 
-    run = Run("fusion", tmp_path, seed=7, movie="number {}".format)
+    run = TrainingRun("fusion", tmp_path, seed=7, movie="number {}".format)
     movies = movies_of(7, "number {}".format)
     with pytest.raises(
         InputError, match=rf"the gradient at step 7 is not finite, .*\(movies {movies}\)"
@@ -512,7 +512,7 @@ def test_parameters_that_are_not_finite_are_never_kept(tmp_path):
     examples, labels = problem()
     no_genres = np.zeros_like(labels)
     whole = pipeline.Batches(examples, no_genres, np.arange(40), 8, shuffle_seed=0, epochs=3)
-    run = Run("fusion", tmp_path, seed=7)
+    run = TrainingRun("fusion", tmp_path, seed=7)
     message = "the parameters after step 2 are not all finite"
     with pytest.raises(InputError, match=rf"{message} \(movies {movies_of(2)}\)"):
         loop.fit(run, with_free_part, params, whole, validate, changed)
@@ -537,4 +537,4 @@ def test_finiteness_is_computed_within_the_step(tmp_path, monkeypatch):
 
 def test_no_parameters_where_nothing_was_trained(tmp_path):
     with pytest.raises(InputError, match="has plot finished"):
-        loop.restore_best(Run("plot", tmp_path, seed=0))
+        loop.restore_best(TrainingRun("plot", tmp_path, seed=0))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from mmgc_jax.training.run import Experiment, Run, fold_names, make_apply
+from mmgc_jax.training.run import Experiment, TrainingRun, fold_names, make_apply
 from tests import tiny
 
 
@@ -86,8 +86,8 @@ def test_seeds_are_those_of_earlier_versions(experiment):
 def test_a_run_takes_what_it_needs_from_the_config(experiment, tmp_path):
     experiment.config.update(split_parameters=True, tensorboard=True)
     experiment.config.data.workers = 3
-    run = experiment.run("plot/fold_1", "plot.training")
-    assert run == Run(
+    run = experiment.training_run("plot/fold_1", "plot.training")
+    assert run == TrainingRun(
         "plot/fold_1", tmp_path, experiment.seed_of("plot/fold_1"), "plot.training", 3, True,
         run.movie, True,
     )  # fmt: skip
