@@ -1,5 +1,6 @@
 """Fast kernels behind the models.
 
-Each operation is an ordinary function that takes its implementation as an argument, and whose
-docstring names the reference that it equals. `mmgc_jax.ops.kernels` chooses implementations.
+Each operation is an ordinary function. Its implementation is an argument, and its docstring names
+the reference function whose results it must match. `mmgc_jax.ops.kernels` chooses the
+implementations for a device.
 """

@@ -1,10 +1,10 @@
-"""The 3 x 3 convolution as matmuls of bfloat16 numbers, for CPUs with AMX.
+"""The 3 x 3 convolution as bfloat16 matmuls, for CPUs with AMX.
 
-The images are cut into chunks, of some rows of one image or of several small images, and each
-chunk takes one matmul with float32 sums. The left matrix has a row for each pixel and its
-neighbours to the left and right; the right matrix has the three rows of the kernel side by side.
-So the result has three parts, one for each row of the kernel, which are shifted by -1, 0 and 1 rows
-of pixels and added up.
+The batch is cut into chunks: some rows of one large image, or several small images. Each chunk
+takes one matmul with float32 sums. Each row of the left matrix is a pixel with its neighbours to
+the left and right. The right matrix has the kernel's three rows side by side. The result therefore
+has three parts, one for each row of the kernel; they are shifted by -1, 0 and 1 rows of pixels and
+added up.
 """
 
 import jax
@@ -14,18 +14,18 @@ from jax import lax
 from mmgc_jax.ops.conv3x3 import largest_divisor, with_gradients
 from mmgc_jax.ops.matmul import dot, from_bits, to_bits
 
-# Size of a chunk in numbers, such that its intermediate results fit the CPU's cache. With half as
-# much VGG16 took 8 % more time, with twice as much one of its layers took 70 % more (Intel Xeon).
+# Array elements in a chunk, few enough that its intermediate results fit the CPU's cache. On an
+# Intel Xeon, VGG16 took 8 % longer with half as many, and one layer 70 % longer with twice as many.
 _CHUNK_SIZE = 655_360
-# Likewise in the kernel's gradient, where twice as much took 6 % more, and half of it 8 %.
+# The same for the kernel's gradient: twice as many took 6 % longer, half as many took 8 % longer.
 _GRADIENT_CHUNK_SIZE = 327_680
 
 
 def conv3x3_amx(images: jax.Array, kernel: jax.Array) -> jax.Array:
     """Convolves with stride 1 and zero padding of one pixel; the reference is `conv3x3_xla`.
 
-    Both gradients are computed by bfloat16 matmuls as well. It runs on every CPU, but is fast on
-    those with AMX alone.
+    Both gradients are computed by bfloat16 matmuls, too. It runs on every CPU, but it is fast only
+    on CPUs with AMX.
 
     Args:
       images: <bfloat16>[batch, height, width, in].
@@ -35,11 +35,11 @@ def conv3x3_amx(images: jax.Array, kernel: jax.Array) -> jax.Array:
       <bfloat16>[batch, height, width, out].
 
     Raises:
-      ValueError: if an argument is not bfloat16.
+      ValueError: if the images or the kernel are not bfloat16.
     """
     if not images.dtype == kernel.dtype == jnp.bfloat16:
         raise ValueError(
-            f"conv3x3_amx takes bfloat16, not images of {images.dtype} and a kernel of "
+            f"conv3x3_amx needs bfloat16, but the images are {images.dtype} and the kernel is "
             f"{kernel.dtype}; use the implementation xla or winograd"
         )
     return _convolve(images, kernel)
@@ -64,12 +64,12 @@ def _convolve(images: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def _kernel_gradient(images: jax.Array, gradients: jax.Array) -> jax.Array:
-    """Returns <float32>[3, 3, in, out], given the images and the output's gradients."""
+    """Computes the kernel's gradient, <float32>[3, 3, in, out], from the output's gradient."""
     (batch, height, _, channels), out = images.shape, gradients.shape[-1]
     count, rows = _chunk_shape(images.shape, out, _GRADIENT_CHUNK_SIZE)
     padded, row_length = _pad(gradients, edge=0)
     # The left matrix has three rows for each channel, shifted by -1, 0 and 1 rows of pixels. It is
-    # transposed here, since a matmul that transposes its left factor takes twice as long.
+    # transposed before the matmul: a matmul that transposes its left factor takes twice as long.
     thirds = row_length // 3
     pixels = _pad(images, edge=1)[0][:, 1:-1].reshape(batch, -1, 3, channels)
     transposed = pixels.transpose(0, 3, 2, 1)
@@ -90,7 +90,7 @@ def _kernel_gradient(images: jax.Array, gradients: jax.Array) -> jax.Array:
 
     total = jnp.zeros((3 * channels, 3 * out))
     total, _ = lax.scan(add, total, jnp.arange(batch * height // (count * rows)))
-    # The windows are of gradients and not of pixels, so the kernel's columns come in reverse.
+    # The windows slide over the gradient, not the pixels, so the kernel's columns are reversed.
     return total.reshape(3, channels, 3, out)[:, :, ::-1].transpose(0, 2, 1, 3)
 
 
@@ -98,7 +98,7 @@ _convolve = with_gradients(_convolve, _kernel_gradient)
 
 
 def _chunk_shape(shape: tuple[int, ...], out: int, size: int) -> tuple[int, int]:
-    """Returns how many images, and how many rows of each, make a chunk; all chunks are equal."""
+    """Returns the images in a chunk and the rows of each image; all chunks have equal size."""
     batch, height, width, channels = shape
     row_size = width * max(channels, out)
     rows = largest_divisor(height, max(1, size // row_size))
@@ -109,43 +109,44 @@ def _chunk_shape(shape: tuple[int, ...], out: int, size: int) -> tuple[int, int]
 def _chunk_start(
     number: jax.Array, count: int, rows: int, height: int
 ) -> tuple[jax.Array, jax.Array]:
-    """Returns the first image and the first row of a chunk."""
+    """Returns the indices of a chunk's first image and first row."""
     image, chunk_of_image = jnp.divmod(number, height // rows)
     return image * count, chunk_of_image * rows
 
 
 def _pad(images: jax.Array, edge: int) -> tuple[jax.Array, int]:
-    """Pads images with zeros and joins the rows of each.
+    """Pads images with zeros and joins the rows of each image into one.
 
     Args:
       images: <bfloat16>[batch, height, width, channels].
       edge: rows of zeros above and below.
 
     Returns:
-      <uint16>[batch, 1 + (height + 2 * edge) * row_length + 1, channels], as of `to_bits`, where
-      each row begins with a zero, and `row_length`, which is divisible by 3.
+      <uint16>[batch, 1 + (height + 2 * edge) * row_length + 1, channels], the padded images' bits
+      (see `to_bits`), where each row begins with a zero pixel; and `row_length` in pixels, a
+      multiple of 3.
     """
     batch, _, width, channels = images.shape
     right = -(width + 1) % 3
     padded = jnp.pad(to_bits(images), ((0, 0), (edge, edge), (1, right), (0, 0)))
     joined = padded.reshape(batch, -1, channels)
-    # `_windows` reads one pixel before the first. The last row may lack a zero at its end.
+    # `_windows` reads one pixel before the first row and may read one after the last row.
     return jnp.pad(joined, ((0, 0), (1, 1), (0, 0))), width + 1 + right
 
 
 def _windows(
     padded: jax.Array, image: jax.Array, pixel: jax.Array, size: tuple[int, int]
 ) -> jax.Array:
-    """Gathers pixels of some images, each with its neighbours to the left and right.
+    """Gathers the pixels of some images, each with its neighbours to the left and right.
 
-    The windows of every third pixel, one after the other, are the pixels as they lie in memory. So
-    each of three parts is a plain copy, which begins one pixel after that of the part before.
+    The windows around every third pixel do not overlap, so together they are a plain copy of the
+    pixels in memory. Three such copies, each starting one pixel later, give all windows.
 
     Args:
-      padded: as of `_pad`.
+      padded: <uint16>[batch, pixels, channels], from `_pad`.
       image: index of the first image.
-      pixel: index of the first pixel of each image.
-      size: number of images, and number of pixels of each, divisible by 3.
+      pixel: index of the first pixel in each image.
+      size: number of images, and number of pixels in each, a multiple of 3.
 
     Returns:
       <bfloat16>[images * pixels, 3 * channels], ordered by the pixel's remainder modulo 3, by image

@@ -1,4 +1,4 @@
-"""The 3 x 3 convolution by a chosen implementation."""
+"""The 3 x 3 convolution, with a choice of implementations."""
 
 import jax
 
@@ -8,7 +8,7 @@ from mmgc_jax.ops.winograd import conv3x3_winograd
 
 IMPLEMENTATIONS = {"xla": conv3x3_xla, "winograd": conv3x3_winograd, "amx": conv3x3_amx}
 
-# Below these sizes the CPU kernels' matrices are too small to pay, or mostly padding.
+# Below these sizes the CPU kernels' matrices are mostly padding, or too small to be worth it.
 _MIN_CHANNELS = 64
 _MIN_SIDE = 8
 
@@ -16,18 +16,18 @@ _MIN_SIDE = 8
 def convolve(images: jax.Array, kernel: jax.Array, implementation: str = "xla") -> jax.Array:
     """Convolves with stride 1 and zero padding of one pixel; the reference is `conv3x3_xla`.
 
-    With few channels and on small images XLA computes it, whatever the implementation.
+    Small images, and images or outputs with few channels, are always convolved by XLA.
 
     Args:
       images: <float>[batch, height, width, in].
-      kernel: <float>[3, 3, in, out], of the same dtype.
-      implementation: `xla`, `winograd` or, for bfloat16 alone, `amx`; see `kernels.Kernels`.
+      kernel: <float>[3, 3, in, out], same dtype as the images.
+      implementation: `xla`, `winograd` or, for bfloat16 only, `amx`; see `kernels.Kernels`.
 
     Returns:
-      <float>[batch, height, width, out], of the same dtype.
+      <float>[batch, height, width, out], same dtype as the images.
 
     Raises:
-      ValueError: if there is no such implementation, or it does not take images of this dtype.
+      ValueError: if there is no such implementation, or it does not support this dtype.
     """
     if implementation not in IMPLEMENTATIONS:
         names = ", ".join(IMPLEMENTATIONS)

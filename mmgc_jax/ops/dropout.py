@@ -1,4 +1,4 @@
-"""Dropout that draws one random byte for each value."""
+"""Dropout that draws one random byte per value."""
 
 import flax.linen as nn
 import jax
@@ -6,14 +6,15 @@ import jax.numpy as jnp
 
 
 class Dropout(nn.Module):
-    """Dropout (Srivastava et al. 2014) with one random byte for each value.
+    """Dropout (Srivastava et al. 2014) with one random byte per value.
 
-    The reference is `flax.linen.Dropout`, up to the rate's rounding and the numbers drawn. That one
-    draws four bytes for each value, which on a CPU takes longer than an LSTM over word vectors.
+    The reference is `flax.linen.Dropout`; the rate is rounded and the random numbers differ. Flax
+    draws four bytes per value, which on a CPU takes longer than an LSTM over word vectors.
 
     Attributes:
-      rate: the share of values set to 0, 0 to 1, rounded to a multiple of 1/256.
-      deterministic: whether to return the input unchanged.
+      rate: probability of setting a value to 0, from 0 to 1, rounded to a multiple of 1/256.
+      deterministic: whether to return the input unchanged. If not, the module needs the random
+        stream `dropout`.
     """
 
     rate: float
@@ -21,7 +22,7 @@ class Dropout(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Sets values to 0 at random, and scales the others so that the mean stays the same."""
+        """Sets random values of <float>[...] to 0 and scales the others to preserve the mean."""
         dropped = round(256 * self.rate)
         if self.deterministic or not dropped:
             return x

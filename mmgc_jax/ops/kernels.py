@@ -1,10 +1,10 @@
-"""The choice of implementations: portable by default, or the fastest ones for a device.
+"""Chooses kernel implementations: portable ones by default, or the fastest for a device.
 
 Models and operations take the choice as an argument, so that a function can be exported from one
 platform for another:
 
-    model = VGG16(kernels=kernels.auto())  # the fastest ones for this process
-    model = VGG16()  # plain XLA, which runs on every platform and can be exported for it
+    model = VGG16(kernels=kernels.auto())  # the fastest kernels for this process
+    model = VGG16()  # plain XLA: runs on every platform, and can be exported for any of them
 """
 
 import dataclasses
@@ -14,37 +14,39 @@ from collections.abc import Collection
 import jax
 import jax.numpy as jnp
 
-# The flag in /proc/cpuinfo of CPUs with tile matrix multiplication of bfloat16 numbers.
+# CPUs with AMX bfloat16 matrix multiplication have this flag in /proc/cpuinfo.
 _AMX = "amx_bf16"
 
 
 @dataclasses.dataclass(frozen=True)
 class Kernels:
-    """One implementation for each operation that has several. The defaults are plain XLA.
+    """The implementation of each operation that has more than one. The defaults are plain XLA.
 
-    All implementations of an operation equal the same reference up to rounding. Where the shapes
-    given do not suit an implementation, the operation falls back to XLA by itself.
+    All implementations of an operation match the same reference up to rounding. An operation falls
+    back to XLA for shapes that its implementation does not support or handles slowly.
 
     Attributes:
-      convolution: 3 x 3 convolutions of float32 images: `xla` or `winograd`. XLA's own convolution
-        is far from a CPU's peak; Winograd's takes a quarter of the multiplications. It computes
-        one group of images after the other, which cannot be sharded over several devices.
-      convolution_bfloat16: likewise of bfloat16 images: `xla`, `winograd`, or `amx`, for CPUs with
-        AMX. On a CPU XLA's and Winograd's compute in float32 all the same; AMX multiplies bfloat16
-        matrices many times faster than float32 ones.
-      max_pool: 2 x 2 max pooling: `reduce_window`, XLA's operation, or `reshape`, with a gradient
-        of its own. XLA scatters the gradient of `reduce_window` on a GPU: a training step of VGG16
-        took a quarter longer with it (128 posters of 256 x 160 pixels, bfloat16, H100). On a TPU,
-        whose memory layout does not suit axes of length two, `reduce_window` is better.
-      pixels_per_group: `map_images` takes a batch in groups of images of at most this many pixels,
-        so that intermediate results stay in a CPU's cache; None takes the batch as a whole. Groups
-        run one after the other, which cannot be sharded over several devices.
+      convolution: implementation of 3 x 3 convolutions of float32 images, `xla` or `winograd`. XLA
+        stays far below a CPU's peak speed; Winograd needs a quarter of the multiplications, but
+        runs one group of images after the other and so cannot be sharded over several devices.
+      convolution_bfloat16: implementation of 3 x 3 convolutions of bfloat16 images: `xla`,
+        `winograd`, or `amx` for CPUs with AMX. On a CPU the first two compute in float32 anyway;
+        AMX multiplies bfloat16 matrices many times faster than float32 ones.
+      max_pool: implementation of 2 x 2 max pooling: `reduce_window`, XLA's operation, or `reshape`,
+        which has a custom gradient. On a GPU, XLA computes the gradient of `reduce_window` by a
+        scatter, which makes a VGG16 training step a quarter longer (128 posters of 256 x 160
+        pixels, bfloat16, H100). On a TPU `reduce_window` is better, because the memory layout
+        does not suit axes of length two.
+      pixels_per_group: `map_images` splits a batch into groups of images with at most this many
+        pixels, so that intermediate results stay in a CPU's cache. None: the whole batch at once.
+        Groups run one after the other and so cannot be sharded over several devices.
       transpose_first: whether to transpose the left factor of `x.T @ y` before a bfloat16 matmul
-        rather than within it. On a CPU the matmul takes several times as long if it transposes.
-        The transposition is a loop over two halves, which cannot be sharded over several devices.
+        instead of inside it. On a CPU a matmul that transposes takes several times as long.
+        The transposition runs as a loop over two halves, which cannot be sharded over several
+        devices.
       scan_unroll: unroll factor of the LSTM's scan. On a GPU every iteration has launch overhead:
-        a factor of 8 took 21 ms, 1 took 35, and 32 took 19 but twice as long to compile (8 batches
-        of 64 plots of 200 words, state of 128, H100). On a CPU more than 1 did not help.
+        a factor of 1 took 35 ms, 8 took 21 ms, and 32 took 19 ms but twice as long to compile (8
+        batches of 64 plots of 200 words, state of 128, H100). On a CPU, unrolling did not help.
     """
 
     convolution: str = "xla"
@@ -55,20 +57,19 @@ class Kernels:
     scan_unroll: int = 1
 
     def convolution_for(self, dtype: str) -> str:
-        """Returns the implementation of convolutions of images of this dtype."""
+        """Returns the implementation of convolutions for images of this dtype."""
         is_bfloat16 = jnp.dtype(dtype) == jnp.bfloat16
         return self.convolution_bfloat16 if is_bfloat16 else self.convolution
 
 
 def kernels_for(platform: str, num_devices: int, cpu_features: Collection[str]) -> Kernels:
-    """Returns the fastest kernels for a platform, as measured.
+    """Returns the kernels that were measured to be fastest on a platform.
 
     Args:
-      platform: `cpu`, `gpu` or `tpu`, as `jax.default_backend` names them; also `cuda` and `rocm`,
-        as `jax.export` does. Any other one gets kernels that run everywhere.
-      num_devices: number of devices that share the computation, of all processes.
-      cpu_features: flags of the CPU, as Linux lists them in /proc/cpuinfo. Looked at only if the
-        platform is `cpu`.
+      platform: `cpu`, `gpu` or `tpu`, the names of `jax.default_backend`; also `cuda` and `rocm`,
+        the names of `jax.export`. Any other platform gets kernels that run everywhere.
+      num_devices: number of devices that share the computation, over all processes.
+      cpu_features: the CPU's flags in Linux's /proc/cpuinfo; only used for the platform `cpu`.
     """
     if platform == "tpu":
         return Kernels(max_pool="reduce_window")
@@ -91,6 +92,6 @@ def auto() -> Kernels:
 
 
 def _cpu_features() -> frozenset[str]:
-    """Reads the CPU's flags; none where the system has no /proc/cpuinfo."""
+    """Reads the CPU's flags from /proc/cpuinfo; empty on systems without that file."""
     description = pathlib.Path("/proc/cpuinfo")
     return frozenset(description.read_text().split()) if description.exists() else frozenset()

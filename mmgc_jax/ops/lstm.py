@@ -1,6 +1,6 @@
-"""The states of an LSTM, by a scan with a gradient of its own.
+"""An LSTM as a scan with a custom gradient.
 
-Inputs are time-major, <float32>[length, batch, dim]; states are batch-major.
+Inputs are time-major, <float32>[length, batch, dim]; the returned states are batch-major.
 """
 
 import functools
@@ -25,21 +25,22 @@ def scan_states(
     unroll: int = 1,
     transpose_first: bool = False,
 ) -> jax.Array:
-    """Computes every state; the reference is `flax.linen.RNN` over an `OptimizedLSTMCell`.
+    """Computes an LSTM's state after every word.
 
-    All inputs are multiplied by their kernels before the scan.
+    The reference is `flax.linen.RNN` over an `OptimizedLSTMCell`. Unlike there, all inputs are
+    multiplied by the input kernels in one matmul before the scan.
 
     Args:
-      words: <float32>[length, batch, dim].
-      lengths: <int32>[batch], number of true words.
-      cells: parameters of one or two directions; the second reads from a plot's last word to its
-        first.
-      dtype: as in `recurrent_states`.
-      unroll: as in `recurrent_states`.
-      transpose_first: as in `recurrent_states`.
+      words: word vectors <float32>[length, batch, dim], padded at the end.
+      lengths: <int32>[batch], number of words in each plot, without padding.
+      cells: parameters of one or two directions. The first reads a plot from the first word to the
+        last, the second from the last word to the first.
+      dtype: see `recurrent_states`.
+      unroll: see `recurrent_states`.
+      transpose_first: see `recurrent_states`.
 
     Returns:
-      <float32>[batch, length, hidden * directions], 0 in the padding.
+      <float32>[batch, length, hidden * directions], 0 at padding positions.
     """
     inputs, kernels = [], []
     for cell in cells:
@@ -61,22 +62,23 @@ def recurrent_states(
     unroll: int = 1,
     transpose_first: bool = False,
 ) -> jax.Array:
-    """Computes every state, given inputs that are multiplied by their kernels already.
+    """Computes an LSTM's state after every word, from inputs already multiplied by input kernels.
 
     Args:
       inputs: for each direction <float32>[length, batch, 4 * hidden], biases included, gates in the
-        order i, f, g, o.
-      lengths: <int32>[batch], number of true words.
-      kernels: for each direction <float32>[hidden, 4 * hidden].
-      dtype: `float32` or `bfloat16`, of the factors in matmuls; sums are float32.
+        order input (i), forget (f), candidate (g), output (o).
+      lengths: <int32>[batch], number of words in each plot, without padding.
+      kernels: recurrent kernel <float32>[hidden, 4 * hidden] for each direction.
+      dtype: `float32` or `bfloat16`, the dtype to which the factors of matmuls are rounded; sums
+        are float32.
       unroll: scan unroll factor; every GPU iteration has launch overhead (see `kernels.Kernels`).
-      transpose_first: as in `matmul.matmul_transposed`.
+      transpose_first: see `matmul.matmul_transposed`.
 
     Returns:
-      <float32>[batch, length, hidden * directions], 0 in the padding.
+      <float32>[batch, length, hidden * directions], 0 at padding positions.
     """
     is_word = (jnp.arange(len(inputs[0]))[:, None] < lengths)[..., None].astype(jnp.float32)
-    # The backward direction meets the padding first, which leaves its state at 0.
+    # The backward direction starts in the padding, where the mask keeps its state at 0.
     states = [
         _recur(x, kernel, is_word, dtype, backwards, unroll, transpose_first)
         for x, kernel, backwards in zip(inputs, kernels, (False, True))
@@ -111,10 +113,10 @@ def _recur_forward(inputs, kernel, is_word, dtype, backwards, unroll, transpose_
 
 
 def _recur_backward(dtype, backwards, unroll, transpose_first, residuals, h_gradients):
-    """Backpropagation through time; the kernel's gradient is one matmul, after the scan."""
+    """Backpropagates through time; computes the kernel's gradient in one matmul after the scan."""
     kernel, is_word, h, c, gates = residuals
-    # A bfloat16 matmul that transposes takes a CPU three times as long. The barrier keeps XLA from
-    # moving the transposition into the scan.
+    # On a CPU a bfloat16 matmul that transposes takes three times as long. The barrier keeps XLA
+    # from moving the transposition into the scan.
     transposed = jax.lax.optimization_barrier(kernel.T)
 
     def step(gradients, word):
@@ -154,7 +156,7 @@ _recur.defvjp(_recur_forward, _recur_backward)
 
 
 def _previous(states, backwards):
-    """Shifts states by one word: the state before each, <float32>[length, batch, hidden]."""
+    """Shifts states by one word, to the state before each: <float32>[length, batch, hidden]."""
     start = jnp.zeros_like(states[:1])
     both = [states[1:], start] if backwards else [start, states[:-1]]
     return jnp.concatenate(both)

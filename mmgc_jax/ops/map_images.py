@@ -1,4 +1,4 @@
-"""Applying a function to a batch of images in groups that fit a CPU's cache."""
+"""Applies a function to a batch of images in groups that fit a CPU's cache."""
 
 from collections.abc import Callable
 
@@ -13,16 +13,20 @@ def map_images(
     images: jax.Array,
     pixels_per_group: int | None = None,
 ) -> jax.Array:
-    """Applies a function to a batch, one group of images at a time; equals `function(images)`.
+    """Applies a function to a batch, one group of images at a time.
 
-    Of large images a group has few, so that what several layers compute of them stays in the
-    cache. Of small ones it has more, so that each kernel that is fetched has more to compute.
+    Large images form small groups, so that the results of consecutive layers stay in the cache.
+    Small images form larger groups, so that each weight loaded from memory is used more often.
 
     Args:
-      function: [any, ...] to [any, ...], of each image independently.
+      function: maps [images, height, width, channels] to [images, ...], each image independently of
+        the others.
       images: [batch, height, width, channels].
-      pixels_per_group: most pixels of a group, which has at least one image; None takes the batch
-        as a whole.
+      pixels_per_group: maximum number of pixels in a group; a group has at least one image. None
+        applies the function to the whole batch at once.
+
+    Returns:
+      [batch, ...], equal to `function(images)`.
     """
     batch, height, width, _ = images.shape
     if pixels_per_group is None:

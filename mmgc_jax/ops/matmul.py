@@ -1,4 +1,4 @@
-"""Matrix multiplication with factors rounded to bfloat16 and sums in float32."""
+"""Matrix multiplication with factors in float32 or bfloat16 and sums in float32."""
 
 import functools
 
@@ -13,8 +13,8 @@ def matmul(x: jax.Array, kernel: jax.Array, dtype: str, transpose_first: bool = 
     Args:
       x: <float32>[..., in].
       kernel: <float32>[in, out].
-      dtype: `float32` or `bfloat16`, of the factors, also in the matmuls of the gradient.
-      transpose_first: as in `matmul_transposed`, of the kernel's gradient.
+      dtype: `float32` or `bfloat16`, the dtype of the factors, also in the gradient's matmuls.
+      transpose_first: for the kernel's gradient; see `matmul_transposed`.
 
     Returns:
       <float32>[..., out].
@@ -30,10 +30,9 @@ def matmul_transposed(
     Args:
       x: <float32>[rows, in].
       y: <float32>[rows, out].
-      dtype: `float32` or `bfloat16`, of the factors.
-      transpose_first: whether to transpose x before a bfloat16 matmul rather than within it, for
-        CPUs (see `kernels.Kernels`). Needs an even number of rows; with an odd one it changes
-        nothing.
+      dtype: `float32` or `bfloat16`, the dtype of the factors.
+      transpose_first: whether to transpose x before a bfloat16 matmul instead of inside it, for
+        CPUs (see `kernels.Kernels`). Ignored if the number of rows is odd.
 
     Returns:
       <float32>[in, out].
@@ -43,10 +42,18 @@ def matmul_transposed(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def matmul_bfloat16(x: jax.Array, kernel: jax.Array, transpose_first: bool = False) -> jax.Array:
-    """Multiplies matrices as `matmul` does with `dtype="bfloat16"`.
+    """Computes `matmul` with `dtype="bfloat16"`.
 
-    The gradient is written out, since the one that JAX derives multiplies bfloat16 by float32,
-    which on a CPU is no faster than float32 alone.
+    The gradient is written out because the one that JAX derives multiplies bfloat16 by float32,
+    which on a CPU is no faster than float32 by float32.
+
+    Args:
+      x: <float32>[..., in].
+      kernel: <float32>[in, out].
+      transpose_first: for the kernel's gradient; see `matmul_transposed`.
+
+    Returns:
+      <float32>[..., out].
     """
     return _einsum("...i,io->...o", x, kernel)
 
@@ -69,15 +76,15 @@ matmul_bfloat16.defvjp(_forward, _backward)
 
 
 def dot(left: jax.Array, right: jax.Array) -> jax.Array:
-    """Multiplies matrices of any float dtype, <float>[rows, in] by <float>[in, out], in float32."""
+    """Multiplies <float>[rows, in] by <float>[in, out] with float32 sums; returns <float32>."""
     return lax.dot(left, right, preferred_element_type=jnp.float32)
 
 
 def _transposed_bfloat16(x: jax.Array, y: jax.Array, transpose_first: bool) -> jax.Array:
     if not transpose_first or len(x) % 2:
         return _einsum("ni,no->io", x, y)
-    # XLA would merge the transposition into the matmul, were it not for a loop between them. Two
-    # halves are the shortest loop.
+    # A loop between the transposition and the matmul keeps XLA from merging the two. The shortest
+    # loop has two iterations, one for each half of the rows.
     x, y = (to_bits(side.astype(jnp.bfloat16)).reshape(2, -1, side.shape[-1]) for side in (x, y))
 
     def add(total: jax.Array, half: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
@@ -91,8 +98,9 @@ def _transposed_bfloat16(x: jax.Array, y: jax.Array, transpose_first: bool) -> j
 def to_bits(numbers: jax.Array) -> jax.Array:
     """Views <bfloat16>[...] as <uint16>[...].
 
-    On a CPU XLA pads, slices and concatenates bfloat16 numbers by way of float32, but integers as
-    they are: VGG16's convolutions and their gradients take half the time with these.
+    On a CPU, XLA converts bfloat16 arrays to float32 in order to pad, slice or concatenate them,
+    but copies integers directly. Handling the bits halves the time of VGG16's convolutions and
+    their gradients.
     """
     return lax.bitcast_convert_type(numbers, jnp.uint16)
 

@@ -1,4 +1,4 @@
-"""2 x 2 max pooling, and a gradient of it that is fast on GPUs and CPUs."""
+"""2 x 2 max pooling, with a gradient that is fast on GPUs and CPUs."""
 
 import flax.linen as nn
 import jax
@@ -8,15 +8,15 @@ import jax.numpy as jnp
 def max_pool(images: jax.Array, implementation: str = "reduce_window") -> jax.Array:
     """Takes the maximum of each 2 x 2 pixels; the reference is `flax.linen.max_pool`.
 
-    A last odd row or column is left out. Where several pixels are the maximum, `reduce_window`
-    gives the gradient to the first of them, and `reshape` divides it evenly between them.
+    An odd last row or column is dropped. Where several pixels tie for the maximum, `reduce_window`
+    passes the gradient to the first of them, and `reshape` divides it evenly among them.
 
     Args:
       images: <float>[batch, height, width, channels].
       implementation: `reduce_window` or `reshape`; see `kernels.Kernels`.
 
     Returns:
-      <float>[batch, height // 2, width // 2, channels], of the same dtype.
+      <float>[batch, height // 2, width // 2, channels], same dtype as the images.
 
     Raises:
       ValueError: if there is no such implementation.
@@ -35,7 +35,7 @@ def max_pool(images: jax.Array, implementation: str = "reduce_window") -> jax.Ar
 
 @jax.custom_vjp
 def _max_of_windows(windows: jax.Array) -> jax.Array:
-    """[batch, height, 2, width, 2, channels] to [batch, height, width, channels]."""
+    """Maps [batch, height, 2, width, 2, channels] to [batch, height, width, channels]."""
     return windows.max(axis=(2, 4))
 
 
@@ -46,8 +46,7 @@ def _forward(windows: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]
 
 def _backward(residuals: tuple[jax.Array, jax.Array], gradients: jax.Array) -> tuple[jax.Array]:
     windows, maximum = residuals
-    # Adding up four arrays is ten times as fast as a sum over two axes, which is what the gradient
-    # that JAX derives does.
+    # Adding four arrays is ten times as fast as summing over two axes, as JAX's own gradient does.
     count = sum(
         (windows[:, :, row, :, column] == maximum).astype(gradients.dtype)
         for row in range(2)

@@ -1,10 +1,10 @@
-"""The 3 x 3 convolution with a quarter of the multiplications, by Winograd's minimal filtering.
+"""The 3 x 3 convolution by Winograd's minimal filtering, with a quarter of the multiplications.
 
-F(4 x 4, 3 x 3) of Lavin and Gray (arXiv 1509.09308): a tile of 4 x 4 outputs takes 36
-multiplications for each pair of channels in place of 144. The kernel, the input tiles of 6 x 6
-pixels, which overlap by two, and the outputs are transformed by small matrices; in between is one
-matmul over the channels for each of the 36 positions of a transformed tile. In float32 the results
-differ from the direct sum's by about 1e-5 of the largest.
+This is F(4 x 4, 3 x 3) of Lavin and Gray (arXiv 1509.09308): a tile of 4 x 4 outputs takes 36
+multiplications for each pair of input and output channels instead of 144. Small matrices transform
+the kernel, the input tiles (6 x 6 pixels, overlapping by two) and the outputs. Between the
+transforms there is one matmul over the channels for each of a tile's 36 positions. In float32 the
+results differ from a direct sum by about 1e-5 of the largest value.
 """
 
 import jax
@@ -14,7 +14,7 @@ from jax import lax
 
 from mmgc_jax.ops.conv3x3 import conv3x3_xla, largest_divisor, with_gradients
 
-# The paper's B^T, G and A^T, which transform pixels, kernel and outputs.
+# The matrices B^T, G and A^T of the paper, which transform pixels, kernel and outputs.
 _PIXELS = (
     (4, 0, -5, 0, 1, 0),
     (0, -4, -4, 1, 1, 0),
@@ -38,27 +38,27 @@ _OUTPUTS = (
     (0, 1, -1, 8, -8, 1),
 )
 
-# Size in bytes of the transformed tiles of one group of images. A quarter as much took up to a
-# third more time, since kernels are fetched more often (AMD EPYC, 32 MiB of cache).
+# Size in bytes of the transformed tiles of one group of images. A quarter of it took up to a third
+# longer, because the kernels are loaded from memory more often (AMD EPYC, 32 MiB of cache).
 _GROUP_BYTES = 64 * 2**20
-# With fewer channels, in and out together, transforms take longer than the matmuls save.
+# With fewer channels (input plus output), the transforms cost more time than the matmuls save.
 _MIN_CHANNELS = 192
 
-# Keeps XLA from computing a transform again in each operation that takes a part of it.
+# Keeps XLA from recomputing a transform in each operation that uses a part of it.
 _barrier = lax.optimization_barrier
 
 
 def conv3x3_winograd(images: jax.Array, kernel: jax.Array) -> jax.Array:
     """Convolves with stride 1 and zero padding of one pixel; the reference is `conv3x3_xla`.
 
-    It and both of its gradients are computed in float32, whatever the dtype of the arguments.
+    The convolution and its gradients are computed in float32, whatever the dtype of the arguments.
 
     Args:
       images: <float>[batch, height, width, in].
-      kernel: <float>[3, 3, in, out], of the same dtype.
+      kernel: <float>[3, 3, in, out], same dtype as the images.
 
     Returns:
-      <float>[batch, height, width, out], of the same dtype.
+      <float>[batch, height, width, out], same dtype as the images.
     """
     if images.shape[-1] + kernel.shape[-1] < _MIN_CHANNELS:
         return conv3x3_xla(images, kernel)
@@ -79,7 +79,7 @@ def conv3x3_winograd(images: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def _kernel_gradient(images: jax.Array, gradients: jax.Array) -> jax.Array:
-    """Returns <float32>[3, 3, in, out], given the images and the output's gradients."""
+    """Computes the kernel's gradient, <float32>[3, 3, in, out], from the output's gradient."""
     channels, out = images.shape[-1], gradients.shape[-1]
     _, _, group = _tiling(images.shape, out)
     padded = _in_groups(_pad(images, 1), group), _in_groups(_pad(gradients, 0), group)
@@ -101,7 +101,7 @@ conv3x3_winograd = with_gradients(conv3x3_winograd, _kernel_gradient)
 
 
 def _tiling(shape: tuple[int, ...], out: int) -> tuple[int, int, int]:
-    """Returns the numbers of tiles down and across an image, and of images in a group."""
+    """Returns the rows and columns of tiles in an image, and the number of images in a group."""
     batch, height, width, channels = shape
     down, across = -(-height // 4), -(-width // 4)
     limit = max(1, _GROUP_BYTES // (36 * 4 * down * across * (channels + out)))
@@ -109,7 +109,7 @@ def _tiling(shape: tuple[int, ...], out: int) -> tuple[int, int, int]:
 
 
 def _pad(images: jax.Array, edge: int) -> jax.Array:
-    """Pads with zeros to whole tiles, and with `edge` zeros on each side of them."""
+    """Pads images with zeros to a whole number of tiles, plus `edge` pixels on each side."""
     sides = [(edge, edge - size % -4) for size in images.shape[1:3]]
     return jnp.pad(images, ((0, 0), *sides, (0, 0)))
 
@@ -119,7 +119,7 @@ def _in_groups(images: jax.Array, group: int) -> jax.Array:
 
 
 def _image_tiles(padded: jax.Array) -> list[jax.Array]:
-    """Transforms tiles of pixels: <float32>[tiles, channels] for each of their 36 positions."""
+    """Transforms tiles of pixels; returns <float32>[tiles, channels] for each of 36 positions."""
     padded = _barrier(padded.astype(jnp.float32))
     ends = [size - 5 for size in padded.shape[1:3]]
     rows = _barrier([_sum(w, [padded[:, i : i + ends[0] : 4] for i in range(6)]) for w in _PIXELS])
@@ -133,7 +133,7 @@ def _image_tiles(padded: jax.Array) -> list[jax.Array]:
 
 
 def _gradient_tiles(padded: jax.Array) -> list[jax.Array]:
-    """Transforms tiles of the output's gradients, to the same form as `_image_tiles`."""
+    """Transforms tiles of the output's gradient; returns arrays shaped as by `_image_tiles`."""
     padded = _barrier(padded.astype(jnp.float32))
     matrix = tuple(zip(*_OUTPUTS))
     rows = _barrier([_sum(w, [padded[:, i::4] for i in range(4)]) for w in matrix])
@@ -147,7 +147,13 @@ def _gradient_tiles(padded: jax.Array) -> list[jax.Array]:
 
 
 def _join_tiles(outputs: list[jax.Array], images: int, down: int, across: int) -> jax.Array:
-    """Transforms <float32>[tiles, channels] of each position back to images.
+    """Transforms tiles back to images.
+
+    Args:
+      outputs: <float32>[tiles, channels] for each of 36 positions.
+      images: number of images.
+      down: rows of tiles in an image.
+      across: columns of tiles in an image.
 
     Returns:
       <float32>[images, 4 * down, 4 * across, channels].
@@ -162,7 +168,7 @@ def _join_tiles(outputs: list[jax.Array], images: int, down: int, across: int) -
 
 
 def _transform(matrix, parts: list[list[jax.Array]]) -> list[list[jax.Array]]:
-    """Computes matrix @ parts @ matrix.T, where the elements of parts are arrays."""
+    """Computes matrix @ parts @ matrix.T, where each element of `parts` is an array."""
     rows = [[_sum(weights, column) for column in zip(*parts)] for weights in matrix]
     return [[_sum(weights, row) for weights in matrix] for row in rows]
 
@@ -172,6 +178,6 @@ def _flat(parts: list[list[jax.Array]]) -> list[jax.Array]:
 
 
 def _sum(weights, arrays) -> jax.Array:
-    """Computes a weighted sum, leaving out arrays whose weight is 0."""
+    """Computes a weighted sum, skipping arrays whose weight is 0."""
     terms = [np.float32(w) * array for w, array in zip(weights, arrays) if w]
     return sum(terms[1:], terms[0])

@@ -1,4 +1,4 @@
-"""The 3 x 3 convolutions and their gradients, beside XLA's in float32."""
+"""Tests the 3 x 3 convolutions and their gradients against XLA in float32."""
 
 import functools
 
@@ -11,13 +11,13 @@ from mmgc_jax.ops import conv3x3_amx, winograd
 from mmgc_jax.ops.conv3x3 import conv3x3_xla
 from mmgc_jax.ops.convolution import IMPLEMENTATIONS, convolve
 
-# Of several chunks; of three images in a chunk; of a height without divisors; narrower than its
-# kernel. Rows end with one zero, with two and with none.
+# Several chunks; three images in a chunk; a prime height; images narrower than the kernel. Between
+# them, rows end with no padding, one zero and two zeros.
 SHAPES = [(2, 48, 160, 16, 128), (3, 8, 6, 16, 24), (1, 13, 8, 32, 16), (2, 4, 1, 16, 16)]
 
 
 def arrays(shape, dtype):
-    """Random images, kernel and output gradients."""
+    """Makes random images, a kernel and an output gradient."""
     batch, height, width, channels, out = shape
     rng = np.random.default_rng(0)
     images = rng.normal(size=(batch, height, width, channels))
@@ -27,7 +27,7 @@ def arrays(shape, dtype):
 
 
 def relative_difference(result, expected):
-    """The largest difference, relative to the largest number expected."""
+    """Returns the largest absolute difference divided by the largest expected value."""
     result, expected = np.float32(result), np.float32(expected)
     return np.abs(result - expected).max() / np.abs(expected).max()
 
@@ -61,7 +61,7 @@ def test_kernels_equal_the_convolution_and_its_gradients(
 
 
 def test_the_reference_by_hand():
-    """A kernel of ones sums the pixels around each."""
+    """With a kernel of ones, each output is the sum of a 3 x 3 window."""
     images = np.arange(6, dtype=np.float32).reshape(1, 2, 3, 1)
     result = conv3x3_xla(images, np.ones((3, 3, 1, 1), np.float32))
     np.testing.assert_array_equal(result[0, ..., 0], [[8, 15, 12], [8, 15, 12]])
@@ -78,7 +78,7 @@ def test_the_reference_by_hand():
         ((1, 1009, 4096, 512), 512, 1, 1),
     ],
 )
-def test_chunks_are_of_whole_rows_or_images_and_fit(shape, out, count, rows):
+def test_chunks_have_whole_rows_or_images_and_fit_the_cache(shape, out, count, rows):
     assert conv3x3_amx._chunk_shape(shape, out, 655_360) == (count, rows)
 
 
@@ -124,9 +124,9 @@ def test_the_implementation_and_its_fallback(implementation, dtype, shape, chose
     assert str(found) == computations[chosen]
 
 
-def test_what_an_implementation_does_not_take_is_refused():
+def test_unknown_implementations_and_unsupported_dtypes_are_refused():
     images, kernel, _ = arrays((1, 9, 8, 64, 64), "float32")
     with pytest.raises(ValueError, match="'fast', not one of xla, winograd, amx"):
         convolve(images, kernel, "fast")
-    with pytest.raises(ValueError, match="amx takes bfloat16, not images of float32"):
+    with pytest.raises(ValueError, match="amx needs bfloat16, but the images are float32"):
         convolve(images, kernel, "amx")

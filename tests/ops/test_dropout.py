@@ -1,4 +1,4 @@
-"""Dropout sets its share of values to 0, keeps the mean, and depends on its key alone."""
+"""Tests that Dropout drops the right fraction, preserves the mean and depends only on its key."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ import pytest
 
 from mmgc_jax.ops.dropout import Dropout
 
-ONES = jnp.ones((40, 50, 31))  # 31 is no multiple of 4
+ONES = jnp.ones((40, 50, 31))  # 31 is not a multiple of 4
 
 
 def drop(rate, seed=0, x=ONES, deterministic=False):
@@ -15,7 +15,7 @@ def drop(rate, seed=0, x=ONES, deterministic=False):
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
-def test_it_drops_its_share_everywhere_and_keeps_the_mean(rate):
+def test_it_drops_the_right_fraction_everywhere_and_preserves_the_mean(rate):
     share = round(256 * rate) / 256
     dropped = np.asarray(drop(rate))
     kept = dropped != 0
@@ -23,26 +23,26 @@ def test_it_drops_its_share_everywhere_and_keeps_the_mean(rate):
     # Five standard deviations of 62,000 draws, and of the 2,000 of each column.
     assert kept.mean() == pytest.approx(1 - share, abs=0.01)
     np.testing.assert_allclose(kept.mean(axis=(0, 1)), 1 - share, atol=0.06)
-    # Bytes of the same word are as independent as others.
+    # Bytes of one 32-bit word are as independent as those of different words.
     neighbours = np.corrcoef(kept[..., :-1].ravel(), kept[..., 1:].ravel())[0, 1]
     assert abs(neighbours) < 0.02
 
 
-def test_it_follows_its_key():
+def test_it_depends_on_its_key():
     np.testing.assert_array_equal(drop(0.5, seed=1), drop(0.5, seed=1))
     assert (drop(0.5, seed=1) != drop(0.5, seed=2)).any()
 
 
 @pytest.mark.parametrize(("rate", "deterministic"), [(0.0, False), (0.5, True)])
-def test_it_leaves_all_as_it_is(rate, deterministic):
+def test_it_returns_the_input_unchanged_without_dropout(rate, deterministic):
     assert Dropout(rate, deterministic).apply({}, ONES) is ONES
 
 
-def test_a_rate_of_one_drops_all():
+def test_a_rate_of_one_drops_every_value():
     np.testing.assert_array_equal(drop(1.0), 0)
 
 
-def test_the_gradient_is_that_of_what_was_kept():
+def test_gradients_flow_through_kept_values_only():
     x = jnp.linspace(-1, 1, 24).reshape(4, 6)
     gradient = jax.grad(lambda x: drop(0.5, x=x).sum())(x)
     np.testing.assert_array_equal(gradient, jnp.where(drop(0.5, x=x) == 0, 0, 2))

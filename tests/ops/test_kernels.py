@@ -1,4 +1,4 @@
-"""The table of kernels for each platform, and the process's own."""
+"""Tests the choice of kernels for each platform and for the current process."""
 
 import dataclasses
 
@@ -49,7 +49,7 @@ def test_convolutions_are_chosen_by_dtype(dtype, expected):
     assert SINGLE_CPU_WITH_AMX.convolution_for(dtype) == expected
 
 
-def test_auto_is_of_this_process():
+def test_auto_returns_the_kernels_for_this_process():
     expected = kernels_for(jax.default_backend(), jax.device_count(), kernels._cpu_features())
     assert kernels.auto() == expected
     assert hash(kernels.auto()) == hash(expected)  # Flax modules hash their attributes.

@@ -1,4 +1,4 @@
-"""The LSTM's scan and its gradient, beside Flax's LSTM and automatic differentiation."""
+"""Tests the LSTM's scan and its gradient against Flax's LSTM and automatic differentiation."""
 
 import functools
 
@@ -22,7 +22,7 @@ def words():
 
 @pytest.fixture(scope="module")
 def cells(words):
-    """Random parameters of two directions, biases not zero."""
+    """Random parameters of two directions, with nonzero biases."""
     cell = nn.OptimizedLSTMCell(HIDDEN)
     carry = cell.initialize_carry(jax.random.key(0), words[0].shape)
     shapes = jax.eval_shape(cell.init, jax.random.key(0), carry, words[0])["params"]
@@ -34,7 +34,7 @@ def cells(words):
 
 
 def flax_states(words, lengths, cells):
-    """Computes the states by Flax, 0 in the padding."""
+    """Computes the states by Flax, with 0 at padding positions."""
     states = []
     for cell, order in zip(cells, ({}, {"reverse": True, "keep_order": True})):
         reader = nn.RNN(nn.OptimizedLSTMCell(HIDDEN), time_major=True, **order)
@@ -72,7 +72,7 @@ def test_the_scan_is_unrolled(words, cells, unroll):
 
 
 @pytest.mark.parametrize("transpose_first", [False, True])
-def test_bfloat16_rounds_the_factors_alone(words, cells, transpose_first):
+def test_bfloat16_rounds_only_the_factors(words, cells, transpose_first):
     def run(**options):
         def loss(words, cells):
             states = lstm.scan_states(words, LENGTHS, cells, **options)
@@ -84,11 +84,11 @@ def test_bfloat16_rounds_the_factors_alone(words, cells, transpose_first):
     rounded = run(dtype="bfloat16", transpose_first=transpose_first)
     for found, exact in zip(rounded, run()):
         assert found.dtype == jnp.float32
-        # bfloat16 has 8 bits.
+        # bfloat16 has a precision of 8 bits.
         assert 1e-5 < np.linalg.norm(found - exact) / np.linalg.norm(exact) < 2e-2
 
 
-def test_parameters_begin_as_those_of_flax():
+def test_initial_parameters_equal_those_of_flax():
     tokens, lengths = np.array([[2, 3, 4]], np.int32), np.array([3], np.int32)
     params = PlotLSTM(8, DIM, HIDDEN).init(jax.random.key(0), tokens, lengths)["params"]
 

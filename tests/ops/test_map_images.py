@@ -1,4 +1,4 @@
-"""Groups of images give what the whole batch gives."""
+"""Tests that mapping over groups of images gives the same as mapping over the whole batch."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -19,7 +19,7 @@ from mmgc_jax.ops.map_images import map_images
         (2, 64, 2048, 1),  # One image is larger than a group.
     ],
 )
-def test_results_are_those_of_the_whole_batch(batch, side, pixels_per_group, group):
+def test_results_equal_those_of_the_whole_batch(batch, side, pixels_per_group, group):
     images = np.random.default_rng(0).normal(size=(batch, side, side, 3)).astype(np.float32)
     sizes = []
 

@@ -1,4 +1,4 @@
-"""Matmuls of small integers, which bfloat16 and the float32 sums represent exactly."""
+"""Tests matmuls of small integers, which bfloat16 factors and float32 sums represent exactly."""
 
 import jax
 import jax.numpy as jnp
@@ -66,14 +66,14 @@ def test_factors_are_rounded_to_the_dtype(dtype, transpose_first):
 
 
 def test_sums_of_bfloat16_matmuls_are_float32():
-    """512 + 1 has more digits than bfloat16."""
+    """The sum, 513, needs more bits than bfloat16 has."""
     left, right = jnp.ones((1, 513), jnp.bfloat16), jnp.ones((513, 1), jnp.bfloat16)
     result = dot(left, right)
     assert result.dtype == jnp.float32
     np.testing.assert_array_equal(result, [[513]])
 
 
-def test_bits_are_those_of_the_numbers():
+def test_bits_follow_the_bfloat16_format():
     numbers = jnp.asarray([0.0, 1.0, -2.0], jnp.bfloat16)
     np.testing.assert_array_equal(to_bits(numbers), [0, 0x3F80, 0xC000])
     np.testing.assert_array_equal(from_bits(to_bits(numbers)), numbers)

@@ -1,4 +1,4 @@
-"""Max pooling and its gradient, beside Flax's."""
+"""Tests max pooling and its gradient against Flax."""
 
 import flax.linen as nn
 import jax
