@@ -180,7 +180,7 @@ def _look_up(
                 yield from (movie.plot for movie in movies.read_csv(table) if movie.plot)
 
         all_plots = dataclasses.replace(plots, plots=with_unlabelled)
-        trained = word2vec.train_once(all_plots, settings, seed, cache)
+        trained = word2vec.load_or_train(all_plots, settings, seed, cache)
         vectors["trained"] = vector_file.read(trained, vocabulary.words)
     return vocabulary, *_line_up(vectors, vocabulary, counts, seed)
 
@@ -189,7 +189,7 @@ def _line_up(vectors, vocabulary, counts, seed) -> tuple[np.ndarray, dict]:
     """The vectors of each origin, concatenated, and what they cover."""
     tables, covered = [], {}
     for origin, of_words in vectors.items():
-        table, known = word2vec.align(of_words, vocabulary, seed)
+        table, known = word2vec.embedding_table(of_words, vocabulary, seed)
         tables.append(table)
         covered[origin] = coverage(vocabulary, known, counts)
     return np.concatenate(tables, axis=1), covered

@@ -1,1 +1,1 @@
-"""Training: optimizer, loop, checkpoints, cross-fitting, inference."""
+"""Training and inference of models: optimizer, training loop, checkpoints, cross-fitting."""

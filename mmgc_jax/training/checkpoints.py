@@ -1,10 +1,13 @@
-"""Checkpoints: the latest states of a training, its best parameters, frozen parameters.
+"""Writes and reads checkpoints with Orbax: training states, best parameters, frozen parameters.
 
-A checkpoint is written beside its place and renamed when it is whole, so that a stop at any moment
-leaves the one before it. Orbax checks the arrays' places (OCDBT has a CRC for each node) but not
-their values, so the SHA-256 of each file is written beside them, and a changed byte is noticed. All
-processes of a run call these functions, each for its own part. In a bucket there are no digests:
-Cloud Storage checks what it keeps.
+Writes are atomic: a checkpoint is written under a temporary name and renamed when complete, so that
+the previous one survives a crash at any moment.
+
+Damage is detected. Orbax's format (OCDBT) has checksums for its index but not for the values of
+arrays, so a file with the SHA-256 of each file is added, except in buckets, since Cloud Storage has
+checksums of its own.
+
+With several processes, all of them call these functions, and each reads and writes its own shards.
 """
 
 import errno
@@ -26,21 +29,22 @@ from mmgc_jax.runtime.files import Path, as_path, is_address, write_text
 logger = logging.getLogger(__name__)
 
 _DIGESTS = "digests.json"
-_BESIDE_ARRAYS = 2**22  # bytes of a checkpoint that are not its arrays', and some to spare
+_METADATA_BYTES = 2**22  # upper bound for the size of a checkpoint beside its arrays
 
 
 class Checkpoints:
-    """The checkpoints of one directory, written through one Orbax manager.
+    """Writes the checkpoints of one directory; a context manager.
 
-    A context manager. It opens Orbax's manager when something is first saved.
+    Opening Orbax's manager takes as long as saving a small checkpoint, so it is opened at the first
+    `save` and reused until the context ends.
     """
 
     def __init__(self, directory, keep: int = 1):
-        """Opens nothing yet.
+        """Sets the directory; nothing is opened or made yet.
 
         Args:
-          directory: holds these checkpoints alone, each in a folder named by its step.
-          keep: how many of them stay.
+          directory: folder for these checkpoints only; each becomes a subfolder named by its step.
+          keep: number of checkpoints to keep; older ones are deleted.
         """
         self._directory = as_path(directory)
         self._keep = keep
@@ -54,19 +58,20 @@ class Checkpoints:
             self._manager.close()
 
     def save(self, step: int, tree: Any, notes: dict) -> None:
-        """Writes a checkpoint, then deletes old ones.
+        """Writes a checkpoint, then deletes the oldest ones; a collective.
 
-        Checkpoints of later steps are deleted first, as after resuming from an earlier one. A
-        checkpoint of this step is kept if it is undamaged and has these notes, since a resumed
-        training repeats its steps exactly.
+        Checkpoints of later steps, left from before a training resumed at an earlier step, are
+        deleted first. If an undamaged checkpoint of this step with equal notes exists, nothing is
+        written, since a resumed training repeats its steps exactly.
 
         Args:
-          step: of the training.
-          tree: of arrays.
-          notes: anything that JSON can hold.
+          step: number of the training step.
+          tree: tree of arrays.
+          notes: a dictionary that can be written as JSON.
 
         Raises:
-          OSError: ENOSPC, before anything is written, if one of the processes has no room for it.
+          OSError: with errno ENOSPC, before anything is written, if a process has too little disk
+            space.
         """
         _require_room(self._directory, tree)
         if self._manager is None:
@@ -94,7 +99,7 @@ class Checkpoints:
 
 
 def save(directory, step: int, tree: Any, notes: dict) -> None:
-    """Writes a single checkpoint; see `Checkpoints.save`."""
+    """Writes a single checkpoint; see `Checkpoints` for the arguments."""
     with Checkpoints(directory) as checkpoints:
         checkpoints.save(step, tree, notes)
 
@@ -107,17 +112,17 @@ def _open_manager(directory: Path, keep: int) -> ocp.CheckpointManager:
 
 
 def restore(directory, like: Any = None) -> tuple[Any, dict] | None:
-    """Reads the newest checkpoint of a directory that is not damaged.
+    """Reads the newest undamaged checkpoint of a directory; a collective.
 
     Args:
-      directory: as of `Checkpoints`.
-      like: a tree with the shapes, dtypes and shardings wanted; without it, arrays come as numpy.
+      directory: folder of the checkpoints; see `Checkpoints`.
+      like: a tree with the wanted shapes, dtypes and shardings; without it, arrays are NumPy's.
 
     Returns:
       The tree and the notes, or None if there is no checkpoint.
 
     Raises:
-      InputError: if there are checkpoints, and all are damaged.
+      InputError: if all checkpoints of the directory are damaged.
     """
     directory = as_path(directory)
     if not parallel.broadcast(directory.is_dir()):
@@ -128,40 +133,43 @@ def restore(directory, like: Any = None) -> tuple[Any, dict] | None:
         steps = sorted(manager.all_steps(), reverse=True)
         for step in steps:
             if _first_finds_damage(directory / str(step)):
-                logger.warning("Damaged, and passed over: %s", directory / str(step))
+                logger.warning("Skipping a damaged checkpoint: %s", directory / str(step))
                 continue
             restored = manager.restore(step, args=args)
             return restored["tree"], restored["notes"]
     if not steps:
         return None
     raise InputError(
-        f"{directory / str(steps[0])} is damaged: its files are not what was written. Put it back "
-        f"from a copy; or delete {directory.parent}, and predictions/ in the working directory, "
-        "and run the experiment again: it makes anew what is missing."
+        f"{directory / str(steps[0])} is damaged: its files have changed since they were written. "
+        f"Restore it from a copy; or delete {directory.parent}, and predictions/ in the working "
+        "directory, and run the experiment again, which computes what is missing."
     )
 
 
 def _require_room(directory: Path, tree: Any) -> None:
-    """Raises what `save` does, before Orbax's threads each print an exception of their own."""
+    """Raises OSError if the disk is too full; a collective.
+
+    Otherwise each of Orbax's threads would print an exception of its own.
+    """
     has_room = True
     if not is_address(directory):
         directory.mkdir(parents=True, exist_ok=True)
-        needed = sum(leaf.nbytes for leaf in jax.tree.leaves(tree)) + _BESIDE_ARRAYS
+        needed = sum(leaf.nbytes for leaf in jax.tree.leaves(tree)) + _METADATA_BYTES
         has_room = shutil.disk_usage(directory).free >= needed
     if not parallel.minimum(has_room):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(directory))
 
 
 def _first_finds_damage(folder: Path) -> bool:
-    """Whether process 0 finds a checkpoint damaged; a collective."""
+    """Returns whether process 0 finds a checkpoint damaged; a collective."""
     return bool(parallel.broadcast(parallel.is_first() and _is_damaged(folder)))
 
 
 def _is_damaged(folder: Path) -> bool:
-    """Whether a file of a checkpoint is not as it was written."""
+    """Returns whether a file of a checkpoint has changed since it was written."""
     written = folder / _DIGESTS
     if not written.exists():
-        return False  # killed between the checkpoint and its digests: whole, but unchecked
+        return False  # the process was killed just before writing them; the checkpoint is complete
     try:
         return json.loads(written.read_bytes()) != _digests(folder)
     except ValueError:
@@ -169,7 +177,7 @@ def _is_damaged(folder: Path) -> bool:
 
 
 def _digests(folder: pathlib.Path) -> dict[str, str]:
-    """SHA-256 of each file, by its path in the folder."""
+    """Computes the SHA-256 of each file of a folder, by its relative path."""
     digests = {}
     for file in sorted(folder.rglob("*")):
         if file.is_file() and file.name != _DIGESTS:

@@ -1,10 +1,13 @@
-"""Trains one model for each fold, for encoders and fusions alike (cross-fitting).
+"""Cross-fitting: trains one model for each fold, of an encoder or of a fusion.
 
-The training movies are split into folds, and the model of a fold is trained on the other folds. A
-movie is predicted by the models that did not train on it: a training movie by that of its fold (its
-*out-of-fold* probabilities, which are as trustworthy as those of a new movie; stacked
-generalisation, Wolpert 1992), any other movie by all of them, averaged (cross-validated committees,
-Parmanto, Munro and Doyle 1996).
+The training movies are divided into folds. The model of a fold is trained on all other folds, so
+that every movie can be predicted without models that have seen it in training:
+
+- A training movie gets *out-of-fold* probabilities, from the model of its own fold. They have the
+  errors of predictions for new movies, which fusion must learn from (stacked generalisation,
+  Wolpert 1992).
+- A validation or test movie gets the mean of all folds' models (cross-validated committees,
+  Parmanto, Munro and Doyle 1996).
 """
 
 import dataclasses
@@ -20,24 +23,24 @@ from mmgc_jax.runtime import preemption
 from mmgc_jax.training import inference, loop
 from mmgc_jax.training.run import ApplyFn, Experiment, fold_names
 
+# A function from movie indices to the arrays of a batch; see `mmgc_jax.data.pipeline`.
 Examples = Callable[..., dict[str, np.ndarray]]
-
-
-# (training name, indices of movies, examples, model, initial parameters, field of the settings,
-# factors of the learning rate that replace those of the settings) -> trained parameters
+# fit(name, indices, examples, apply, params, field, scales) -> trained parameters; the arguments
+# are those of `_Trainer.fit`.
 Fit = Callable[..., Any]
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """How an encoder or a fusion is trained.
+    """The training procedure of an encoder or a fusion.
 
     Attributes:
-      examples: the inputs of its model, for every movie.
-      apply: the model.
-      fit_fold: (fit, name, indices) -> the parameters trained on these movies. It calls `fit(name,
-        indices, examples, apply, params, field)` for each phase of training.
-      batch_size: of predictions.
+      examples: the inputs of the trained model, for any movie of the corpus.
+      apply: forward pass of the trained model.
+      fit_fold: trains the model of one fold. `fit_fold(fit, name, indices)` returns the parameters
+        trained on the movies with these indices. It calls `fit(name, indices, examples, apply,
+        params, field)` for each phase of training.
+      batch_size: number of movies in a batch of inference.
     """
 
     examples: Examples
@@ -48,14 +51,16 @@ class Recipe:
 
 @dataclasses.dataclass(frozen=True)
 class Phase:
-    """One of several trainings in a row.
+    """One phase of a training in several phases, such as training the head first.
 
     Attributes:
       examples: the inputs of the model in this phase.
-      apply: the model in this phase.
-      params: its initial parameters; those trained in earlier phases replace theirs.
-      name: such as `head`, with the settings `head_training`; empty for `training`.
-      scales: factors of the learning rate that replace those of the settings.
+      apply: forward pass of the model in this phase.
+      params: initial parameters by top-level name; parts trained in earlier phases replace them.
+      name: name of the phase, such as `head`, whose settings are then the section's field
+        `head_training`; empty for the field `training`.
+      scales: factors of the learning rate by top-level name of the parameters; they override the
+        settings' `learning_rate_scale`.
     """
 
     examples: Examples
@@ -66,7 +71,12 @@ class Phase:
 
 
 def in_phases(phases: Sequence[Phase], batch_size: int) -> Recipe:
-    """Makes the recipe that trains in phases; the model of the last one predicts."""
+    """Makes a recipe that trains in phases, one after the other.
+
+    Args:
+      phases: the phases; the model of the last one is used for inference.
+      batch_size: number of movies in a batch of inference.
+    """
 
     def fit_fold(fit, fold_name, indices):
         trained = {}
@@ -89,19 +99,25 @@ def cross_fit(
     recipe: Recipe,
     variants: Mapping[str, Examples] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Trains one model for each fold and predicts every movie with those that did not see it.
+    """Trains one model for each fold; predicts each movie with models not trained on it.
 
     Args:
       experiment: the experiment.
-      name: of the encoder or fusion.
-      section: the section of the config that has its settings.
-      present: whether a movie has what the model looks at, <bool>[movies of the corpus].
-      recipe: how it is trained.
-      variants: further examples for the same models to predict, by name.
+      name: name of the encoder or fusion.
+      section: name of the config section with its settings.
+      present: whether the movie has a modality that the model uses, <bool>[movies of the corpus].
+        Movies without one are left out of training.
+      recipe: the training procedure.
+      variants: other inputs to predict from with the same models, by name, such as
+        `without_poster`.
 
     Returns:
-      `probabilities` <float32>[movies, genres], and those of the variants likewise; rows of movies
-      that lack what the model looks at hold the frequencies of the genres.
+      `probabilities`, and an array for each variant under its name, all <float32>[movies of the
+      corpus, genres]. Movies without a modality that the model uses get the genres' frequencies.
+
+    Raises:
+      InputError: if a training diverges.
+      Interrupted: if a stop was requested (SIGTERM or Ctrl-C); finished training runs are kept.
     """
     trainer = _Trainer(experiment, section, present)
     examples = {"probabilities": recipe.examples} | dict(variants or {})
@@ -124,7 +140,7 @@ def cross_fit(
 
 
 class _Trainer:
-    """Trains and predicts with the settings of one section of the config."""
+    """Trains models and predicts with them, with the settings of one section of the config."""
 
     def __init__(self, experiment: Experiment, section: str, present: np.ndarray):
         self._experiment, self._section = experiment, section
@@ -141,7 +157,20 @@ class _Trainer:
         field: str = "training",
         scales: Mapping[str, float] | None = None,
     ) -> Any:
-        """Trains one model; see `Fit`."""
+        """Trains one model; see `loop.fit`.
+
+        Args:
+          name: name of the training run, such as `plot/fold_1`.
+          indices: the training movies, as indices into the corpus.
+          examples: the inputs of the model.
+          apply: forward pass of the model.
+          params: initial parameters.
+          field: the section's field with the settings of this training.
+          scales: factors of the learning rate that override those of the settings.
+
+        Returns:
+          The parameters with the best macro AUC on the validation movies.
+        """
         labels = self._experiment.corpus.labels
         settings = self._experiment.config[self._section][field]
         if scales:
@@ -168,7 +197,7 @@ class _Trainer:
         batch_size: int,
         name: str = "",
     ) -> np.ndarray:
-        """Predicts movies; see `inference.probabilities`."""
+        """Predicts the movies with these indices; see `inference.probabilities`."""
         batches = pipeline.Batches(examples, self._experiment.corpus.labels, indices, batch_size)
         workers = self._experiment.config.data.workers
         return inference.probabilities(apply, params, batches, workers, name)

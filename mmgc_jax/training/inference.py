@@ -1,4 +1,4 @@
-"""Inference over whole splits with one model."""
+"""Inference with one model over many movies."""
 
 import functools
 from collections.abc import Callable
@@ -21,20 +21,21 @@ def _probabilities(apply: ApplyFn, params: Any, batch: dict[str, jax.Array]) -> 
 def probabilities(
     apply: ApplyFn, params: Any, batches: pipeline.Batches, workers: int = 0, name: str = ""
 ) -> np.ndarray:
-    """Predicts genre probabilities; row i is movie i of the corpus.
+    """Predicts genre probabilities of the movies in `batches`.
 
     Args:
-      apply: the model.
-      params: of the model, anywhere; those that are split over the devices stay split.
+      apply: forward pass of the model.
+      params: parameters of the model, as NumPy or JAX arrays; sharded ones stay sharded.
       batches: one epoch, in any order.
-      workers: processes that prepare batches.
-      name: of the progress bar; empty for none.
+      workers: number of processes that prepare batches; 0 uses threads.
+      name: label of the progress bar; empty for no bar.
 
     Returns:
-      <float32>[movies of the corpus, genres]; rows of movies not in `batches` are NaN.
+      <float32>[movies of the corpus, genres], in [0, 1]. Row i belongs to movie i of the corpus;
+      rows of movies that are not in `batches` are NaN.
 
     Raises:
-      Interrupted: if the process was asked to stop.
+      Interrupted: if a stop was requested (SIGTERM or Ctrl-C).
     """
     mesh = parallel.data_mesh()
     params = parallel.replicate(params, mesh)
@@ -65,16 +66,17 @@ def outputs(
     present: np.ndarray,
     batch_size: int,
 ) -> pipeline.ArrayExamples:
-    """Runs a function over the movies that are present, and keeps its outputs in memory.
+    """Applies a function to selected movies in batches, and keeps its outputs in memory.
 
     Args:
-      function: batch on the devices -> arrays with a row for each of its rows.
-      examples: turns indices of movies into a batch.
-      present: which movies to run, <bool>[movies]; at least one.
-      batch_size: of every batch.
+      function: function from a batch on the devices to arrays by name, with one row for each row of
+        the batch.
+      examples: function from movie indices to the arrays of a batch.
+      present: which movies to apply the function to, <bool>[movies]; at least one.
+      batch_size: number of rows of each batch.
 
     Returns:
-      The outputs by name; rows of the other movies are zeros.
+      The outputs by name, with one row for each movie; rows of the other movies are zeros.
     """
     num_movies, indices = len(present), np.flatnonzero(present)
     arrays, mesh = {}, parallel.data_mesh()

@@ -1,4 +1,4 @@
-"""Logistic regression on sparse rows, one for each genre, fitted by scikit-learn."""
+"""Logistic regression on sparse features with scikit-learn, one classifier for each genre."""
 
 import numpy as np
 import scipy.sparse
@@ -8,20 +8,21 @@ from sklearn.linear_model import LogisticRegression
 def fit_logistic(
     rows: scipy.sparse.csr_matrix, labels: np.ndarray, C: float = 3.0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Fits the logits of each genre: rows @ kernel + bias.
+    """Fits a linear classifier for each genre, with logits `rows @ kernel + bias`.
 
-    The L2 penalty includes the bias (liblinear; Fan et al. 2008). It draws probabilities together,
-    above all those of rare genres, so calibrate them before use.
+    The L2 penalty includes the bias (liblinear; Fan et al. 2008). It pulls probabilities towards
+    0.5, most of all for rare genres, so calibrate them before use.
 
     Args:
-      rows: <float>[movies, words], such as `TfIdf` gives.
-      labels: <bool>[movies, genres], or 0/1 numbers.
-      C: inverse of the strength of the L2 penalty: the weight of the summed cross-entropy against
-        half the squared length of the kernel.
+      rows: features, <float>[movies, words], for instance from `TfIdf`.
+      labels: <bool>[movies, genres], or numbers 0 and 1.
+      C: scikit-learn's inverse regularisation strength, above 0: the factor of the summed
+        cross-entropy, which is added to half the squared norm of kernel and bias. A larger C fits
+        the training movies more closely.
 
     Returns:
-      kernel <float32>[words, genres] and bias <float32>[genres]. For a genre without a positive or
-      without a negative, the kernel is 0, and the bias the log-odds of
+      kernel <float32>[words, genres] and bias <float32>[genres]. A genre without positives or
+      without negatives gets a kernel of zeros and, as bias, the log-odds of the frequency
       (positives + 0.5) / (movies + 1).
     """
     labels = np.asarray(labels).astype(bool)

@@ -1,4 +1,4 @@
-"""Training: one jitted step and one loop that serve every model."""
+"""The training loop: one jitted step and one loop for all models."""
 
 import math
 import time
@@ -21,13 +21,19 @@ from mmgc_jax.training.logging import TrainingLog, logger
 from mmgc_jax.training.optimizer import make_optimizer, make_schedule, zero_frozen
 from mmgc_jax.training.run import ApplyFn, TrainingRun
 
-# Epochs that take less are not worth a checkpoint each.
+# Epochs that take less time than this do not each get a checkpoint.
 _SECONDS_BETWEEN_CHECKPOINTS = 10.0
 
 
 @flax.struct.dataclass
 class TrainState:
-    """All that changes from step to step."""
+    """The state that a training step updates.
+
+    Attributes:
+      step: number of steps done, <int32>[].
+      params: parameters of the model.
+      opt_state: state of the optimizer.
+    """
 
     step: jax.Array
     params: Any
@@ -36,14 +42,14 @@ class TrainState:
 
 @flax.struct.dataclass
 class StepMetrics:
-    """What a step reports, <float32>[] each but `finite` <bool>[].
+    """The metrics of one training step, all <float32>[] except `finite`, <bool>[].
 
     Attributes:
-      loss: before the step.
-      grad_norm: of the gradients of the parts that are trained, before clipping.
-      learning_rate: of the step, before the factors of `learning_rate_scale`.
-      finite: whether the loss, the norm of the gradients and all parameters after the step are. The
-        norm counts because clipping turns gradients with an infinite norm into zeros.
+      loss: the loss before the update.
+      grad_norm: global norm of the gradients before clipping, without frozen parts.
+      learning_rate: learning rate of this step, before the factors of `learning_rate_scale`.
+      finite: whether the loss, the norm of the gradients and all updated parameters are finite. The
+        norm is checked as well, because clipping turns gradients of infinite norm into zeros.
     """
 
     loss: jax.Array
@@ -53,35 +59,39 @@ class StepMetrics:
 
 
 def multilabel_loss(logits: jax.Array, labels: jax.Array, mask: jax.Array) -> jax.Array:
-    """Binary cross-entropy, averaged over genres and the movies of a padded batch.
+    """Computes the binary cross-entropy, averaged over the genres and the movies of a batch.
 
     Args:
       logits: <float32>[batch, genres].
       labels: <float32>[batch, genres], 0 or 1.
-      mask: <float32>[batch], 0 for padding.
+      mask: <float32>[batch], 1 for a movie, 0 for a row of padding, which is left out.
 
     Returns:
-      <float32>[].
+      <float32>[], in nats.
     """
     losses = optax.sigmoid_binary_cross_entropy(logits, labels)
     return jnp.sum(losses.mean(axis=-1) * mask) / jnp.maximum(mask.sum(), 1)
 
 
 def is_finite(tree: Any) -> jax.Array:
-    """Whether all values of all arrays are finite, <bool>[]."""
+    """Returns whether all values of all arrays of a tree are finite, <bool>[]."""
     return jnp.all(jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]))
 
 
 def make_train_step(
     apply: ApplyFn, settings: ml_collections.ConfigDict, steps: int, shardings: Any = None
 ):
-    """Makes the jitted step: (state, batch, seed) -> (state, StepMetrics). It donates the state.
+    """Makes the jitted training step.
 
     Args:
-      apply: the model.
-      settings: as of `make_optimizer`.
-      steps: of the whole training.
-      shardings: of the state, as of `parallel.shardings`; None leaves them to XLA.
+      apply: forward pass of the model.
+      settings: settings of the optimizer; see `make_optimizer`.
+      steps: number of steps of the whole training, for the learning-rate schedule.
+      shardings: shardings of the state, from `parallel.shardings`; None lets XLA choose them.
+
+    Returns:
+      `step(state, batch, seed) -> (state, StepMetrics)`. It donates the state: the buffers of the
+      old state are reused for the new one, so the old state can no longer be read.
     """
     optimizer, schedule = make_optimizer(settings, steps), make_schedule(settings, steps)
 
@@ -116,26 +126,30 @@ def fit(
     validate: Callable[[Any], float],
     settings: ml_collections.ConfigDict,
 ) -> Any:
-    """Trains until the last step, or until validation has not improved for a while.
+    """Trains a model with early stopping, and returns its best parameters.
 
-    Continues from the latest checkpoint if there is one; steps, batches and random numbers are then
-    the same as without the interruption.
+    Resumes from the latest checkpoint if there is one. The remaining steps then use the same
+    batches and random numbers as an uninterrupted training.
 
     Args:
-      run: names the training and the place of its checkpoints.
-      apply: the model.
-      params: to begin with.
-      batches: of all epochs.
-      validate: params -> macro AUC on the validation part; called at the end of each epoch.
-      settings: as of `make_optimizer`, and `patience`: epochs without improvement after which
-        training stops.
+      run: the training run; it names the folder of the checkpoints.
+      apply: forward pass of the model.
+      params: initial parameters.
+      batches: the batches of all epochs.
+      validate: function from parameters to the macro AUC on the validation movies; called after
+        each epoch.
+      settings: settings of the optimizer (see `make_optimizer`); `patience`, the number of epochs
+        without improvement after which training stops early; and `log_every` and
+        `checkpoint_every`, in steps.
 
     Returns:
-      The parameters with the best macro AUC on validation.
+      The parameters of the epoch with the best macro AUC on the validation movies.
 
     Raises:
-      InputError: if loss, gradient or parameters are not finite, or the macro AUC is undefined.
-      Interrupted: if the process was asked to stop; the step in flight is then finished and saved.
+      InputError: if the loss, the gradients or the parameters are not finite, or if the macro AUC
+        is undefined.
+      Interrupted: if a stop was requested (SIGTERM or Ctrl-C), after the current step is finished
+        and saved.
     """
     with _Training(run, apply, params, batches, validate, settings) as training:
         training.run()
@@ -143,28 +157,33 @@ def fit(
 
 
 def restore_best(run: TrainingRun, like: Any = None) -> Any:
-    """Reads the best parameters of a training; see `fit`.
+    """Reads the best parameters of a training run from its checkpoint.
+
+    Args:
+      run: the training run.
+      like: a tree with the wanted shapes, dtypes and shardings; without it, arrays are NumPy's.
 
     Raises:
-      InputError: if it has not finished an epoch.
+      InputError: if the training has not finished an epoch, or its checkpoint is damaged.
     """
     restored = checkpoints.restore(run.checkpoints / "best", like)
     if restored is None:
-        raise InputError(f"{run.checkpoints} holds no trained parameters: has {run.name} finished?")
+        raise InputError(f"{run.checkpoints} has no trained parameters: has {run.name} finished?")
     return restored[0]
 
 
 class _Training:
-    """The state of a training, and what happens to it step by step and epoch by epoch."""
+    """Runs a training: steps, logging, validation, early stopping and checkpoints."""
 
     def __init__(self, run, apply, params, batches, validate, settings):
-        """As of `fit`."""
+        """Restores the latest checkpoint, or initialises the state; see `fit` for the arguments."""
         self._run, self._batches, self._validate = run, batches, validate
         self._settings = settings
         self._mesh = parallel.data_mesh()
         self.state, shardings = _initial_state(run, params, settings, len(batches), self._mesh)
         self._step_function = make_train_step(apply, settings, len(batches), shardings)
-        # Notes of the latest checkpoint. `validate`: the epoch before it still has to be validated.
+        # Saved in every checkpoint. `done`: training is finished. `validate`: the epoch has ended,
+        # but its validation was interrupted.
         self._progress = {"best_auc": -1.0, "best_epoch": 0, "done": False, "validate": False}
         if (restored := checkpoints.restore(run.checkpoints / "latest", self.state)) is not None:
             self.state, self._progress = restored
@@ -189,7 +208,7 @@ class _Training:
         self._best.__exit__()
 
     def run(self) -> None:
-        """Trains on from the state."""
+        """Trains from the current state until the end."""
         start = int(self.state.step)
         if self._progress["validate"]:
             self._end_epoch(start)
@@ -212,11 +231,11 @@ class _Training:
         self._unreported.append(metrics)
 
     def _after_step(self, step: int) -> None:
-        """Reports, validates and saves where it is time to."""
+        """Logs, validates and saves if this step is due for it."""
         settings = self._settings
         epoch_ends = step % self._batches.steps_per_epoch == 0
         logs = step % settings.log_every == 0
-        # A collective, for which processes wait for one another.
+        # With several processes `requested` is a collective, so it is not called at every step.
         stops = (logs or parallel.is_alone()) and preemption.requested()
         saves = step % settings.checkpoint_every == 0 or stops or step == len(self._batches)
         if epoch_ends and not saves:
@@ -231,7 +250,7 @@ class _Training:
             preemption.raise_if_requested()
 
     def _report(self, step: int) -> None:
-        """Reports the steps since the last report, all of which have to be finite."""
+        """Logs the steps since the last report; raises `InputError` if one was not finite."""
         metrics = jax.device_get(self._unreported)
         self._unreported = []
         for earlier, found in enumerate(metrics, start=step - len(metrics) + 1):
@@ -249,7 +268,7 @@ class _Training:
         )
 
     def _end_epoch(self, step: int, saves: bool = True) -> None:
-        """Validates, and keeps the parameters if they are the best so far."""
+        """Validates, keeps the parameters if they are the best so far, and checks for the end."""
         epoch = step // self._batches.steps_per_epoch
         self._progress["validate"] = False
         try:
@@ -260,13 +279,13 @@ class _Training:
             raise
         if math.isnan(auc):
             raise InputError(
-                f"{self._run.name}: the macro AUC on the validation part is undefined, since each "
-                "genre has all of its movies or none. More movies are needed, or a larger "
+                f"{self._run.name}: the macro AUC on the validation movies is undefined, since "
+                "each genre applies to all of them or to none. More movies are needed, or a larger "
                 "config.data.validation_fraction."
             )
         if auc > self._progress["best_auc"]:
             self._progress |= {"best_auc": auc, "best_epoch": epoch}
-            # A copy where training goes on before it is saved, since the step donates its state.
+            # Copied if more steps come before it is saved, since a step donates its state.
             params = self.state.params if saves else jax.tree.map(jnp.copy, self.state.params)
             self._unsaved_best = (step, params, {"auc_macro": auc})
         stalled = epoch - self._progress["best_epoch"] >= self._settings.patience
@@ -274,43 +293,45 @@ class _Training:
         self._log.epoch_done(step, epoch, auc)
 
     def _save(self, step: int) -> None:
-        """Saves the best parameters, then the state that knows of them."""
+        """Saves the best parameters, then the state, whose notes refer to them."""
         if self._unsaved_best is not None:
             self._best.save(*self._unsaved_best)
             self._unsaved_best = None
-        # Lines of steps that a checkpoint makes done are never lost; a kill here repeats some.
+        # Written before the checkpoint: if the process is killed in between, some lines of
+        # metrics.jsonl are repeated, but none is lost.
         flush_lines()
         self._latest.save(step, self.state, self._progress)
         self._saved_at = time.monotonic()
 
     def _diverged(self, step: int, metrics: StepMetrics) -> InputError:
+        """Makes the error for a step that was not finite; it names the movies of the batch."""
         if not np.isfinite(metrics.loss):
             what = f"the loss at step {step} is {metrics.loss}"
         elif not np.isfinite(metrics.grad_norm):
-            what = f"the gradient at step {step} is not finite, or its norm"
+            what = f"the gradient at step {step}, or its norm, is not finite"
         else:
             what = f"the parameters after step {step} are not all finite"
         batch = self._batches[step - 1]
         movies = ", ".join(self._run.movie(index) for index in batch["indices"][batch["mask"] > 0])
         return InputError(
-            f"{self._run.name}: {what} (movies {movies}). The checkpoint before it is kept. Try, "
-            "in a new --workdir, a smaller learning_rate or clip_norm in "
-            f"config.{self._run.field}."
+            f"{self._run.name}: {what} (movies {movies}). The last checkpoint before it is kept. "
+            "Try a smaller learning_rate or clip_norm in "
+            f"config.{self._run.field}, in a new --workdir."
         )
 
 
 def _initial_state(
     run: TrainingRun, params: Any, settings: ml_collections.ConfigDict, steps: int, mesh
 ) -> tuple[TrainState, Any]:
-    """The state before the first step, and its shardings."""
+    """Makes the state before the first step; returns it and its shardings."""
     optimizer = make_optimizer(settings, steps)
 
     def begin(params) -> TrainState:
-        # A copy, since the step donates its state.
+        # A copy, since the step donates its state and would delete the caller's parameters.
         copied = jax.tree.map(jnp.copy, params)
         return TrainState(jnp.zeros((), jnp.int32), copied, optimizer.init(params))
 
-    # What is to be split is never whole on a device.
+    # Placed with its sharding from the start: no device has to hold all of the parameters.
     shardings = parallel.shardings(jax.eval_shape(begin, params), mesh, run.split_parameters)
     placed = parallel.place(params, shardings.params)
     return jax.jit(begin, out_shardings=shardings)(placed), shardings

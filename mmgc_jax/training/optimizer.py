@@ -11,34 +11,42 @@ from mmgc_jax.runtime.errors import InputError
 
 
 def make_schedule(settings: ml_collections.ConfigDict, steps: int) -> optax.Schedule:
-    """The learning rate at each step: linear warm-up, then cosine decay to zero.
+    """Makes the learning-rate schedule: linear warm-up, then cosine decay to zero.
 
     Args:
-      settings: `learning_rate`, the peak, and `warmup`, a share of the steps.
-      steps: of the whole training.
+      settings: `learning_rate`, the peak, and `warmup`, the share of the steps in which the rate
+        rises.
+      steps: number of steps of the whole training.
+
+    Returns:
+      A function from the number of a step to its learning rate.
     """
     return optax.warmup_cosine_decay_schedule(
         init_value=0.0,
         peak_value=settings.learning_rate,
-        # At least a step of each.
+        # At least one step of warm-up and one of decay.
         warmup_steps=max(1, min(round(settings.warmup * steps), steps - 1)),
         decay_steps=max(2, steps),
     )
 
 
 def make_optimizer(settings: ml_collections.ConfigDict, steps: int) -> optax.GradientTransformation:
-    """AdamW (arXiv 1711.05101) with clipped gradients.
+    """Makes an AdamW optimizer (arXiv 1711.05101) with gradient clipping by global norm.
 
-    Weight decay acts on kernels alone: it spares biases, scales, word vectors and fusion weights.
+    Weight decay applies only to the parameters that Flax calls `kernel`: the weight matrices of
+    dense, convolutional and recurrent layers. Biases, scales, word vectors and the weights of late
+    fusion do not decay.
 
     Args:
-      settings: as of `make_schedule`, and `weight_decay`, `clip_norm` and `learning_rate_scale`:
-        factors for parts of the parameters, by top-level name. A part with factor 0 is frozen: its
-        gradients, which `zero_frozen` has set to zero, change nothing.
-      steps: of the whole training.
+      settings: the settings of `make_schedule`, and `weight_decay`, `clip_norm` and
+        `learning_rate_scale`: factors of the learning rate for parts of the parameters, by
+        top-level name, 1 for parts not listed. A factor of 0 freezes a part; `zero_frozen` must
+        have set its gradients to zero.
+      steps: number of steps of the whole training.
 
     Raises:
-      InputError: by `init`, if `learning_rate_scale` names a part that the parameters lack.
+      InputError: from the optimizer's `init`, if `learning_rate_scale` names a part that does not
+        exist.
     """
     schedule = make_schedule(settings, steps)
     scales = settings.learning_rate_scale.to_dict()
@@ -53,8 +61,8 @@ def make_optimizer(settings: ml_collections.ConfigDict, steps: int) -> optax.Gra
     def scale_of(params):
         if unknown := scales.keys() - params.keys():
             raise InputError(
-                f"learning_rate_scale names {', '.join(sorted(unknown))}; the parameters have the "
-                f"parts {', '.join(sorted(params))}."
+                f"learning_rate_scale names {', '.join(sorted(unknown))}; the model's parts are "
+                f"{', '.join(sorted(params))}."
             )
         return {
             name: jax.tree.map(lambda _, part=name: scales.get(part, 1.0), tree)
@@ -73,11 +81,15 @@ def make_optimizer(settings: ml_collections.ConfigDict, steps: int) -> optax.Gra
 def zero_frozen(gradients: Any, settings: ml_collections.ConfigDict) -> Any:
     """Sets the gradients of frozen parts to zero.
 
-    They then have no share in the norm, and XLA does not compute them.
+    They then do not count in the norm for clipping, and XLA can skip their computation.
 
     Args:
-      gradients: a tree like the parameters.
-      settings: as of `make_optimizer`.
+      gradients: a tree with the structure of the parameters.
+      settings: settings of the optimizer; parts with a factor of 0 in `learning_rate_scale` are
+        frozen.
+
+    Returns:
+      A tree like `gradients`.
     """
     scales = settings.learning_rate_scale
     return {

@@ -1,4 +1,9 @@
-"""What a training needs to know: of itself, and of the experiment that it is part of."""
+"""Describes an experiment and its training runs.
+
+An *experiment* trains all encoders and fusions of a config and writes one working directory. A
+*training run* fits one model: that of one encoder or fusion, for one fold, in one phase of
+training. An experiment therefore has many training runs.
+"""
 
 import dataclasses
 import pathlib
@@ -14,28 +19,33 @@ from mmgc_jax.data import pipeline
 from mmgc_jax.ops.kernels import Kernels
 from mmgc_jax.runtime.files import Path
 
-# apply(params, batch, key) -> logits <float32>[batch, genres]; key is None in evaluation.
+# The forward pass of a model: apply(params, batch, key) -> logits <float32>[batch, genres]. `batch`
+# holds arrays by name. `key` seeds augmentation and dropout; None turns both off, for inference.
 ApplyFn = Callable[[Any, dict[str, jax.Array], jax.Array | None], jax.Array]
 
 
 def make_apply(
-    model, inputs: Sequence[str], augment: Callable[[jax.Array, dict], dict] | None = None
+    model, input_names: Sequence[str], augment: Callable[[jax.Array, dict], dict] | None = None
 ) -> ApplyFn:
-    """Makes the function from parameters and a batch to logits that training and inference call.
+    """Makes the forward pass that training and inference share.
 
     Args:
-      model: a Flax module that returns (logits, intermediates).
-      inputs: the names of the batch's arrays that the module takes, in order.
-      augment: (key, training batch) -> augmented batch; None leaves it as it is.
+      model: a Flax module that returns `(logits, intermediates)`.
+      input_names: names of the arrays of a batch to pass to the module, in the order of its
+        arguments.
+      augment: data augmentation for training, `augment(key, batch) -> batch`; None for none.
+
+    Returns:
+      `apply(params, batch, key)`, which computes logits <float32>[batch, genres].
     """
 
     def apply(params, batch, key):
         if key is None:
-            return model.apply({"params": params}, *(batch[name] for name in inputs))[0]
+            return model.apply({"params": params}, *(batch[name] for name in input_names))[0]
         augment_key, dropout_key = jax.random.split(key)
         if augment is not None:
             batch = augment(augment_key, batch)
-        arguments = (batch[name] for name in inputs)
+        arguments = (batch[name] for name in input_names)
         variables = {"params": params}
         return model.apply(variables, *arguments, train=True, rngs={"dropout": dropout_key})[0]
 
@@ -44,17 +54,19 @@ def make_apply(
 
 @dataclasses.dataclass(frozen=True)
 class TrainingRun:
-    """One training among those of an experiment, as it appears in files and logs.
+    """The training of one model: its name in files and logs, its seed and its options.
 
     Attributes:
-      name: such as `plot/fold_1`, or `poster/fold_1/head`.
-      workdir: of the experiment; checkpoints go to `checkpoints/<name>` in it.
-      seed: of shuffling, dropout and augmentation.
-      field: the config's field with the settings of this training, for errors.
-      workers: processes that prepare batches, for each process that trains.
-      split_parameters: over the devices, optimizer state too; see `parallel.shardings`.
-      movie: index of a movie in the corpus -> its id, for errors.
-      tensorboard: whether TensorBoard's event files are written too.
+      name: such as `plot/fold_1`, or `poster/fold_1/head` for a phase.
+      workdir: working directory of the experiment.
+      seed: seed of shuffling, dropout and augmentation.
+      field: the config field with the settings of this training, such as `plot.training`; error
+        messages name it.
+      workers: number of processes that prepare batches, for each training process.
+      split_parameters: whether to shard parameters and optimizer state over the devices; see
+        `parallel.shardings`.
+      movie: function from a movie's index in the corpus to its id, for error messages.
+      tensorboard: whether to write event files for TensorBoard as well.
     """
 
     name: str
@@ -68,20 +80,23 @@ class TrainingRun:
 
     @property
     def checkpoints(self) -> Path:
+        """The folder of the checkpoints: `best/` and `latest/` inside `checkpoints/<name>/`."""
         return self.workdir / "checkpoints" / self.name
 
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """What every training of an experiment shares.
+    """The config, data and folders that all training runs of an experiment share.
 
     Attributes:
-      config: of the experiment; the section `config[name]` belongs to the encoder `name`.
-      workdir: gets what the experiment leaves behind.
+      config: the whole config; `config[name]` is the section of the encoder called `name`.
+      workdir: the working directory, for all results.
       corpus: the movies.
-      folds: of each movie of the corpus, <int64>[movies]; -1 for those that do not train.
-      cache: folder of this machine for what other experiments on the same movies can use too.
-      kernels: the implementations of operations that suit the devices.
+      folds: the fold of each training movie, <int64>[movies of the corpus], from 0 to
+        `config.folds - 1`; -1 for validation and test movies.
+      cache: local folder for results that other experiments on the same movies can reuse, such as
+        activations of frozen layers.
+      kernels: which implementation of each operation to use, such as convolution, on these devices.
     """
 
     config: ml_collections.ConfigDict
@@ -93,25 +108,25 @@ class Experiment:
 
     @property
     def frequencies(self) -> np.ndarray:
-        """The share of training movies that have each genre, <float32>[genres]."""
+        """The share of the training movies that have each genre, <float32>[genres], in [0, 1]."""
         return self.corpus.labels[self.corpus.split["train"]].mean(axis=0)
 
     @property
     def initial_bias(self) -> np.ndarray:
-        """The genres' log-odds in the training part, <float32>[genres].
+        """Log-odds of each genre among the training movies, <float32>[genres].
 
-        An output layer that starts with this bias knows from the first step how rare each genre is
-        (arXiv 1708.02002, section 3.3).
+        An output layer initialised with this bias predicts the genres' frequencies at the first
+        step, which makes early training stable (arXiv 1708.02002, section 3.3).
         """
         frequencies = np.clip(self.frequencies, 1e-3, 1 - 1e-3)
         return np.log(frequencies / (1 - frequencies))
 
     def seed_of(self, name: str) -> int:
-        """The seed of a training: a hash of its name and `config.seed`."""
+        """Returns the seed of a training run: a hash of its name and of `config.seed`."""
         return zlib.crc32(f"{self.config.seed}/{name}".encode()) >> 1
 
     def training_run(self, name: str, field: str = "training") -> TrainingRun:
-        """The training of a name; its settings stand in `config.<field>`."""
+        """Describes the training run of a name, with the settings in `config.<field>`."""
         return TrainingRun(
             name,
             self.workdir,
@@ -125,10 +140,10 @@ class Experiment:
 
 
 def fold_names(config: ml_collections.ConfigDict, name: str) -> list[str]:
-    """The names of the trainings of an encoder or fusion, one for each fold: `plot/fold_0`, ..."""
+    """Returns the names of an encoder's or fusion's training runs: `plot/fold_0`, ..."""
     return [f"{name}/fold_{fold}" for fold in range(config.folds)]
 
 
 def encoder_folder(workdir: Path, name: str) -> Path:
-    """Where an encoder keeps what it needs beside its parameters, such as a vocabulary."""
+    """Returns the folder of an encoder's files other than parameters, such as a vocabulary."""
     return workdir / "encoders" / name

@@ -1,4 +1,4 @@
-"""Trains word vectors with gensim, and makes embedding tables of vectors."""
+"""Trains word vectors with gensim, and makes embedding tables from word vectors."""
 
 import hashlib
 import json
@@ -22,23 +22,27 @@ from mmgc_jax.runtime.progress import progress_bar
 logger = logging.getLogger(__name__)
 
 
-def train_once(
+def load_or_train(
     plots: Iterable[Sequence[str]],
     settings: ml_collections.ConfigDict,
     seed: int,
     folder: pathlib.Path,
 ) -> pathlib.Path:
-    """Trains word vectors, or finds those trained on the same plots with equal settings and seed.
+    """Trains word vectors, unless the same training was done before, and returns their file.
 
     Args:
-      plots: as in `train`.
-      settings: as in `train`.
-      seed: as in `train`.
-      folder: keeps the vectors, named by a hash of the plots, the settings, the seed and gensim's
-        version.
+      plots: the tokens of each plot; see `train`.
+      settings: the settings of Word2Vec; see `train`.
+      seed: seed of the training.
+      folder: folder of the files of vectors. The name of a file is a hash of the plots, the
+        settings, the seed and gensim's version.
 
     Returns:
-      A file in word2vec's binary format.
+      The path of a file in word2vec's binary format.
+
+    Raises:
+      InputError: if no word occurs `min_count` times.
+      Interrupted: if a stop was requested (SIGTERM or Ctrl-C); the training then starts again.
     """
     chosen = {name: settings[name] for name in _SETTINGS} | {"seed": seed}
     digest = hashlib.sha256(json.dumps([gensim.__version__, chosen], sort_keys=True).encode())
@@ -46,10 +50,10 @@ def train_once(
         digest.update(json.dumps(plot).encode())
     file = folder / f"{digest.hexdigest()[:16]}.bin"
     if file.exists():
-        logger.info("Word2Vec: trained before: %s", file)
+        logger.info("Word2Vec: using the vectors trained before: %s", file)
     else:
         vectors = train(plots, settings, seed)
-        # gensim opens what it writes to by itself, by its name.
+        # gensim takes the name of a file and opens it itself.
         write_atomically(
             file, lambda stream: vectors.save_word2vec_format(stream.name, binary=True)
         )
@@ -62,17 +66,24 @@ _SETTINGS = ("dim", "window", "min_count", "skip_gram", "negative", "epochs")
 def train(
     plots: Iterable[Sequence[str]], settings: ml_collections.ConfigDict, seed: int
 ) -> gensim.models.KeyedVectors:
-    """Trains Word2Vec (arXiv 1301.3781) with gensim, on one thread, which makes it repeatable.
+    """Trains Word2Vec (arXiv 1301.3781) with gensim.
+
+    One thread does all the work, so that the result can be reproduced.
 
     Args:
-      plots: tokens of each plot; iterated over epochs + 1 times, so that they need not be in
-        memory.
-      settings: `dim`, `window`, `min_count`, `skip_gram`, `negative`, `epochs`.
-      seed: of the initial vectors and of the samples.
+      plots: the tokens of each plot. It is iterated over `epochs + 1` times, so it may read plots
+        from files instead of holding them in memory.
+      settings: `dim`, `window`, `min_count`, `skip_gram`, `negative` and `epochs`, as in
+        `mmgc_jax.encoders.word_vectors.default_settings`.
+      seed: seed of the initial vectors and of the negative samples.
+
+    Returns:
+      gensim's vectors, <float32>[dim] for each word.
 
     Raises:
-      InputError: if no word is frequent enough.
-      Interrupted: after an epoch, if the process was asked to stop; the epochs done are lost.
+      InputError: if no word occurs `min_count` times.
+      Interrupted: after an epoch, if a stop was requested (SIGTERM or Ctrl-C); finished epochs are
+        lost.
     """
     model = gensim.models.Word2Vec(
         vector_size=settings.dim,
@@ -103,7 +114,7 @@ def train(
 
 
 class _Progress(CallbackAny2Vec):
-    """Updates a progress bar after each epoch, and stops if the process was asked to."""
+    """Updates a progress bar after each epoch, and stops if a stop was requested."""
 
     def __init__(self, bar: tqdm):
         self._bar = bar
@@ -113,49 +124,52 @@ class _Progress(CallbackAny2Vec):
         preemption.raise_if_requested_locally()
 
 
-def align(
+def embedding_table(
     vectors: Mapping[str, np.ndarray], vocabulary: Vocabulary, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Makes the embedding table of a vocabulary from word vectors.
 
-    The mean of the known vectors is subtracted, which separates words better (arXiv 1702.01417),
-    and they are scaled to a root mean square of 1. A word without a vector gets a random one, from
-    a normal distribution with the known ones' standard deviation in each dimension. Padding gets
-    zeros.
+    The vectors are centred, because directions that all words share separate them badly
+    (arXiv 1702.01417), and scaled to a root mean square of 1. A word without a vector gets a random
+    one, drawn in each dimension from a normal distribution with the standard deviation of the known
+    vectors. The row of padding is zero.
 
     Args:
-      vectors: of words, <float32>[dim].
-      vocabulary: its ids are the rows.
-      seed: of the random vectors.
+      vectors: the vector of each known word, <float32>[dim].
+      vocabulary: the vocabulary; the id of a word is its row in the table.
+      seed: seed of the random vectors.
 
     Returns:
-      The table, <float32>[len(vocabulary), dim], and which words are known,
+      The table, <float32>[len(vocabulary), dim], and whether `vectors` has a vector for each row,
       <bool>[len(vocabulary)].
 
     Raises:
-      InputError: if no word is known, or values are too large to be squared in float32.
+      InputError: if no word of the vocabulary has a vector, or if values are so large that their
+        squares overflow in float32.
     """
     rows = {
-        number: vectors[word]
-        for number, word in enumerate(vocabulary.words, start=FIRST_WORD_ID)
+        row: vectors[word]
+        for row, word in enumerate(vocabulary.words, start=FIRST_WORD_ID)
         if word in vectors
     }
     if not rows:
-        raise InputError("The word vectors cover no word of the plots: are they of this language?")
+        raise InputError("The word vectors cover no word of the plots. Is it the same language?")
     known = np.zeros(len(vocabulary), bool)
     known[list(rows)] = True
-    of_known = np.stack(list(rows.values()))
+    known_vectors = np.stack(list(rows.values()))
     with np.errstate(over="ignore", invalid="ignore"):
-        of_known = of_known - of_known.mean(axis=0)
-        scale = np.sqrt(np.mean(of_known**2))
+        known_vectors = known_vectors - known_vectors.mean(axis=0)
+        scale = np.sqrt(np.mean(known_vectors**2))
     if not np.isfinite(scale):
-        raise InputError(f"The word vectors hold values up to {np.abs(of_known).max():.0e}.")
-    of_known /= scale if scale > 0 else 1
+        raise InputError(
+            f"The word vectors have values up to {np.abs(known_vectors).max():.0e}: too large."
+        )
+    known_vectors /= scale if scale > 0 else 1
 
-    table = np.zeros((len(vocabulary), of_known.shape[1]), np.float32)
-    table[known] = of_known
+    table = np.zeros((len(vocabulary), known_vectors.shape[1]), np.float32)
+    table[known] = known_vectors
     rng = np.random.default_rng(seed)
     spread = rng.standard_normal((int((~known).sum()), table.shape[1]))
-    table[~known] = spread * of_known.std(axis=0)
+    table[~known] = spread * known_vectors.std(axis=0)
     table[PADDING_ID] = 0
     return table, known

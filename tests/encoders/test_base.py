@@ -163,5 +163,5 @@ def test_parameters_that_are_missing_or_not_finite(folds):
     with pytest.raises(InputError, match=message):
         base.load_params(config, workdir, "plot")
     config.folds = 3
-    with pytest.raises(InputError, match=r"plot/fold_2 holds no trained parameters"):
+    with pytest.raises(InputError, match=r"plot/fold_2 has no trained parameters"):
         base.load_params(config, workdir, "plot")

@@ -1,4 +1,4 @@
-"""A small training: a linear model of 24 features learns to tell 24 genres."""
+"""A small training problem for tests: a linear model of 24 features predicts 24 genres."""
 
 import flax.linen as nn
 import jax
@@ -10,7 +10,7 @@ from mmgc_jax.evaluation import metrics
 from mmgc_jax.training import checkpoints, inference, loop
 from mmgc_jax.training.run import TrainingRun, make_apply
 
-# 40 movies to train on, in batches of 8.
+# 40 training movies in batches of 8.
 STEPS_PER_EPOCH = 5
 VALIDATION = np.arange(40, 70)
 PARAMS = {
@@ -36,14 +36,14 @@ apply = make_apply(Linear(), ("x",), augment)
 
 
 def settings(**changes):
-    """The settings of a small training."""
+    """Makes the settings of a small training."""
     training = base.training_settings(epochs=3, batch_size=8, learning_rate=0.02)
     training.update(dict(weight_decay=0.0, patience=10, log_every=3, checkpoint_every=2) | changes)
     return training
 
 
 def problem():
-    """Features of 70 movies, a rotation of their genres with noise; and the labels."""
+    """Makes examples and labels of 70 movies; the features are the rotated labels, with noise."""
     rng = np.random.default_rng(0)
     labels = (rng.uniform(size=(70, 24)) < 0.3).astype(np.float32)
     rotation, _ = np.linalg.qr(rng.normal(size=(24, 24)))
@@ -70,10 +70,10 @@ def fit(workdir, name="fusion", epochs=3, batches=batches, validate=validate, fi
 
 
 def latest(workdir, name="fusion"):
-    """State and notes of the latest checkpoint."""
+    """Returns the state and the notes of the latest checkpoint."""
     return checkpoints.restore(workdir / "checkpoints" / name / "latest")
 
 
 def assert_same(one, two):
-    """Asserts that two trees are equal bit for bit."""
+    """Asserts that all arrays of two trees are exactly equal."""
     jax.tree.map(np.testing.assert_array_equal, one, two)

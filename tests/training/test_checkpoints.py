@@ -1,4 +1,4 @@
-"""Checkpoints: what is saved comes back, and only what is whole."""
+"""Tests of writing and reading checkpoints, and of detecting damaged ones."""
 
 import shutil
 
@@ -33,7 +33,7 @@ def test_tree_and_notes_come_back_bit_for_bit(tmp_path):
         np.testing.assert_array_equal(tree[name], array)
 
 
-def test_a_tree_that_is_given_decides_types_and_places(tmp_path):
+def test_arrays_get_the_types_and_shardings_of_a_given_tree(tmp_path):
     checkpoints.save(tmp_path, 1, TREE, {})
     like = jax.tree.map(jnp.zeros_like, TREE)
     tree, _ = checkpoints.restore(tmp_path, like)
@@ -51,15 +51,15 @@ def test_only_the_last_one_is_kept(tmp_path):
     assert (tree["x"].item(), notes["step"]) == (20, 20)
 
 
-def test_a_step_that_is_present_is_kept(tmp_path):
+def test_an_existing_checkpoint_of_a_step_is_kept(tmp_path):
     for value in (1.0, 2.0):
         checkpoints.save(tmp_path, 10, {"x": np.array([value])}, {"auc": 0.1 + 0.2})
     tree, notes = checkpoints.restore(tmp_path)
     assert (tree["x"].item(), notes["auc"]) == (1.0, 0.1 + 0.2)
 
 
-def test_a_step_with_other_notes_is_written_anew(tmp_path):
-    """Such as one that was saved before its validation, and again after it."""
+def test_a_step_with_other_notes_is_written_again(tmp_path):
+    """For instance a step saved before its validation, and again after it."""
     for validated in (False, True):
         checkpoints.save(tmp_path, 10, TREE, {"validated": validated})
     tree, notes = checkpoints.restore(tmp_path)
@@ -69,11 +69,11 @@ def test_a_step_with_other_notes_is_written_anew(tmp_path):
 
 
 def test_an_earlier_step_replaces_later_ones(tmp_path):
-    """Training continues from an earlier checkpoint where later ones are damaged."""
+    """Training resumes from an earlier checkpoint if later ones are damaged."""
     with checkpoints.Checkpoints(tmp_path, keep=3) as opened:
         for step in (10, 20, 30):
             opened.save(step, {"x": np.array([step])}, {"step": step})
-    # 20 is present already, 15 is not, 10 is the oldest.
+    # Step 20 exists already, 15 does not, and 10 is the oldest.
     for step, left in ((20, ["10", "20"]), (15, ["10", "15"]), (10, ["10"]), (5, ["5"])):
         with checkpoints.Checkpoints(tmp_path, keep=3) as opened:
             opened.save(step, {"x": np.array([step])}, {"step": step})
@@ -84,7 +84,7 @@ def test_an_earlier_step_replaces_later_ones(tmp_path):
 
 @pytest.fixture
 def opened_managers(monkeypatch):
-    """Counts Orbax's managers: a list that grows by one with each that is opened."""
+    """A list of the directories for which an Orbax manager was opened."""
     opened = []
     manager = checkpoints.ocp.CheckpointManager
 
@@ -97,7 +97,7 @@ def opened_managers(monkeypatch):
 
 
 def test_one_manager_serves_all_saves(tmp_path, opened_managers):
-    """To open one takes as long as to save a small checkpoint."""
+    """Opening a manager takes as long as saving a small checkpoint."""
     with checkpoints.Checkpoints(tmp_path) as opened:
         assert opened_managers == []
         for step in (10, 20, 30, 25, 25):
@@ -106,20 +106,20 @@ def test_one_manager_serves_all_saves(tmp_path, opened_managers):
     assert checkpoints.restore(tmp_path)[1] == {"step": 25}
 
 
-def test_nothing_is_opened_where_nothing_is_saved(tmp_path, opened_managers):
+def test_no_manager_is_opened_if_nothing_is_saved(tmp_path, opened_managers):
     with checkpoints.Checkpoints(tmp_path / "none"):
         pass
     assert opened_managers == [] and not (tmp_path / "none").exists()
 
 
-def test_none_where_there_is_none(tmp_path):
+def test_restoring_without_a_checkpoint_gives_none(tmp_path):
     assert checkpoints.restore(tmp_path / "nowhere") is None
     assert not (tmp_path / "nowhere").exists()
     assert checkpoints.restore(tmp_path) is None
 
 
-def test_leftovers_of_a_stop_while_writing_are_ignored(tmp_path):
-    # The name that a killed process leaves behind, seen with Orbax 0.12.
+def test_files_of_an_interrupted_write_are_ignored(tmp_path):
+    # The folder that a process killed while writing leaves behind (Orbax 0.12).
     leftover = tmp_path / "20.orbax-checkpoint-tmp"
     (leftover / "tree.orbax-checkpoint-tmp").mkdir(parents=True)
     (leftover / "_CHECKPOINT_METADATA").write_text("{")
@@ -157,14 +157,14 @@ def save_one_of_two(directory, step):
 
 @pytest.fixture
 def two(tmp_path):
-    """A directory with the checkpoints of steps 10 and 20."""
+    """A directory with checkpoints of the steps 10 and 20."""
     for step in (5, 10, 20):
         save_one_of_two(tmp_path / "plot" / "latest", step)
     assert folders(tmp_path / "plot" / "latest") == ["10", "20"]
     return tmp_path / "plot" / "latest"
 
 
-def test_a_flipped_bit_anywhere_is_noticed_and_the_checkpoint_before_it_used(two, caplog):
+def test_a_flipped_bit_is_detected_and_the_previous_checkpoint_used(two, caplog):
     rng = np.random.default_rng(0)
     for file in files(two / "20"):
         whole = file.read_bytes()
@@ -173,12 +173,12 @@ def test_a_flipped_bit_anywhere_is_noticed_and_the_checkpoint_before_it_used(two
         file.write_bytes(damaged)
         caplog.clear()
         assert checkpoints.restore(two)[1] == {"step": 10}, file
-        assert f"Damaged, and passed over: {two / '20'}" in caplog.text
+        assert f"Skipping a damaged checkpoint: {two / '20'}" in caplog.text
         file.write_bytes(whole)
     assert checkpoints.restore(two)[1] == {"step": 20}
 
 
-def test_a_file_cut_short_or_gone_is_noticed(two):
+def test_a_truncated_or_missing_file_is_detected(two):
     for file in files(two / "20"):
         if file.name == "digests.json":
             continue
@@ -190,14 +190,14 @@ def test_a_file_cut_short_or_gone_is_noticed(two):
         file.write_bytes(whole)
 
 
-def test_where_all_are_damaged_an_error_says_what_to_do(two):
+def test_an_error_says_what_to_do_if_all_checkpoints_are_damaged(two):
     for step in ("10", "20"):
         files(two / step)[-1].write_bytes(b"something else")
     with pytest.raises(InputError, match=rf"{two}/20 is damaged: .* delete {two.parent}, and pred"):
         checkpoints.restore(two)
 
 
-def test_training_on_from_the_one_before_writes_the_damaged_one_anew(two):
+def test_a_training_resumed_before_a_damaged_checkpoint_replaces_it(two):
     (two / "20" / "notes" / "metadata").write_text('{"step": 21}')
     save_one_of_two(two, 15)
     assert checkpoints.restore(two)[1] == {"step": 15}
@@ -208,13 +208,13 @@ def test_training_on_from_the_one_before_writes_the_damaged_one_anew(two):
     assert folders(two) == ["15", "20"]
 
 
-def test_one_without_digests_counts(two):
-    """Of a kill between renaming and them, or of an earlier version."""
+def test_a_checkpoint_without_digests_is_used(two):
+    """The process was killed before writing them, or the checkpoint is of an earlier version."""
     (two / "20" / "digests.json").unlink()
     assert checkpoints.restore(two)[1] == {"step": 20}
 
 
-def test_leftovers_are_cleared_away(two):
+def test_files_of_an_interrupted_write_are_deleted(two):
     shutil.copytree(two / "10", two / "17.orbax-checkpoint-tmp")
     save_one_of_two(two, 30)
     assert folders(two) == ["20", "30"]

@@ -1,4 +1,4 @@
-"""Cross-fitting: a movie is predicted by the models that did not train on it."""
+"""Tests of cross-fitting: each movie is predicted by models that were not trained on it."""
 
 import types
 
@@ -28,16 +28,16 @@ def experiment(tmp_path, labels=None):
 
 
 def test_a_movie_is_predicted_by_the_models_that_did_not_see_it(tmp_path):
-    asked = []
+    calls = []
 
     def apply(params, batch, key):
-        """Gives movies that it saw 0.99, and all others a probability of its own."""
+        """Predicts 0.99 for training movies, and the fold's own probability for all others."""
         seen = (batch["movie"][:, None] == params["seen"]).any(axis=1)
         probabilities = jax.numpy.where(seen, 0.99, params["probability"])
         return jax.scipy.special.logit(probabilities)[:, None] * np.ones(24)
 
     def fit_fold(fit, name, indices):
-        asked.append((name, set(indices.tolist())))
+        calls.append((name, set(indices.tolist())))
         fold = int(name[-1])
         seen = np.full(9, -1)
         seen[: len(indices)] = indices
@@ -48,20 +48,20 @@ def test_a_movie_is_predicted_by_the_models_that_did_not_see_it(tmp_path):
     recipe = Recipe(examples, apply, fit_fold, 2 * jax.device_count())
     variants = {"other": shifted}
     arrays = cross_fit(experiment(tmp_path), "plot", "plot", PRESENT, recipe, variants)
-    assert asked == [
+    assert calls == [
         ("plot/fold_0", {1, 3, 4, 6}), ("plot/fold_1", {0, 1, 5, 6}), ("plot/fold_2", {0, 3, 4, 5}),
     ]  # fmt: skip
     found = arrays["probabilities"]
     assert found.shape == (9, 24) and found.dtype == np.float32
-    # Movie 2 does not train: all three models predict it. Movies 7 and 8 are not present.
+    # Movie 2 is not a training movie, so all three models predict it. Movies 7 and 8 lack a plot.
     expected = [0.1, 0.3, 0.2, 0.2, 0.2, 0.1, 0.3, 0, 0]
     np.testing.assert_allclose(found[:, 5], expected, atol=1e-6)
     # The same models predict the other examples.
     np.testing.assert_allclose(arrays["other"], found, atol=1e-6)
 
 
-def test_fit_trains_on_what_it_is_given(tmp_path):
-    """A bias for each genre, trained on the movies of the other folds, tells the folds apart."""
+def test_fit_trains_on_the_given_movies(tmp_path):
+    """The model has one bias for each genre, so its predictions show which folds it has seen."""
     labels = np.zeros((9, 24), np.float32)
     labels[FOLDS == 0, 3] = 1  # only the models of folds 1 and 2 see this genre
     labels[2, 5] = 1
@@ -75,7 +75,7 @@ def test_fit_trains_on_what_it_is_given(tmp_path):
 
     def apply(params, batch, key):
         logits = params["genres"]["bias"] + 0 * batch["movie"][:, None]
-        # So that validation can tell movies apart.
+        # Different for each movie, so that the AUC on validation is not a tie.
         return logits + 1e-5 * batch["movie"][:, None]
 
     def fit_fold(fit, name, indices):
@@ -96,10 +96,10 @@ def test_a_training_takes_its_field_of_its_section(tmp_path, monkeypatch):
     section = prepared.config.poster_grey
     section.head_training.learning_rate_scale.words = 0.5
     section.head_training.learning_rate_scale.vgg16 = 0.5
-    asked = []
+    calls = []
 
     def remember(run, apply, params, batches, validate, settings):
-        asked.append((run, settings))
+        calls.append((run, settings))
         return params
 
     monkeypatch.setattr(loop, "fit", remember)
@@ -113,21 +113,21 @@ def test_a_training_takes_its_field_of_its_section(tmp_path, monkeypatch):
 
     recipe = Recipe(examples, apply, fit_fold, 2 * jax.device_count())
     cross_fit(prepared, "other", "poster_grey", PRESENT, recipe)
-    assert [run.name for run, _ in asked] == [f"other/fold_{fold}/head" for fold in range(3)]
-    for run, settings in asked:
+    assert [run.name for run, _ in calls] == [f"other/fold_{fold}/head" for fold in range(3)]
+    for run, settings in calls:
         assert run.field == "poster_grey.head_training"
         assert run.seed == prepared.seed_of(run.name)
         assert settings.learning_rate_scale.to_dict() == {"words": 0.0, "vgg16": 0.5}
         assert settings.epochs == section.head_training.epochs
-    assert section.head_training.learning_rate_scale.words == 0.5  # the config stays
+    assert section.head_training.learning_rate_scale.words == 0.5  # unchanged
 
 
-def test_phases_pass_on_what_they_trained():
-    """Parameters trained in a phase replace the initial ones of the next; the last predicts."""
-    asked = []
+def test_phases_pass_on_trained_parameters():
+    """They replace initial parameters of the next phase; the last phase's model predicts."""
+    calls = []
 
     def fit(name, indices, examples, apply, params, field, scales):
-        asked.append((name, list(indices), examples, apply, params, field, dict(scales)))
+        calls.append((name, list(indices), examples, apply, params, field, dict(scales)))
         return {part: f"{value}, trained" for part, value in params.items()}
 
     phases = [
@@ -138,7 +138,7 @@ def test_phases_pass_on_what_they_trained():
     trained = recipe.fit_fold(fit, "poster/fold_0", [1, 2])
     first = ("poster/fold_0/head", [1, 2], "features", "head", {"head": "random"})
     second = {"head": "random, trained", "vgg16": "ImageNet"}
-    assert asked == [
+    assert calls == [
         (*first, "head_training", {}),
         ("poster/fold_0", [1, 2], "posters", "all", second, "training", {"vgg16": 0.2}),
     ]
@@ -146,7 +146,7 @@ def test_phases_pass_on_what_they_trained():
     assert (recipe.examples, recipe.apply, recipe.batch_size) == ("posters", "all", 4)
 
 
-def test_movies_without_the_input_get_the_frequencies_of_the_genres(tmp_path):
+def test_movies_without_the_modality_get_the_frequencies_of_the_genres(tmp_path):
     labels = np.zeros((9, 24), np.float32)
     labels[[0, 1], 7] = 1  # two of seven training movies
     prepared = experiment(tmp_path, labels)

@@ -1,4 +1,4 @@
-"""Probabilities of a split, in the order of the corpus."""
+"""Tests of inference over many movies: order of the rows, padding, stopping."""
 
 import os
 import signal
@@ -14,13 +14,13 @@ from mmgc_jax.training import inference
 
 
 def apply(params, batch, key):
-    """A model whose logits are the batch's `logits`, times a parameter."""
-    assert key is None  # nothing is random
+    """Returns the batch's `logits`, times a parameter."""
+    assert key is None  # no dropout or augmentation in inference
     return params["scale"] * batch["logits"]
 
 
 class LongestFirst(pipeline.ArrayExamples):
-    """Examples with lengths, which make `Batches` put movies of similar length together."""
+    """Examples with lengths, so that `Batches` groups movies of similar length."""
 
     lengths = np.arange(11)[::-1]
 
@@ -46,7 +46,7 @@ def test_probabilities_come_back_in_the_order_of_the_corpus(examples, shuffle_se
     assert np.isnan(found[others]).all()
 
 
-def test_the_model_sees_inputs_alone():
+def test_the_model_does_not_see_labels():
     def apply(params, batch, key):
         assert batch.keys() == {"logits"}
         return batch["logits"]
@@ -58,7 +58,7 @@ def test_the_model_sees_inputs_alone():
     assert (inference.probabilities(apply, {}, batches) == 0.5).all()
 
 
-def test_it_stops_if_it_is_asked_to():
+def test_a_requested_stop_ends_inference():
     examples = pipeline.ArrayExamples({"logits": np.zeros((4, 24), np.float32)})
     batches = pipeline.Batches(
         examples, np.ones((4, 24), np.float32), np.arange(4), 4 * jax.device_count()

@@ -1,4 +1,4 @@
-"""Logistic regression for each genre: optimality, rare genres, and the model that applies it."""
+"""Tests of logistic regression: optimality, rare genres, and the Flax model that applies it."""
 
 import pathlib
 
@@ -18,7 +18,7 @@ TALK = pathlib.Path(__file__).parents[3] / "shared" / "data" / "talk" / "train" 
 
 
 def random_rows(movies=200, words=12, genres=4, seed=0):
-    """Sparse rows, and labels drawn from a logistic model of them."""
+    """Makes sparse features, and labels drawn from a logistic model of them."""
     rng = np.random.default_rng(seed)
     dense = rng.random((movies, words)) * (rng.random((movies, words)) < 0.4)
     logits = dense @ rng.normal(0, 3, (words, genres)) - 1
@@ -56,7 +56,7 @@ def test_the_same_rows_give_the_same_kernel():
 
 
 def test_from_plots_to_probabilities():
-    """Batches through the model equal rows @ kernel + bias."""
+    """The logits of the model equal rows @ kernel + bias."""
     plots = ["a spy in love", "love , love", "a war", "", "the spy and the war", "unheard of"]
     labels = np.array([[1, 1], [0, 1], [0, 0], [0, 0], [1, 0], [0, 0]], np.float32)
     tfidf = TfIdf.fit(plots, min_plots=1)

@@ -1,4 +1,4 @@
-"""The training loop: loss, step, and what is left of a training that stops at any moment."""
+"""Tests of the training loop: loss, step, early stopping, and resuming after any interruption."""
 
 import os
 import signal
@@ -58,21 +58,21 @@ def test_loss_ignores_padding():
 
 
 class TestStep:
-    """Of the jitted step, called directly."""
+    """Tests of the jitted training step, called directly."""
 
     BATCH = {  # noqa: RUF012 (not changed)
         "labels": np.zeros((2, 24), np.float32), "mask": np.ones(2, np.float32),
     }  # fmt: skip
 
     def step(self, apply, params, number=0, changed=None):
-        """Takes the step of a number; returns the state after it and its metrics."""
+        """Does the step with the given number; returns the new state and the metrics."""
         changed = changed or settings()
         params = jax.tree.map(jnp.array, params)
         opt_state = make_optimizer(changed, 10).init(params)
         state = loop.TrainState(jnp.array(number), params, opt_state)
         return loop.make_train_step(apply, changed, 10)(state, self.BATCH, np.uint32(7))
 
-    def test_it_has_random_numbers_of_its_own_and_the_same_ones_again(self):
+    def test_random_numbers_differ_between_steps_and_can_be_repeated(self):
         def noise(params, batch, key):
             return params["scale"] * jax.random.normal(key, batch["labels"].shape)
 
@@ -84,7 +84,7 @@ class TestStep:
         assert len({loss_at(number) for number in range(5)}) == 5
         assert loss_at(3) == loss_at(3)
 
-    def test_the_norm_is_that_of_the_gradients_of_trained_parts(self):
+    def test_the_norm_leaves_out_frozen_parts(self):
         def multiply(params, batch, key):
             return jnp.ones((2, 24)) * params["words"]["a"] * params["head"]["b"] * params["c"]
 
@@ -95,7 +95,7 @@ class TestStep:
 
         gradients = jax.grad(loss)(params)
         _, found = self.step(multiply, params)
-        # Before clipping, to 1.
+        # The norm before clipping to 1.
         assert float(found.grad_norm) == pytest.approx(float(optax.global_norm(gradients)))
         assert float(found.grad_norm) > 1
 
@@ -114,31 +114,31 @@ class TestStep:
         np.testing.assert_allclose(rates, [float(schedule(n)) for n in range(10)], rtol=1e-6)
         assert rates[0] == 0 and rates[1] == pytest.approx(0.02)
 
-    def test_all_is_finite_in_an_ordinary_step(self):
+    def test_an_ordinary_step_is_finite(self):
         _, found = self.step(lambda p, *_: p["x"], {"x": np.zeros((2, 24))})
         assert found.finite and np.isfinite(found.loss) and np.isfinite(found.grad_norm)
 
     def test_a_loss_that_is_not_a_number_is_not_finite(self):
-        """Even where the gradient is zero, and so the parameters stay finite."""
+        """The gradient is zero here, so the parameters stay finite."""
         _, found = self.step(
             lambda p, *_: 0 * p["x"] + np.nan, {"x": np.zeros((2, 24))},
         )  # fmt: skip
         assert not found.finite and np.isnan(found.loss)
 
     def test_a_gradient_with_an_infinite_value_is_not_finite(self):
-        """Of a finite loss, and at step 0, whose learning rate is zero."""
+        """The loss is finite, and at step 0 the learning rate is zero."""
         _, found = self.step(square_root_of_zero, {"x": np.zeros((2, 24)), "y": np.zeros(())})
         assert not found.finite and np.isfinite(found.loss)
         assert not np.isfinite(found.grad_norm)
 
     def test_a_gradient_whose_norm_overflows_is_not_finite(self):
-        """All of its values are finite, but clipping would set them to zero."""
+        """Its values are finite, but clipping would set them to zero."""
         _, found = self.step(lambda p, *_: 1e30 * p["x"], {"x": np.zeros((2, 24))})
         assert not found.finite and np.isfinite(found.loss)
 
     def test_parameters_that_overflow_are_not_finite(self):
         def constant(params, batch, key):
-            """Logits do not depend on the parameters' value, but gradients flow."""
+            """Returns logits of zero, whatever the parameters; the gradient is not zero."""
             return params["x"] - jax.lax.stop_gradient(params["x"])
 
         changed = settings(learning_rate=1e38)
@@ -151,7 +151,7 @@ class TestStep:
 
 
 def square_root_of_zero(params, batch, key):
-    """Logits `x`; the gradient of `y` is infinite where it is zero."""
+    """Returns the logits `x`, with an infinite gradient of `y` where `y` is zero."""
     root = jnp.sqrt(params["y"])
     return params["x"] + root
 
@@ -160,14 +160,14 @@ def losses(workdir):
     return {e["step"]: e["loss"] for e in figures.read_metrics(workdir) if "loss" in e}
 
 
-def test_a_validation_without_a_figure_stops_with_a_reason(tmp_path):
-    with pytest.raises(InputError, match="fusion: the macro AUC on the validation part is undef"):
+def test_an_undefined_validation_score_is_an_error(tmp_path):
+    with pytest.raises(InputError, match="fusion: the macro AUC on the validation movies is und"):
         fit(tmp_path, validate=lambda params: float("nan"))
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    """A working directory with a training of three epochs, and what `fit` returned."""
+    """A working directory with an uninterrupted training of three epochs, and its parameters."""
     workdir = tmp_path_factory.mktemp("undisturbed")
     return workdir, fit(workdir)
 
@@ -179,14 +179,14 @@ def test_training_learns(tmp_path):
     assert validate(trained) > 0.9
 
 
-def test_the_parameters_given_stay_as_they_were(undisturbed):
+def test_the_initial_parameters_are_not_changed(undisturbed):
     _, trained = undisturbed
     assert np.abs(trained["genres"]["kernel"] - PARAMS["genres"]["kernel"]).max() > 1e-3
     assert (PARAMS["genres"]["bias"] == 0).all()
 
 
 class Stop(Exception):
-    """The power goes out."""
+    """Stands for a crash, such as a power failure."""
 
 
 def stop_in_the_midst_of_an_epoch(monkeypatch):
@@ -211,7 +211,7 @@ def stop_in_validation(monkeypatch):
 
 
 def stop_between_best_and_latest(monkeypatch):
-    """Before the state of step 10 is written, but after the parameters that are the best then."""
+    """Stops after the best parameters of step 10 are written, and before its state."""
     save = checkpoints.Checkpoints.save
 
     def interrupted(self, step, tree, notes):
@@ -229,12 +229,12 @@ def stop_between_best_and_latest(monkeypatch):
         (stop_in_the_midst_of_an_epoch, True),
         (stop_in_validation, True),
         (stop_between_best_and_latest, True),
-        # All steps are repeated.
+        # Without a checkpoint, so that all steps are repeated.
         (stop_in_the_midst_of_an_epoch, False),
         (stop_in_validation, False),
     ],
 )
-def test_an_interrupted_run_ends_as_an_undisturbed_one(
+def test_an_interrupted_training_has_the_result_of_an_uninterrupted_one(
     tmp_path, undisturbed, monkeypatch, stop, saved
 ):
     checkpoint_every = 2 if saved else 100
@@ -248,13 +248,13 @@ def test_an_interrupted_run_ends_as_an_undisturbed_one(
     trained = fit(tmp_path, checkpoint_every=checkpoint_every)
     workdir, expected = undisturbed
     assert_same(trained, expected)
-    assert_same(latest(tmp_path)[0], latest(workdir)[0])  # the optimizer's state as well
+    assert_same(latest(tmp_path)[0], latest(workdir)[0])  # includes the optimizer's state
     assert latest(tmp_path)[1] == latest(workdir)[1]
-    if saved:  # otherwise other steps are averaged
+    if saved:  # otherwise the logged losses are averages over other steps
         assert losses(tmp_path) == losses(workdir)
 
 
-def test_a_run_continues_from_its_checkpoint_and_not_from_the_start(tmp_path, monkeypatch):
+def test_a_training_resumes_from_its_checkpoint(tmp_path, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(Stop):
         fit(tmp_path, **stop_in_the_midst_of_an_epoch(patch))
 
@@ -268,7 +268,7 @@ def test_a_run_continues_from_its_checkpoint_and_not_from_the_start(tmp_path, mo
 
 
 def saved_steps(monkeypatch, workdir, **changes):
-    """Trains; returns the steps at which the state, and at which the best parameters are saved."""
+    """Trains; returns the steps at which the state and the best parameters were saved."""
     steps = {"latest": [], "best": []}
     save = checkpoints.Checkpoints.save
 
@@ -282,16 +282,16 @@ def saved_steps(monkeypatch, workdir, **changes):
     return steps["latest"], steps["best"]
 
 
-def test_fast_epochs_are_saved_at_the_end_alone(tmp_path, monkeypatch):
+def test_fast_epochs_are_saved_only_at_the_end(tmp_path, monkeypatch):
     scores = iter([0.5, 0.7, 0.6])
     state, best = saved_steps(
         monkeypatch, tmp_path, checkpoint_every=100, validate=lambda params: next(scores)
     )
-    assert state == [15] and best == [10]  # with the number of the step that they are of
+    assert state == [15] and best == [10]  # the step of the best parameters
 
 
-def test_the_best_parameters_of_an_epoch_that_is_not_saved_are_a_copy(tmp_path, undisturbed):
-    """The steps after it donate, and thereby change, the state."""
+def test_best_parameters_that_are_not_saved_yet_are_a_copy(tmp_path, undisturbed):
+    """Later steps donate the state, so its buffers are overwritten."""
     seen = []
 
     def first_is_best(params):
@@ -303,7 +303,7 @@ def test_the_best_parameters_of_an_epoch_that_is_not_saved_are_a_copy(tmp_path, 
     assert_same(best, seen[0])
 
 
-def test_a_training_that_stalls_saves_its_end(tmp_path, monkeypatch):
+def test_a_training_that_stops_early_is_saved(tmp_path, monkeypatch):
     scores = iter([0.7, 0.6, 0.5])
     state, best = saved_steps(
         monkeypatch, tmp_path, checkpoint_every=100, patience=1,
@@ -312,7 +312,7 @@ def test_a_training_that_stalls_saves_its_end(tmp_path, monkeypatch):
     assert state == [10] and best == [5]
 
 
-def test_steps_are_saved_as_often_as_the_settings_say(tmp_path, monkeypatch):
+def test_the_settings_say_how_often_to_save(tmp_path, monkeypatch):
     state, best = saved_steps(monkeypatch, tmp_path, checkpoint_every=4)
     assert state == [4, 8, 12, 15]
     assert set(best) <= {5, 10, 15}
@@ -324,8 +324,8 @@ def test_slow_epochs_are_saved(tmp_path, monkeypatch):
     assert state == [5, 10, 15]
 
 
-def test_the_time_between_checkpoints_is_counted_from_the_last_one(tmp_path, monkeypatch):
-    """Epochs of 4 seconds by the clock; 10 are between checkpoints at least."""
+def test_the_time_between_checkpoints_starts_at_the_last_one(tmp_path, monkeypatch):
+    """Epochs take 4 seconds of a fake clock; checkpoints are at least 10 seconds apart."""
     now = [0.0]
 
     def slow(params):
@@ -334,12 +334,12 @@ def test_the_time_between_checkpoints_is_counted_from_the_last_one(tmp_path, mon
 
     monkeypatch.setattr(loop, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
     state, _ = saved_steps(monkeypatch, tmp_path, checkpoint_every=1000, epochs=10, validate=slow)
-    # The end of epoch 4 comes after three validations, 12 seconds. That of epoch 4 comes before
-    # its checkpoint, so that three more precede the end of epoch 8.
+    # Epoch 4 ends after three validations, at 12 seconds, and is validated before it is saved.
+    # From then on epoch 8 is the first to end more than 10 seconds later.
     assert state == [20, 40, 50]
 
 
-def test_asked_to_stop_it_finishes_its_step_and_saves_it(tmp_path, undisturbed, monkeypatch):
+def test_a_requested_stop_finishes_and_saves_the_current_step(tmp_path, undisturbed, monkeypatch):
     write = JsonLinesWriter.write
 
     def ask_at_step_7(self, run, step, metrics):
@@ -362,7 +362,7 @@ def test_asked_to_stop_it_finishes_its_step_and_saves_it(tmp_path, undisturbed, 
 
 @pytest.mark.parametrize("checkpoint_every", [2, 100])
 @pytest.mark.parametrize("epoch", [2, 3])
-def test_asked_to_stop_in_validation_it_validates_when_it_continues(
+def test_a_stop_during_validation_repeats_the_validation_on_resuming(
     tmp_path, undisturbed, epoch, checkpoint_every
 ):
     epochs = iter(range(1, 10))
@@ -382,12 +382,12 @@ def test_asked_to_stop_in_validation_it_validates_when_it_continues(
     assert latest(tmp_path)[1] == latest(workdir)[1]
     validated = [line for line in figures.read_metrics(tmp_path) if "validation" in line]
     assert [line["epoch"] for line in validated] == [1, 2, 3]
-    # It has finished.
+    # The training has finished, so another call does nothing.
     assert_same(fit(tmp_path, batches=no_batches, validate=nothing_more), expected)
 
 
 def nothing_more(*args):
-    raise AssertionError("a finished run does nothing more")
+    raise AssertionError("a finished training must not do anything")
 
 
 def no_batches(epochs):
@@ -397,7 +397,7 @@ def no_batches(epochs):
     return batches(epochs, NoBatch)
 
 
-def test_a_finished_run_returns_at_once(undisturbed):
+def test_a_finished_training_returns_at_once(undisturbed):
     workdir, expected = undisturbed
     before = (workdir / "metrics.jsonl").read_text()
     assert_same(fit(workdir, batches=no_batches, validate=nothing_more), expected)
@@ -405,7 +405,7 @@ def test_a_finished_run_returns_at_once(undisturbed):
     assert_same(loop.restore_best(TrainingRun("fusion", workdir, seed=7)), expected)
 
 
-def test_training_stops_when_validation_stalls_and_returns_the_best(tmp_path):
+def test_early_stopping_returns_the_best_parameters(tmp_path):
     scores = iter([0.5, 0.7, 0.6, 0.69, 0.99])
     seen = []
 
@@ -424,7 +424,7 @@ def test_training_stops_when_validation_stalls_and_returns_the_best(tmp_path):
     assert_same(again, seen[1])
 
 
-def test_patience_is_counted_across_an_interruption(tmp_path):
+def test_patience_counts_epochs_before_an_interruption(tmp_path):
     scores = [0.7, 0.6, 0.65, 0.99]
 
     def scripted(first_epoch, stop_at=None):
@@ -444,7 +444,7 @@ def test_patience_is_counted_across_an_interruption(tmp_path):
 
 
 def spoiled_from(first_step):
-    """Batches whose features are not a number from a step (counted from 1) on."""
+    """Makes batches whose features are NaN from a step on; steps count from 1."""
 
     class Spoiled(pipeline.Batches):
         def __getitem__(self, step):
@@ -455,11 +455,11 @@ def spoiled_from(first_step):
 
 
 def movies_of(step, name=str):
-    """The movies of a step (counted from 1), as errors list them."""
+    """Returns the movies of a step, counted from 1, as error messages list them."""
     return ", ".join(map(name, batches(3)[step - 1]["indices"]))
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_spoils_nothing(tmp_path, undisturbed):
+def test_a_loss_that_is_not_finite_stops_training_and_keeps_the_checkpoint(tmp_path, undisturbed):
     with pytest.raises(InputError, match=r"^plot/fold_1: the loss at step 7 is nan") as caught:
         fit(tmp_path, "plot/fold_1", batches=spoiled_from(7))
     assert f"(movies {movies_of(7)})" in str(caught.value)
@@ -473,12 +473,12 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_spoils_nothing(tmp_path, un
 
 
 def test_the_error_names_the_field_of_the_settings(tmp_path):
-    with pytest.raises(InputError, match=r"clip_norm in config\.poster\.head_training\.$"):
+    with pytest.raises(InputError, match=r"clip_norm in config\.poster\.head_training, in a"):
         fit(tmp_path, batches=spoiled_from(1), field="poster.head_training", log_every=1)
 
 
 def test_a_gradient_that_is_not_finite_is_found_at_its_step(tmp_path):
-    """And not at the next one, whose loss is not finite either."""
+    """The error must not name the next step, whose loss is not finite either."""
 
     class Spoiled(pipeline.Batches):
         def __getitem__(self, step):
@@ -492,21 +492,21 @@ def test_a_gradient_that_is_not_finite_is_found_at_its_step(tmp_path):
     run = TrainingRun("fusion", tmp_path, seed=7, movie="number {}".format)
     movies = movies_of(7, "number {}".format)
     with pytest.raises(
-        InputError, match=rf"the gradient at step 7 is not finite, .*\(movies {movies}\)"
+        InputError, match=rf"the gradient at step 7, .*is not finite \(movies {movies}\)"
     ):
         loop.fit(run, spoil, PARAMS, batches(3, Spoiled), validate, settings())
     assert int(latest(tmp_path)[0]["step"]) == 6
 
 
-def test_parameters_that_are_not_finite_are_never_kept(tmp_path):
-    """The last line of defence: the loss, its gradient, and their norm are finite."""
+def test_parameters_that_are_not_finite_are_never_saved(tmp_path):
+    """Here the loss, the gradients and their norm are finite."""
     params = PARAMS | {"free": {"x": np.full(24, -3e38, np.float32)}}
 
     def with_free_part(params, batch, key):
         free = params["free"]["x"]
         return apply({"genres": params["genres"]}, batch, key) + free - jax.lax.stop_gradient(free)
 
-    # The first step has a learning rate of zero. All labels are 0, so that logits shall fall.
+    # The first step has a learning rate of zero. All labels are 0, so the logits must decrease.
     changed = settings(learning_rate=1.0, checkpoint_every=1, log_every=1)
     changed.learning_rate_scale.free = 1e38
     examples, labels = problem()
@@ -522,8 +522,10 @@ def test_parameters_that_are_not_finite_are_never_kept(tmp_path):
 
 
 def test_finiteness_is_computed_within_the_step(tmp_path, monkeypatch):
-    """Reductions of split arrays one by one, each a program with an all-reduce, are a deadlock now
-    and then: devices may begin them in different orders.
+    """Checking sharded arrays one by one outside of it can deadlock.
+
+    Each check would be a program of its own with an all-reduce, and devices may start these
+    programs in different orders.
     """
     is_finite = loop.is_finite
 
@@ -535,6 +537,6 @@ def test_finiteness_is_computed_within_the_step(tmp_path, monkeypatch):
     fit(tmp_path)
 
 
-def test_no_parameters_where_nothing_was_trained(tmp_path):
+def test_restoring_without_a_trained_model_is_an_error(tmp_path):
     with pytest.raises(InputError, match="has plot finished"):
         loop.restore_best(TrainingRun("plot", tmp_path, seed=0))

@@ -1,4 +1,4 @@
-"""The optimizer: schedule, weight decay, clipping, frozen and slower parts."""
+"""Tests of the optimizer: schedule, weight decay, clipping, frozen parts, learning-rate factors."""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from tests.training.linear_problem import settings
 
 
 def optimize(settings, steps, params, gradients):
-    """Parameters before and after each of several steps."""
+    """Returns the parameters before the first step and after each step."""
     optimizer = make_optimizer(settings, steps)
     state, path = optimizer.init(params), [params]
     update = jax.jit(optimizer.update)
@@ -24,7 +24,7 @@ def optimize(settings, steps, params, gradients):
 
 
 def test_learning_rate_rises_to_its_peak_and_falls_to_zero():
-    # Adam moves by the learning rate where gradients do not change.
+    # With constant gradients, Adam changes parameters by the learning rate.
     changed = settings(learning_rate=0.1, warmup=0.25)
     ones = {"dense": {"bias": jnp.ones(1)}}
     path = [float(p["dense"]["bias"][0]) for p in optimize(changed, 16, ones, [ones] * 17)]
@@ -46,7 +46,7 @@ def test_the_schedule_of_very_few_steps_is_finite(steps, warmup):
     assert float(schedule(1)) == pytest.approx(0.02)
 
 
-def test_weight_decay_acts_on_kernels_alone():
+def test_weight_decay_applies_only_to_kernels():
     params = {
         "dense": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)},
         "weights": jnp.ones((2, 24)),
@@ -60,7 +60,7 @@ def test_weight_decay_acts_on_kernels_alone():
     assert (after["dense"]["bias"] == 1).all() and (after["weights"] == 1).all()
 
 
-def test_a_part_with_factor_0_stays_bit_for_bit_the_same():
+def test_a_part_with_factor_0_does_not_change():
     changed = settings(weight_decay=0.5)
     changed.learning_rate_scale.words = 0.0
     rng = np.random.default_rng(0)
@@ -73,7 +73,7 @@ def test_a_part_with_factor_0_stays_bit_for_bit_the_same():
     np.testing.assert_array_equal(last["words"]["embedding"], params["words"]["embedding"])
     assert (last["others"]["embedding"] != params["others"]["embedding"]).all()
 
-    # It costs no memory: no moments are kept for it.
+    # The optimizer keeps no moments for it, which saves memory.
     state = make_optimizer(changed, 5).init(params)
     kept = sum(leaf.size for leaf in jax.tree.leaves(state))
     assert kept < 3 * params["others"]["embedding"].size
@@ -101,7 +101,7 @@ def test_a_factor_scales_the_steps_of_its_part():
     np.testing.assert_allclose(scaled, 0.25 * head, rtol=1e-4)
 
 
-def test_large_gradients_are_scaled_down_to_the_norm():
+def test_gradients_above_the_norm_are_clipped():
     params = {"dense": {"kernel": jnp.zeros((1, 2))}}
 
     def last(first_gradient):
@@ -111,10 +111,12 @@ def test_large_gradients_are_scaled_down_to_the_norm():
         return path[-1]["dense"]["kernel"]
 
     np.testing.assert_allclose(last([300.0, 400.0]), last([0.6, 0.8]), rtol=1e-4)
-    assert np.abs(last([0.3, 0.4]) - last([0.6, 0.8])).max() > 1e-4  # smaller ones stay
+    assert (
+        np.abs(last([0.3, 0.4]) - last([0.6, 0.8])).max() > 1e-4
+    )  # smaller gradients are not changed
 
 
-def test_the_norm_is_that_of_all_parts_that_train():
+def test_the_norm_for_clipping_includes_all_trained_parts():
     changed = settings(clip_norm=1.0)
     changed.learning_rate_scale.update({"vgg16": 0.5, "words": 0.0})
     params = {name: {"kernel": jnp.zeros((1, 1))} for name in ("head", "vgg16", "words")}
@@ -130,8 +132,8 @@ def test_the_norm_is_that_of_all_parts_that_train():
     np.testing.assert_allclose(last(300.0, 400.0, 900.0), last(0.6, 0.8, 0.0), rtol=1e-4)
 
 
-def test_a_factor_for_a_part_that_the_parameters_lack():
+def test_a_factor_for_an_unknown_part_is_an_error():
     changed = settings()
     changed.learning_rate_scale.wrods = 0.1
-    with pytest.raises(InputError, match="names wrods; the parameters have the parts words"):
+    with pytest.raises(InputError, match="names wrods; the model's parts are words"):
         make_optimizer(changed, 5).init({"words": {"embedding": jnp.ones((2, 2))}})

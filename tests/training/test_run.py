@@ -1,4 +1,4 @@
-"""Names, seeds and initial biases of trainings; the function that calls a model."""
+"""Tests of forward passes, and of the names, seeds and initial biases of training runs."""
 
 import types
 
@@ -36,7 +36,7 @@ def test_augmentation_and_dropout_act_only_with_a_key():
     assert np.unique(plain).tolist() == [0, 6]
 
 
-def test_the_model_takes_the_named_arrays_in_their_order():
+def test_the_named_arrays_are_passed_in_order():
     class Difference(nn.Module):
         def __call__(self, x, y, *, train=False):
             return x - y, {}
@@ -48,7 +48,7 @@ def test_the_model_takes_the_named_arrays_in_their_order():
 
 @pytest.fixture
 def experiment(tmp_path):
-    """Seven training movies of nine; one, two, all and none of them have the first genres."""
+    """Nine movies, seven for training; of these 1, 2, 7 and 0 have the first four genres."""
     config = tiny.get_config()
     config.folds = 3
     folds = np.array([0, 2, -1, 1, 1, 0, 2, -1, 0])
@@ -68,7 +68,7 @@ def test_initial_bias_by_hand(experiment):
     )
 
 
-def test_every_training_has_a_seed_of_its_own(experiment):
+def test_every_training_run_has_its_own_seed(experiment):
     names = ("plot", "plot/fold_0", "plot/fold_1", "poster", "poster/head", "poster_grey")
     seeds = {experiment.seed_of(name) for name in names}
     experiment.config.seed = 1
@@ -77,13 +77,13 @@ def test_every_training_has_a_seed_of_its_own(experiment):
     assert all(0 <= seed < 2**31 for seed in seeds)
 
 
-def test_seeds_are_those_of_earlier_versions(experiment):
-    """Seeds decide all numbers: a change of the hash would change every result."""
+def test_seeds_do_not_change_between_versions(experiment):
+    """A change of the hash function would change every result."""
     assert experiment.seed_of("plot/fold_0") == 314559476
     assert experiment.seed_of("fusion") == 540229945
 
 
-def test_a_run_takes_what_it_needs_from_the_config(experiment, tmp_path):
+def test_a_training_run_has_the_options_of_the_config(experiment, tmp_path):
     experiment.config.update(split_parameters=True, tensorboard=True)
     experiment.config.data.workers = 3
     run = experiment.training_run("plot/fold_1", "plot.training")
