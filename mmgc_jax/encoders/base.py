@@ -1,8 +1,36 @@
-"""The contract of an encoder, and what encoders share.
+"""Defines what an encoder is: the functions of its module, and the object that predicts.
 
-An encoder has a name, such as `poster_grey`: a section of the config, whose field `kind` names the
-module that knows how it is trained. Such a module defines what `Kind` lists, and nothing else has
-to know of it. It may also define `notes(workdir, name) -> list[str]`: lines above the tables.
+An *encoder* predicts the genres of a movie from one modality: from its plot or from its poster. It
+has a name, such as `poster_grey`, which is also the name of its section in the config. The field
+`kind` of this section is the name of a module, such as `poster_vgg16`. Several encoders can have
+the same kind and differ in their settings.
+
+The module of a kind configures, trains and loads its encoders; the network is a Flax module in
+`mmgc_jax.models`. `Kind` lists the functions that the module defines. To add a kind, add a module
+with these functions; nothing else has to be changed.
+
+An experiment calls the functions in this order:
+
+1. `default_settings()` returns a section with all fields; a config calls it and changes some.
+2. `inputs(settings)` names the files that the encoder reads, such as pretrained weights, and
+   `problems(settings, data)` returns the mistakes in the settings. All sections are checked before
+   anything is computed.
+3. `prepare(experiment, name)` does the work before training, such as building a vocabulary, and
+   returns a `Recipe`, with which `mmgc_jax.training.cross_fit` trains one model for each fold.
+4. `load(config, workdir, name, num_genres, kernels)` reads the trained models. It returns an
+   `Encoder`, which predicts the genres of new movies.
+
+The files of an encoder in the working directory:
+
+    encoders/<name>/                        files for prediction beside parameters: a vocabulary
+    checkpoints/<name>/frozen/              parameters of frozen layers, shared by all folds
+    checkpoints/<name>/fold_<fold>/best/    best parameters of the model of a fold
+    checkpoints/<name>/fold_<fold>/latest/  state of its training, to resume from
+    predictions/<name>.npz                  probabilities of all movies of the experiment
+
+A phase of training with a name, such as `head`, has its own `fold_<fold>/head/best/` and `latest/`.
+Results that other experiments can reuse, such as activations of frozen layers, are kept in the
+folder `cache/` of `config.data.directory`.
 """
 
 import dataclasses
@@ -25,44 +53,66 @@ from mmgc_jax.training.run import ApplyFn, Experiment, TrainingRun, fold_names
 
 MODALITIES = ("plot", "poster")
 
-_MOVIES_IN_BATCH = 32
+_BATCH_SIZE = 32
 
 
 class Kind(Protocol):
-    """What the module of a kind of encoder defines.
+    """The functions and attributes that the module of a kind of encoder has to define.
+
+    A module can also define `notes(workdir, name) -> list[str]`, which returns sentences to print
+    above the tables of results.
 
     Attributes:
-      MODALITY: `plot` or `poster`.
+      MODALITY: what the encoder predicts from, `plot` or `poster`.
     """
 
     MODALITY: str
 
     def default_settings(self) -> ml_collections.ConfigDict:
-        """Makes the section of a config: every field, commented, and `kind`, the module's name."""
+        """Makes the config section of an encoder, with default values.
+
+        A comment directly above each field's assignment describes it; `--help_config` shows it.
+
+        Returns:
+          All fields of the section, including `kind`, the name of the module.
+        """
 
     def title(self, settings: ml_collections.ConfigDict) -> str:
-        """The encoder's title in tables and figures."""
+        """Returns the title of the encoder in tables and figures, such as `Plot (LSTM)`."""
 
     def inputs(self, settings: ml_collections.ConfigDict) -> dict[str, str | tuple[str, ...]]:
-        """The files and folders that it reads, by the field (dotted) that names them.
+        """Returns the files and folders that the encoder reads, such as pretrained weights.
 
-        They may be addresses. They are copied to this machine and hashed into `inputs.json`.
+        They may have addresses, such as `gs://bucket/weights.npz`: an experiment first copies them
+        to this machine. Their hashes are written into `inputs.json`.
+
+        Returns:
+          A path or address, or several, by the dotted name of the field that it comes from, such
+          as `vectors.file`.
         """
 
     def problems(
         self, settings: ml_collections.ConfigDict, data: ml_collections.ConfigDict
     ) -> list[str]:
-        """All mistakes in the settings, a sentence for each that begins with the field's name.
+        """Finds all mistakes in the settings.
 
-        Called only where fields and types are those of `default_settings`.
+        It is called only if the section has the fields and types of `default_settings`.
 
         Args:
-          settings: the section.
-          data: `config.data`.
+          settings: the config section of the encoder.
+          data: the section `data` of the config.
+
+        Returns:
+          A sentence for each mistake, which begins with the field's name; see `checks.Checker`.
         """
 
     def prepare(self, experiment: Experiment, name: str) -> Recipe:
-        """Makes ready what training needs, and says how the encoder is trained."""
+        """Does the work before training, and returns the training procedure.
+
+        Args:
+          experiment: the config, the movies and the folders.
+          name: name of the encoder.
+        """
 
     def load(
         self,
@@ -72,20 +122,31 @@ class Kind(Protocol):
         num_genres: int,
         kernels: Kernels,
     ) -> "Encoder":
-        """Reads what training left behind."""
+        """Loads a trained encoder.
+
+        Args:
+          config: the config of the experiment.
+          workdir: the working directory of the experiment.
+          name: name of the encoder.
+          num_genres: number of genres of the experiment.
+          kernels: which implementation of each operation to use, such as convolution.
+
+        Raises:
+          InputError: if a file is missing or damaged.
+        """
 
 
 @dataclasses.dataclass(frozen=True)
 class Encoder:
-    """A trained encoder: the models of all folds.
+    """A trained encoder, which averages the models of all folds.
 
     Attributes:
-      read: movies -> examples, and whether each movie has what the encoder looks at,
-        <bool>[movies].
-      apply: the model.
-      params: of each fold.
-      frozen: optional function, shared by all folds, from a batch to the arrays that `apply` takes.
-        If None, it takes the batch itself.
+      read: function from movies to their examples, which make the batches, and to whether each
+        movie has the encoder's modality, <bool>[movies].
+      apply: forward pass of the model.
+      params: the parameters of each fold's model.
+      frozen: the frozen layers below the model, which all folds share: a function from a batch to
+        the arrays that `apply` takes. None if there are none, and `apply` takes the batch itself.
     """
 
     read: Callable[[Sequence[Movie]], tuple[Callable, np.ndarray]]
@@ -94,19 +155,28 @@ class Encoder:
     frozen: Callable[[dict], dict[str, jax.Array]] | None = None
 
     def __call__(self, movies: Sequence[Movie], num_genres: int) -> tuple[np.ndarray, np.ndarray]:
-        """Predicts.
+        """Predicts genre probabilities.
+
+        Args:
+          movies: movies with or without the encoder's modality.
+          num_genres: number of genres of the experiment.
 
         Returns:
-          Probabilities <float32>[movies, num_genres], averaged over the folds' models, zeros where
-          a movie lacks what the encoder looks at; and whether it has that, <bool>[movies].
+          Probabilities <float32>[movies, num_genres], averaged over the folds' models, with zeros
+          for movies without the modality; and whether the movie has it, <bool>[movies].
         """
         examples, present = self.read(movies)
         if present.any():
             examples = self._run_frozen(examples, present)
-        return average(self.apply, self.params, examples, present, num_genres), present
+        return mean_probabilities(self.apply, self.params, examples, present, num_genres), present
 
     def model_inputs(self, movies: Sequence[Movie]) -> tuple[Callable, np.ndarray]:
-        """What `apply` takes, and whether a movie has what it looks at, <bool>[movies]."""
+        """Computes the arrays that `apply` takes, for joint training and its predictions.
+
+        Returns:
+          A function from movie indices to the arrays of a batch, after the frozen layers; and
+          whether the movie has the encoder's modality, <bool>[movies].
+        """
         examples, present = self.read(movies)
         return self._run_frozen(examples, present), present
 
@@ -115,42 +185,48 @@ class Encoder:
             return examples
         if present.any():
             return inference.outputs(self.frozen, examples, present, batch_size())
-        # Nothing to run, but `apply` takes arrays of these shapes all the same.
+        # No movie has the modality, but `apply` still needs arrays of the right shapes.
         shapes = jax.eval_shape(self.frozen, examples(np.arange(1)))
         return pipeline.ArrayExamples(
             {name: np.zeros((len(present), *s.shape[1:]), s.dtype) for name, s in shapes.items()}
         )
 
 
-def average(
+def mean_probabilities(
     apply: ApplyFn, params: Sequence[Any], examples, present: np.ndarray, num_genres: int
 ) -> np.ndarray:
-    """The mean of several models' probabilities, <float32>[movies, num_genres].
+    """Averages the probabilities of several models with the same forward pass.
 
     Args:
-      apply: the model.
-      params: of each.
-      examples: of all movies.
-      present: <bool>[movies]; the rows of the others are zeros.
-      num_genres: number of columns.
+      apply: forward pass.
+      params: the parameters of each model.
+      examples: function from movie indices to the arrays of a batch.
+      present: which movies to predict, <bool>[movies].
+      num_genres: number of genres.
+
+    Returns:
+      <float32>[movies, num_genres], in [0, 1]; zeros for movies that are not present.
     """
     probabilities = np.zeros((len(present), num_genres), np.float32)
     rows = np.flatnonzero(present)
     if len(rows):
         batches = pipeline.Batches(examples, probabilities, rows, batch_size())
-        for of_one in params:
-            found = inference.probabilities(apply, of_one, batches)
+        for fold_params in params:
+            found = inference.probabilities(apply, fold_params, batches)
             probabilities[rows] += found[rows] / len(params)
     return probabilities
 
 
 def batch_size() -> int:
-    """The batch size of inference, a multiple of the number of devices."""
-    return -(-_MOVIES_IN_BATCH // jax.device_count()) * jax.device_count()
+    """Returns the batch size of inference, at least 32 and a multiple of the number of devices."""
+    return -(-_BATCH_SIZE // jax.device_count()) * jax.device_count()
 
 
 def plots_of(movies: Sequence[Movie]) -> tuple[list[str], np.ndarray]:
-    """The plots of movies, empty where there is none, and whether there is one, <bool>[movies]."""
+    """Returns the cleaned plots of movies, and whether each movie has one, <bool>[movies].
+
+    A missing or blank plot becomes an empty or blank text.
+    """
     plots = [clean(movie.plot or "") for movie in movies]
     return plots, np.array([bool(plot.strip()) for plot in plots])
 
@@ -158,21 +234,24 @@ def plots_of(movies: Sequence[Movie]) -> tuple[list[str], np.ndarray]:
 def load_params(
     config: ml_collections.ConfigDict, workdir: Path, name: str, phase: str = ""
 ) -> list[Any]:
-    """Reads the best parameters of each fold.
+    """Reads the best parameters of the model of each fold.
 
     Args:
-      config: of the experiment.
-      workdir: of the experiment.
-      name: of the encoder or fusion.
-      phase: name of the phase of training that ended it, such as `head`; empty for the only one.
+      config: the config of the experiment.
+      workdir: the working directory of the experiment.
+      name: name of the encoder or fusion.
+      phase: name of the last phase of training, such as `head`; empty if this phase has no name.
+
+    Returns:
+      A tree of arrays for each fold.
 
     Raises:
-      InputError: if a fold has none, or a value of them is not finite.
+      InputError: if a fold has no trained parameters, or if they are not finite.
     """
     names = [f"{fold}/{phase}" if phase else fold for fold in fold_names(config, name)]
     params = [loop.restore_best(TrainingRun(name, workdir, seed=0)) for name in names]
-    for name, of_one in zip(names, params):
-        if not loop.is_finite(of_one):
+    for name, fold_params in zip(names, params):
+        if not loop.is_finite(fold_params):
             raise InputError(f"{workdir}: the parameters of {name} are damaged: not all finite.")
     return params
 
@@ -183,46 +262,61 @@ def training_settings(
     learning_rate: float,
     scales: Mapping[str, float] | None = None,
 ) -> ml_collections.ConfigDict:
-    """Makes the settings of a training, with the fields that every training has."""
+    """Makes a config section with the settings of one training.
+
+    Args:
+      epochs: value of the field `epochs`.
+      batch_size: value of the field `batch_size`.
+      learning_rate: value of the field `learning_rate`.
+      scales: value of the field `learning_rate_scale`; None for no factors.
+    """
     training = ml_collections.ConfigDict()
-    # Maximum number of epochs; see patience.
+    # Maximum number of epochs; training can stop earlier, see patience.
     training.epochs = epochs
-    # Global batch size; a multiple of the number of devices.
+    # Number of movies in a batch, over all devices; a multiple of the number of devices.
     training.batch_size = batch_size
-    # Epochs without a better macro AUC on validation after which training stops.
+    # Early stopping: number of epochs without a better macro AUC on the validation movies after
+    # which training stops.
     training.patience = 3
-    # The peak of the schedule.
+    # Peak learning rate of AdamW, reached after the warm-up; it then decays to 0 by a cosine.
     training.learning_rate = learning_rate
-    # Factors of it for parts of the parameters, by top-level name; 0 freezes a part.
+    # Factors of the learning rate for parts of the model, by the top-level name of their
+    # parameters, such as vgg16 or words; 0 freezes a part, and parts not listed have 1.
     training.learning_rate_scale = config_dict.ConfigDict(dict(scales or {}))
-    # The share of the steps in which the learning rate rises from zero.
+    # Share of the steps in which the learning rate rises linearly from 0; at least 0, below 1.
     training.warmup = 0.1
+    # Weight decay of AdamW, for weight matrices only; at least 0.
     training.weight_decay = 1e-2
-    # Gradients are scaled down to this norm.
+    # Gradients with a larger global norm are scaled down to this norm; above 0.
     training.clip_norm = 1.0
-    # In steps.
+    # Number of steps between two lines of metrics.jsonl.
     training.log_every = 10
+    # Number of steps between two checkpoints; the end of an epoch can add one.
     training.checkpoint_every = 200
     return training
 
 
 def following(section: ml_collections.ConfigDict, **changes) -> ml_collections.ConfigDict:
-    """Makes a section whose fields follow those of another until they are set themselves.
+    """Makes a config section whose fields take their values from another section.
 
-    So `--config.poster.weights=FILE` serves the colour encoder and the grey one, whose section is
-    `following(config.poster, grey=True)`.
+    A field keeps following the other section until it is set itself. With
+    `config.poster_grey = following(config.poster, grey=True)`, the flag
+    `--config.poster.weights=FILE` sets the weights of both encoders.
 
     Args:
-      section: of an encoder of the same kind.
-      **changes: fields that do not follow, and their values.
+      section: the section to follow, of an encoder of the same kind.
+      **changes: values of the fields that differ and do not follow.
+
+    Returns:
+      The new section.
 
     Raises:
-      InputError: if the section has no such field.
+      InputError: if the section has no field of such a name.
     """
     if unknown := changes.keys() - section.keys():
         raise InputError(
-            f"following: {', '.join(sorted(unknown))} is no field of the section that is followed; "
-            f"it has {', '.join(section)}."
+            f"following: the section has no field {', '.join(sorted(unknown))}; it has "
+            f"{', '.join(section)}."
         )
     follower = ml_collections.ConfigDict()
     for name, value in section.items():

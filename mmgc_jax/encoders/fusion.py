@@ -10,7 +10,7 @@ import numpy as np
 
 from mmgc_jax.data import pipeline
 from mmgc_jax.encoders import registry
-from mmgc_jax.encoders.base import MODALITIES, average, load_params, training_settings
+from mmgc_jax.encoders.base import MODALITIES, load_params, mean_probabilities, training_settings
 from mmgc_jax.encoders.checks import Checker
 from mmgc_jax.evaluation.calibration import Calibration
 from mmgc_jax.models import FUSIONS, FusionOfLogits, LateFusion, drop_modalities
@@ -237,7 +237,7 @@ class Fuser:
             {"probabilities": probabilities, "present": present.astype(np.float32)}
         )
         some, num_genres = present.any(axis=1), probabilities.shape[-1]
-        return average(self._apply, self._params, examples, some, num_genres)
+        return mean_probabilities(self._apply, self._params, examples, some, num_genres)
 
 
 def apply_of(config: ml_collections.ConfigDict, name: str, num_genres: int) -> ApplyFn:

@@ -11,7 +11,7 @@ import numpy as np
 
 from mmgc_jax.data.movies import Movie
 from mmgc_jax.encoders import fusion, registry
-from mmgc_jax.encoders.base import Encoder, average, load_params
+from mmgc_jax.encoders.base import Encoder, load_params, mean_probabilities
 from mmgc_jax.ops.kernels import Kernels
 from mmgc_jax.runtime.files import Path
 from mmgc_jax.training.cross_fit import Recipe, cross_fit
@@ -94,7 +94,7 @@ class JointFuser:
         present = np.stack([available for _, available in read.values()], axis=1)
         examples = JointExamples({name: parts for name, (parts, _) in read.items()}, present)
         some = present.any(axis=1)
-        return average(self._apply, self._params, examples, some, self._num_genres), some
+        return mean_probabilities(self._apply, self._params, examples, some, self._num_genres), some
 
 
 @dataclasses.dataclass(frozen=True)

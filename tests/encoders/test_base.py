@@ -1,4 +1,4 @@
-"""What encoders share: sections that follow others, averages over folds, reading parameters."""
+"""Tests of what encoders share: following sections, averages over folds, reading parameters."""
 
 import json
 
@@ -17,20 +17,20 @@ from mmgc_jax.training import checkpoints
 
 @pytest.fixture
 def config():
-    """Two poster encoders, of which the grey one follows the other."""
+    """A config with two poster encoders; the section of the grey one follows the other."""
     config = ml_collections.ConfigDict()
     config.poster = poster_vgg16.default_settings()
     config.poster_grey = base.following(config.poster, grey=True)
     return config
 
 
-def test_a_follower_has_the_fields_of_the_other_but_for_the_changes(config):
+def test_a_following_section_has_all_fields_with_the_changes(config):
     assert config.poster_grey.to_dict() == config.poster.to_dict() | {"grey": True}
     assert isinstance(config.poster_grey.training, ml_collections.ConfigDict)
 
 
-def test_a_follower_follows(config):
-    """Sections within sections too, and after it was made."""
+def test_a_following_section_takes_later_values(config):
+    """Also in nested sections."""
     config.poster.weights = "vgg16.npz"
     config.poster.model.dropout = 0.25
     config.poster.training.learning_rate_scale.vgg16 = 0.75
@@ -42,7 +42,7 @@ def test_a_follower_follows(config):
     assert config.poster_grey.grey is True
 
 
-def test_a_follower_that_is_set_no_longer_follows(config):
+def test_a_field_that_is_set_no_longer_follows(config):
     before = config.poster.to_dict()
     config.poster_grey.weights = "grey.npz"
     config.poster_grey.model.hidden = (7,)
@@ -52,12 +52,12 @@ def test_a_follower_that_is_set_no_longer_follows(config):
     config.poster.training.epochs = 5
     assert config.poster_grey.weights == "grey.npz"
     assert config.poster_grey.training.epochs == 9
-    # Its other fields do, still.
+    # Other fields still follow.
     config.poster.training.batch_size = 64
     assert config.poster_grey.training.batch_size == 64
 
 
-def test_a_follower_of_a_follower(config):
+def test_a_section_can_follow_a_following_section(config):
     config.third = base.following(config.poster_grey, finetune_from="head")
     config.poster.dtype = "bfloat16"
     assert config.third.dtype == "bfloat16" and config.third.grey is True
@@ -65,7 +65,7 @@ def test_a_follower_of_a_follower(config):
     assert config.third.crop == 0.5 and config.poster.crop == 0.1
 
 
-def test_followers_can_be_copied_and_written(config):
+def test_following_sections_can_be_copied_and_written(config):
     config.poster.weights = "vgg16.npz"
     content = json.loads(config.to_json())
     assert content["poster_grey"]["weights"] == "vgg16.npz"
@@ -76,9 +76,9 @@ def test_followers_can_be_copied_and_written(config):
     assert copied.poster_grey.weights == "vgg16.npz"
 
 
-def test_a_change_of_a_field_that_the_section_lacks(config):
-    """Otherwise a wrong name would change nothing, silently."""
-    with pytest.raises(InputError, match=r"gray is no field of the section .* it has colour, crop"):
+def test_a_change_of_an_unknown_field_is_an_error(config):
+    """Otherwise a misspelt name would silently change nothing."""
+    with pytest.raises(InputError, match=r"the section has no field gray; it has colour, crop"):
         base.following(config.poster, gray=True)
 
 
@@ -94,7 +94,7 @@ def test_inference_batches_fit_the_devices():
     assert base.batch_size() % jax.device_count() == 0
 
 
-def test_plots_that_are_blank_are_missing():
+def test_blank_plots_count_as_missing():
     movies = [
         Movie(str(n), title="T", plot=plot) for n, plot in enumerate(("A war .", None, "", " \t\n"))
     ]
@@ -111,20 +111,21 @@ def apply(params, batch, key):
     return params * batch["logits"]
 
 
-def test_the_average_is_that_of_probabilities():
+def test_probabilities_are_averaged_over_models():
     present = np.arange(40) % 3 > 0
     examples = pipeline.ArrayExamples({"logits": LOGITS})
     params = [np.float32(1), np.float32(-2), np.float32(0.5)]
-    found = base.average(apply, params, examples, present, 3)
+    found = base.mean_probabilities(apply, params, examples, present, 3)
     expected = np.mean([expit(scale * LOGITS) for scale in params], axis=0)
     np.testing.assert_allclose(found[present], expected[present], rtol=1e-5)
     assert found.shape == (40, 3) and (found[~present] == 0).all()
-    # The model is not called for no movies.
-    assert (base.average(None, params, None, np.zeros(2, bool), 3) == np.zeros((2, 3))).all()
+    # Without movies the model is not called.
+    nothing = base.mean_probabilities(None, params, None, np.zeros(2, bool), 3)
+    assert (nothing == np.zeros((2, 3))).all()
 
 
 @pytest.mark.parametrize("present", [np.ones(40, bool), np.arange(40) == 7, np.zeros(40, bool)])
-def test_an_encoder_runs_its_frozen_part_before_its_model(present):
+def test_an_encoder_applies_its_frozen_layers_before_its_model(present):
     def read(movies):
         return pipeline.ArrayExamples({"raw": LOGITS[: len(movies)]}), present
 
@@ -139,7 +140,7 @@ def test_an_encoder_runs_its_frozen_part_before_its_model(present):
 
 @pytest.fixture
 def folds(tmp_path):
-    """A working directory with the parameters of two folds, of one phase and of another."""
+    """A working directory with the parameters of two folds, each in two phases of training."""
     config = ml_collections.ConfigDict({"folds": 2})
     for fold in range(2):
         for phase, value in (("", 1.0), ("/head", 2.0)):
@@ -155,7 +156,7 @@ def test_parameters_of_each_fold_are_read(folds):
     assert values == [2, 3]
 
 
-def test_parameters_that_are_missing_or_not_finite(folds):
+def test_missing_or_non_finite_parameters_are_errors(folds):
     config, workdir = folds
     directory = workdir / "checkpoints/plot/fold_1/best"
     checkpoints.save(directory, 4, {"x": np.float32([np.nan])}, {})
