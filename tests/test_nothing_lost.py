@@ -86,7 +86,7 @@ MOMENTS = [
     ("plot/fold_0: epoch 2", signal.SIGKILL),
     ("plot/fold_1: epoch 1", signal.SIGINT),
     ("plot_bag_of_words: begins", signal.SIGTERM),
-    ("Frozen activations of", signal.SIGTERM),
+    ("Computing activations of frozen layers", signal.SIGTERM),
     ("plot_transformer/fold_0/head: epoch 2", signal.SIGKILL),
     ("plot_transformer/fold_0: epoch 2", signal.SIGKILL),
     ("poster/fold_0/head: epoch 2", signal.SIGKILL),

@@ -1,4 +1,4 @@
-"""A pretrained network below a head, cut into the blocks that are frozen and those that train."""
+"""Backbones: pretrained networks below a head, divided into frozen and trained blocks."""
 
 import dataclasses
 import functools
@@ -18,16 +18,19 @@ from mmgc_jax.training.run import Experiment
 
 @dataclasses.dataclass(frozen=True)
 class Backbone:
-    """A network of blocks 1 to `num_blocks`, each with some layers.
+    """A pretrained network without its head, as a sequence of blocks from 1 to `num_blocks`.
+
+    Blocks below `first_trained` are frozen; the others are trained.
 
     Attributes:
-      params: of the layers, by name; for predictions those of the frozen blocks suffice.
-      num_blocks: how many there are.
-      first_trained: the first block that trains; `num_blocks + 1` if only the head does.
-      block_of: the number of the block that a layer belongs to.
-      run: (first block, last block, params, batch) -> the batch with the last block's activations
-        in place of the first one's inputs; of the last block of all, the features that the head
-        takes.
+      params: pretrained parameters of the layers, by the layers' names. For prediction, those of
+        the frozen blocks are enough.
+      num_blocks: number of blocks.
+      first_trained: the first block to train; `num_blocks + 1` to train only the head.
+      block_of: function from the name of a layer to the number of its block.
+      run: `run(first, last, params, batch)` applies the blocks from `first` to `last`. It returns
+        the batch with the output of block `last` in place of the input of block `first`; for
+        `last == num_blocks`, with the features that the head takes.
     """
 
     params: Mapping[str, Any]
@@ -38,15 +41,16 @@ class Backbone:
 
     @property
     def only_head_trains(self) -> bool:
+        """Whether all blocks are frozen."""
         return self.first_trained > self.num_blocks
 
     @property
     def trained_params(self) -> dict[str, Any]:
-        """The initial parameters of the blocks that train."""
+        """The initial parameters of the trained blocks, by layer."""
         return self.layers(self.first_trained, self.num_blocks)
 
     def layers(self, first: int, last: int) -> dict[str, Any]:
-        """The parameters of the blocks from `first` to `last`."""
+        """Returns the parameters of the blocks from `first` to `last`, by layer."""
         return {
             name: values
             for name, values in self.params.items()
@@ -54,31 +58,33 @@ class Backbone:
         }
 
     def part(self, first: int, last: int) -> Frozen:
-        """The blocks from `first` to `last`, jitted."""
+        """Returns the blocks from `first` to `last` as a jitted function of a batch."""
         return Frozen.of(functools.partial(self.run, first, last), self.layers(first, last))
 
     def frozen_part(self) -> Frozen | None:
-        """The blocks below `first_trained`; None if all train."""
+        """Returns the frozen blocks as a jitted function of a batch; None if there are none."""
         return self.part(1, self.first_trained - 1) if self.first_trained > 1 else None
 
     def save_frozen(self, workdir: Path, name: str) -> None:
-        """Saves the parameters of the frozen blocks for predictions; see `frozen.restore`."""
+        """Saves the parameters of the frozen blocks; `frozen.restore` reads them for prediction."""
         if self.first_trained > 1:
             frozen.save(workdir, name, self.layers(1, self.first_trained - 1))
 
 
 @dataclasses.dataclass(frozen=True)
 class Activations:
-    """Activations of a backbone for the movies of an experiment, kept on the disk.
+    """Computes activations of a backbone for the movies of an experiment, and caches them on disk.
 
     Attributes:
       experiment: the experiment.
-      name: of the encoder.
-      backbone: with the parameters of all blocks.
-      present: which movies to run, <bool>[movies of the corpus].
-      array: the name of the array of a batch that holds inputs, then activations.
-      settings: what decides activations beside the parameters, such as the image size.
-      feature_settings: what decides the features of the last block, in addition.
+      name: name of the encoder.
+      backbone: the backbone, with the parameters of all blocks.
+      present: whether the movie has the encoder's modality, <bool>[movies of the corpus]; others
+        are left out.
+      array: name of the array of a batch that has the inputs and, later, the activations.
+      settings: all settings, other than parameters and dtype, that change activations, such as the
+        image size; part of the key of the cache.
+      feature_settings: further settings that change only the features for the head.
     """
 
     experiment: Experiment
@@ -90,17 +96,21 @@ class Activations:
     feature_settings: Mapping[str, Any]
 
     def below_trained(self, examples: Examples) -> Examples:
-        """The inputs of the first block that trains; `examples` themselves if that is the first."""
+        """Returns the inputs of the first trained block.
+
+        These are activations of the frozen blocks, or `examples` themselves if block 1 is trained
+        or if no block is.
+        """
         backbone = self.backbone
         if backbone.first_trained == 1 or backbone.only_head_trains:
             return examples
         return self._cached(examples, 1, backbone.first_trained - 1)
 
     def features(self, examples: Examples) -> ActivationExamples:
-        """The inputs of the head, <float32>, from the initial parameters of all blocks.
+        """Returns the inputs of the head, <float32>, computed with the pretrained parameters.
 
         Args:
-          examples: as `below_trained` returns them.
+          examples: the examples that `below_trained` returned.
         """
         backbone = self.backbone
         first = 1 if backbone.only_head_trains else backbone.first_trained

@@ -1,4 +1,4 @@
-"""Finds the mistakes of a section of a config, all of them."""
+"""Checks the values and the fields of a config section, and collects all mistakes."""
 
 import difflib
 import math
@@ -9,16 +9,20 @@ from typing import Any
 import ml_collections
 
 DTYPES = ("float32", "bfloat16")
-# Fields that hold names of their own choosing.
+# Sections whose field names are not fixed.
 _FREE = ("learning_rate_scale", "synthetic")
 
 
 class Checker:
-    """Collects mistakes: for each the field, its value, what is possible, the nearest right value.
+    """Checks values of a config section and collects the mistakes.
+
+    Fields have dotted names within the section, such as `model.pooling`. A field that is missing is
+    not a mistake here; `schema_problems` reports it.
 
     Attributes:
-      problems: a sentence for each mistake, such as `model.pooling is 'maen'; possible: last, mean,
-        max, mean_max. Did you mean 'mean'?`
+      problems: a sentence for each mistake, with the field, its value, the possible values and the
+        nearest of them: `model.pooling is 'maen'; possible: last, mean, max, mean_max. Did you mean
+        'mean'?`
     """
 
     def __init__(self, settings: ml_collections.ConfigDict):
@@ -26,12 +30,13 @@ class Checker:
         self._settings = settings
 
     def require(self, field: str, is_right: Callable[[Any], bool], wanted: str) -> None:
-        """Notes a mistake unless the value of a field, whose name may have dots, is right.
+        """Adds a mistake unless the value of a field is right.
 
         Args:
-          field: dotted name within the section. One that is missing is left to `schema_problems`.
-          is_right: value -> whether it is. Exceptions of wrong types, and of 0, mean no.
-          wanted: what is possible.
+          field: dotted name of the field.
+          is_right: function from a value to whether it is right. A TypeError, ValueError,
+            AttributeError or ZeroDivisionError from it counts as wrong.
+          wanted: description of the right values, for the message.
         """
         try:
             value = operator.attrgetter(field)(self._settings)
@@ -45,7 +50,7 @@ class Checker:
         self.problems.append(f"{field} is {value!r}; {wanted}")
 
     def one_of(self, field: str, choices: Iterable[str]) -> None:
-        """Requires one of some names."""
+        """Requires that a field is one of the names in `choices`."""
         choices = tuple(choices)
 
         def nearest(value) -> str:
@@ -60,7 +65,7 @@ class Checker:
         )
 
     def some_of(self, field: str, choices: Iterable[str], least: int = 1) -> None:
-        """Requires a list of at least `least` different names out of `choices`."""
+        """Requires a list of different names from `choices`, at least `least` of them."""
         choices = tuple(map(str, choices))
         value = self._get(field)
         names = [name for name in value if isinstance(name, str)] if _is_list(value) else []
@@ -77,12 +82,12 @@ class Checker:
                 and set(value) <= set(choices)
                 and len(set(value)) == len(value)
             ),
-            f"{'name at least one of' if least else 'possible:'} {', '.join(choices)}, each one "
-            f"time at most{'. Did you mean ' + ', '.join(hints) + '?' if hints else ''}",
+            f"{'name at least one of' if least else 'possible:'} {', '.join(choices)}, each at "
+            f"most once{'. Did you mean ' + ', '.join(hints) + '?' if hints else ''}",
         )
 
     def at_least(self, least: float, *fields: str) -> None:
-        """Requires finite numbers of at least `least`; whole ones if `least` is an int."""
+        """Requires finite numbers of at least `least`, and integers if `least` is an int."""
         whole = isinstance(least, int)
         for field in fields:
             self.require(
@@ -92,7 +97,7 @@ class Checker:
             )
 
     def above(self, least: float, *fields: str) -> None:
-        """Requires finite numbers above `least`."""
+        """Requires finite numbers greater than `least`."""
         for field in fields:
             self.require(
                 field,
@@ -101,7 +106,7 @@ class Checker:
             )
 
     def share(self, *fields: str) -> None:
-        """Requires shares from 0 up to, but not including, 1."""
+        """Requires numbers of at least 0 and below 1."""
         for field in fields:
             self.require(
                 field,
@@ -110,7 +115,7 @@ class Checker:
             )
 
     def sizes(self, *fields: str, count: int | None = None) -> None:
-        """Requires lists of whole numbers of at least 1, of a certain length if it is given."""
+        """Requires lists of positive integers, of length `count` if it is given."""
         for field in fields:
             self.require(
                 field,
@@ -124,7 +129,7 @@ class Checker:
             )
 
     def training(self, *fields: str) -> None:
-        """Requires settings of a training, as `base.training_settings` makes them."""
+        """Checks sections with the fields of `base.training_settings`."""
         for field in fields:
             self.at_least(
                 1,
@@ -156,22 +161,23 @@ class Checker:
 def schema_problems(
     settings: ml_collections.ConfigDict, default: ml_collections.ConfigDict, prefix: str = ""
 ) -> list[str]:
-    """Compares the fields of a section, and the types of their values, with the default's.
+    """Finds fields that are unknown, missing or of the wrong type.
 
     Args:
-      settings: the section.
-      default: a section with every field.
-      prefix: dotted name of the section, put before each field.
+      settings: the section to check.
+      default: a section with all fields, and values of the right types.
+      prefix: dotted name of the section, with a dot at the end, to put before the fields' names.
 
     Returns:
-      A sentence for each field that is unknown, missing or of another type.
+      A sentence for each mistake, which begins with the field's name.
     """
     problems = []
     for name in settings:
         if name not in default:
             found = difflib.get_close_matches(name, default.keys(), n=1)
             hint = f". Did you mean {found[0]}?" if found else f": it has {', '.join(default)}"
-            problems.append(f"{prefix}{name} is no field of {prefix.rstrip('.') or 'it'}{hint}")
+            section = prefix.rstrip(".") or "the config"
+            problems.append(f"{prefix}{name} is not a field of {section}{hint}")
     for name, value in default.items():
         field = f"{prefix}{name}"
         if name not in settings:

@@ -1,4 +1,4 @@
-"""The frozen part of a network: run one time for each movie, its activations kept on disk."""
+"""Frozen layers of a network: computed once for each movie, with activations cached on disk."""
 
 import dataclasses
 import functools
@@ -28,14 +28,15 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Frozen:
-    """A jitted function of a batch, and its parameters.
+    """Frozen layers as a jitted function of a batch.
 
-    They are an argument of the jitted function. It could close over them, but they would then be
-    constants of its HLO: 59 MB for VGG16, and as much again in each copy of the program.
+    The parameters are an argument of the jitted function. If it closed over them instead, they
+    would become constants of its HLO: 59 MB for VGG16, and again in each copy of the program.
 
     Attributes:
-      function: jitted, (params, batch) -> arrays by name, a row for each of the batch's rows.
-      params: on all devices.
+      function: jitted function `function(params, batch)`, which returns arrays by name, with one
+        row for each row of the batch.
+      params: the parameters, replicated over all devices.
     """
 
     function: Callable[[Any, dict], dict[str, jax.Array]]
@@ -43,7 +44,7 @@ class Frozen:
 
     @classmethod
     def of(cls, function: Callable[[Any, dict], dict[str, jax.Array]], params: Any) -> "Frozen":
-        """Jits the function, and puts the parameters on all devices."""
+        """Jits `function(params, batch)`, and replicates the parameters over the devices."""
         return cls(jax.jit(function), parallel.replicate(params, parallel.data_mesh()))
 
     def __call__(self, batch: dict) -> dict[str, jax.Array]:
@@ -52,13 +53,13 @@ class Frozen:
 
 @dataclasses.dataclass(frozen=True)
 class ActivationExamples:
-    """Batches of activations that are on the disk, under a name: <dtype>[batch, ...].
+    """Makes batches of cached activations, `{name: <dtype>[batch, ...]}`.
 
     Attributes:
-      file: as written by `cache`.
-      row_of: the row of each movie of the corpus, <int64>[movies].
-      dtype: of the activations.
-      name: of the array.
+      file: the `.npy` file that `cache` wrote.
+      row_of: the row of each movie in the file, <int64>[movies of the corpus].
+      dtype: dtype of the activations.
+      name: name of the array in a batch.
     """
 
     file: pathlib.Path
@@ -67,31 +68,31 @@ class ActivationExamples:
     name: str
 
     def __call__(self, indices: np.ndarray, batch: np.ndarray | None = None):
-        del batch  # rows have one size
+        del batch  # all rows have the same shape, so there is no padding
         rows = _memory_map(self.file).view(jnp.dtype(self.dtype))
         return {self.name: rows[self.row_of[indices]]}
 
 
 @functools.lru_cache(maxsize=16)
 def _memory_map(file: pathlib.Path) -> np.ndarray:
-    """The file's memory map; to open it for each batch takes longer than a step of a head."""
+    """Opens a memory map, once: opening it for each batch takes longer than a training step."""
     return np.load(file, mmap_mode="r")
 
 
 def save(workdir: Path, name: str, params: Any) -> None:
-    """Saves the frozen parameters of an encoder, for predictions."""
+    """Saves the frozen parameters of an encoder into its working directory, for prediction."""
     checkpoints.save(_frozen_folder(workdir, name), 0, params, {})
 
 
 def restore(workdir: Path, name: str) -> Any:
-    """Reads what `save` wrote.
+    """Reads the frozen parameters of an encoder that `save` wrote.
 
     Raises:
-      InputError: if there is nothing, or it is damaged.
+      InputError: if they are missing or damaged.
     """
     folder = _frozen_folder(workdir, name)
     if (restored := checkpoints.restore(folder)) is None:
-        raise InputError(f"{folder} is missing: the frozen parameters of {name}.")
+        raise InputError(f"{folder}, with the frozen parameters of {name}, is missing.")
     return restored[0]
 
 
@@ -100,11 +101,11 @@ def _frozen_folder(workdir: Path, name: str) -> Path:
 
 
 def key_of(params, **settings) -> str:
-    """A hash of the frozen parameters and of all else that decides the activations.
+    """Computes the key of cached activations: a hash of all that they depend on.
 
     Args:
-      params: tree of arrays.
-      **settings: such as image size, colour, dtype and last block.
+      params: frozen parameters, a tree of arrays.
+      **settings: settings that change activations, such as image size, colour and dtype.
 
     Returns:
       16 hexadecimal digits.
@@ -124,49 +125,49 @@ def cache(
     workers: int = 0,
     dtype: str = "float32",
 ) -> ActivationExamples:
-    """Writes the activations of all movies of `batches`, one row each, in their fixed order.
+    """Computes the activations of the movies in `batches` and caches them in a file.
 
-    A run that was interrupted continues after the last whole batch. The file appears under its name
-    when it is whole. The devices of all processes share the work, and on each disk one of them
-    writes.
+    If the file exists already, nothing is computed. The write is atomic: the file gets its name
+    when it is complete. An interrupted run resumes after its last complete batch. With several
+    processes this is a collective: all devices share the work, and one process on each disk writes.
 
     Args:
-      file: a `.npy` file; nothing is computed if it is there.
-      frozen: batch on the devices -> arrays.
-      name: of the array to keep, <dtype>[batch, ...].
+      file: path of a `.npy` file, which gets one row for each movie.
+      frozen: function from a batch on the devices to arrays by name, such as a `Frozen`.
+      name: name of the array to keep, <dtype>[batch, ...].
       batches: one unshuffled epoch.
-      workers: processes that prepare batches.
-      dtype: of the activations.
+      workers: number of processes that prepare batches; 0 uses threads.
+      dtype: dtype of the activations.
 
     Returns:
       The activations as examples, under the same name.
 
     Raises:
-      Interrupted: after a batch, if the process was asked to stop.
+      Interrupted: after a batch, if a stop was requested (SIGTERM or Ctrl-C).
     """
     row_of = np.zeros(batches.num_movies_in_corpus, np.int64)
     row_of[batches.order] = np.arange(batches.num_movies)
     if parallel.any_of(not file.exists()):
         _write(file, lambda batch: frozen(batch)[name], batches, workers)
     else:
-        logger.info("Frozen activations found: %s", file)
+        logger.info("Using the cached activations of frozen layers: %s", file)
     return ActivationExamples(file, row_of, dtype, name)
 
 
 def _write(
     file: pathlib.Path, frozen: Callable[[dict], jax.Array], batches: pipeline.Batches, workers: int
 ) -> None:
-    """Writes the file beside its place, batch by batch, and renames it."""
+    """Writes a temporary file batch by batch, and renames it when it is complete."""
     file.parent.mkdir(parents=True, exist_ok=True)
     activations = jax.eval_shape(frozen, batches[0])
     size, *shape = activations.shape
     header = _header(activations.dtype, (batches.num_movies, *shape))
     row_bytes = math.prod(shape) * activations.dtype.itemsize
     mesh, writes = parallel.data_mesh(), parallel.is_first_of_disk(file.parent)
-    # Appended to and not mapped into memory, where a full disk would crash the process.
+    # The file is appended to: with a memory map, a full disk would crash the process.
     partial = file.with_suffix(".rows")
     batches_done = _whole_batches(partial, len(header), size * row_bytes)
-    logger.info("Frozen activations of %d movies, %d of them done: %s",
+    logger.info("Computing activations of frozen layers for %d movies, %d of them done before: %s",
                 batches.num_movies, batches_done * size, file)  # fmt: skip
     with open(partial if writes else os.devnull, "ab") as rows:
         if writes:
@@ -178,23 +179,23 @@ def _write(
         for batch in progress_bar(left, total=len(batches), initial=batches_done,
                                   desc="activations", unit="batch",
                                   shown=parallel.is_first()):  # fmt: skip
-            found, _ = parallel.outputs_of_movies(frozen, batch, mesh)
-            rows.write(found.tobytes())
+            outputs, _ = parallel.outputs_of_movies(frozen, batch, mesh)
+            rows.write(outputs.tobytes())
             rows.flush()
             preemption.raise_if_requested()
     if writes:
         os.replace(partial, file)
-    parallel.any_of(False)  # a barrier: no process continues before all disks have the file
+    parallel.any_of(False)  # a barrier: all processes wait until every disk has the file
 
 
 def _whole_batches(partial: pathlib.Path, header_bytes: int, batch_bytes: int) -> int:
-    """How many whole batches every disk has; a collective."""
+    """Returns the number of complete batches that all disks have; a collective."""
     written = partial.stat().st_size - header_bytes if partial.exists() else 0
     return parallel.minimum(max(0, written) // batch_bytes)
 
 
 def _header(dtype, shape: tuple[int, ...]) -> bytes:
-    """The first bytes of a `.npy` file."""
+    """Makes the header of a `.npy` file."""
     header = io.BytesIO()
     description = np.lib.format.dtype_to_descr(np.dtype(dtype))
     np.lib.format.write_array_header_1_0(

@@ -1,4 +1,4 @@
-"""Finds the module of an encoder by the `kind` that its section of the config names."""
+"""Finds the module of an encoder by the field `kind` of its config section."""
 
 import collections
 import difflib
@@ -17,18 +17,19 @@ from mmgc_jax.runtime.errors import InputError
 
 
 def kinds() -> list[str]:
-    """The kinds of this package: the modules in this folder that are named after a modality."""
+    """Returns the kinds of this package: modules of this folder named `plot_*` or `poster_*`."""
     modules = (module.name for module in pkgutil.iter_modules(mmgc_jax.encoders.__path__))
     return [name for name in modules if name.split("_")[0] in MODALITIES]
 
 
 def find(kind: str) -> Kind:
-    """The module of a kind.
+    """Returns the module of a kind.
 
     Args:
-      kind: the name of a module in this folder; or the full name of any module that is imported
-        already. Config files import their modules themselves; otherwise call `import_modules`
-        first. So no file of a working directory decides what is imported.
+      kind: the name of a module of this folder, such as `plot_lstm`, or the full name of another
+        module that defines the functions of `Kind`. Such a module must have been imported before,
+        by a config file or by `import_modules`. It is not imported here, because `kind` can come
+        from a working directory's config.json, which must not decide what code is run.
 
     Raises:
       InputError: if there is no such module.
@@ -41,16 +42,19 @@ def find(kind: str) -> Kind:
     nearest = difflib.get_close_matches(str(kind), kinds(), n=1)
     hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
     raise InputError(
-        f"{kind!r} is no kind of encoder; possible: {', '.join(kinds())}.{hint} The module of a "
-        "kind of your own is imported by its config, and elsewhere by --encoder_modules=MODULE."
+        f"{kind!r} is not a kind of encoder; possible: {', '.join(kinds())}.{hint} A module of "
+        "your own must be imported: by the config file, or with --encoder_modules=MODULE."
     )
 
 
 def import_modules(names: Iterable[str]) -> None:
-    """Imports the modules of kinds that are not of this package.
+    """Imports modules of encoders from outside this package, for `find`.
+
+    Args:
+      names: full names of the modules, such as `my_package.poster_resnet`.
 
     Raises:
-      InputError: if one cannot be imported.
+      InputError: if a module cannot be imported.
     """
     for name in names:
         try:
@@ -60,22 +64,25 @@ def import_modules(names: Iterable[str]) -> None:
 
 
 def of(config: ml_collections.ConfigDict, name: str) -> Kind:
-    """The module of an encoder of an experiment."""
+    """Returns the module of an encoder, given the config of the experiment and its name."""
     return find(config[name].kind)
 
 
 def modality(config: ml_collections.ConfigDict, name: str) -> str:
-    """What an encoder of an experiment looks at: `plot` or `poster`."""
+    """Returns the modality of an encoder, `plot` or `poster`."""
     return of(config, name).MODALITY
 
 
 def present(corpus: Corpus, config: ml_collections.ConfigDict, name: str) -> np.ndarray:
-    """Whether a movie has what an encoder looks at, <bool>[movies of the corpus]."""
+    """Returns whether each movie has an encoder's modality, <bool>[movies of the corpus]."""
     return corpus.has_plot if modality(config, name) == "plot" else corpus.has_poster
 
 
 def titles(config: ml_collections.ConfigDict) -> dict[str, str]:
-    """The titles of an experiment's encoders, in their order; of equal ones, with their names."""
+    """Returns the titles of an experiment's encoders, by name, in the order of the config.
+
+    Encoders with equal titles get their names appended.
+    """
     found = {name: of(config, name).title(config[name]) for name in config.encoders}
     count = collections.Counter(found.values())
     return {

@@ -1,4 +1,4 @@
-"""A backbone: which of its parameters are frozen, and what the head and the trained blocks see."""
+"""Tests of dividing a backbone into frozen and trained blocks, and of their activations."""
 
 import types
 
@@ -17,7 +17,7 @@ PARAMS = {f"block{n}_{layer}": np.float32(n) for n in (1, 2, 3) for layer in "ab
 
 
 def run(first, last, params, batch):
-    """Multiplies by the first layer of each block; features are sums of rows."""
+    """Multiplies the input by the first parameter of each block; features are sums of rows."""
     activations = batch["images"]
     for block in range(first, last + 1):
         activations = activations * params[f"block{block}_a"]
@@ -40,7 +40,7 @@ def test_layers_are_frozen_or_trained(first_trained, tmp_path):
         return
     restored = frozen.restore(tmp_path, "poster")
     assert restored == {name: value for name, value in PARAMS.items() if name not in trained}
-    # The saved parameters alone make the same frozen part.
+    # The saved parameters are enough to make the same frozen part.
     images = np.arange(6, dtype=np.float32).reshape(2, 3)
     batch = {"images": images}
     found = backbone(first_trained, restored).frozen_part()(batch)["images"]
@@ -50,7 +50,7 @@ def test_layers_are_frozen_or_trained(first_trained, tmp_path):
 
 
 @pytest.mark.parametrize("first_trained", [1, 2, 3, 4])
-def test_activations_of_the_trained_part_and_of_the_head(first_trained, tmp_path):
+def test_inputs_of_the_trained_blocks_and_of_the_head(first_trained, tmp_path):
     size = 2 * jax.device_count()
     images = np.random.default_rng(0).normal(size=(9, 3)).astype(np.float32)
     config = ml_collections.ConfigDict(

@@ -1,4 +1,4 @@
-"""Checks of a section's values and fields: which are mistakes, and their messages."""
+"""Tests of checking config sections: which values are mistakes, and their messages."""
 
 import math
 
@@ -14,7 +14,7 @@ NOT_NUMBERS = (None, "1", "", True, False, (), (1,), [1], {"a": 1}, NAN, INFINIT
 
 
 def problems(value, check) -> list[str]:
-    """The mistakes that a check finds in a section whose field `a.b` has a value."""
+    """Returns the mistakes that a check finds in a section whose field `a.b` has this value."""
     checker = Checker(ml_collections.ConfigDict({"a": {"b": value}}))
     check(checker)
     return checker.problems
@@ -81,13 +81,13 @@ def problems(value, check) -> list[str]:
                 (["x"],),
                 {"plot": 1},
             ),
-            "name at least one of plot, poster, each one time at most",
+            "name at least one of plot, poster, each at most once",
         ),
         (
             lambda c: c.some_of("a.b", ("plot", "poster"), least=0),
             ((), ("plot",)),
             (None, "plot", ("plot", "plot"), (1,)),
-            "possible: plot, poster, each one time at most",
+            "possible: plot, poster, each at most once",
         ),
         (
             lambda c: c.require("a.b", lambda value: value % 2 == 0, "an even number is needed"),
@@ -105,7 +105,7 @@ def test_right_and_wrong_values(check, right, wrong, message):
         assert problem.startswith("a.b is ") and f"; {message}" in problem, value
 
 
-def test_the_value_stands_in_the_sentence():
+def test_a_message_has_the_value():
     assert problems("maen", lambda c: c.at_least(1, "a.b")) == [
         "a.b is 'maen'; a whole number of at least 1 is needed"
     ]
@@ -127,7 +127,7 @@ def test_the_nearest_name_is_suggested():
     assert problem.endswith("Did you mean 'plot' for 'plto', 'poster' for 'pstr'?")
 
 
-def test_a_field_that_is_missing_is_left_to_the_schema():
+def test_missing_fields_are_not_reported_here():
     checker = Checker(ml_collections.ConfigDict({"a": {"b": 1}, "c": 2}))
     for field in ("d", "a.d", "c.d", "d.e.f"):
         checker.at_least(1, field)
@@ -138,7 +138,7 @@ def test_a_field_that_is_missing_is_left_to_the_schema():
     assert checker.problems == []
 
 
-def test_all_mistakes_are_found_in_their_order():
+def test_all_mistakes_are_found_in_order():
     settings = ml_collections.ConfigDict({"a": 0, "b": {"c": None, "d": 2.0}, "e": "x"})
     checker = Checker(settings)
     checker.at_least(1, "a", "b.c")
@@ -178,7 +178,7 @@ DEFAULT = ml_collections.ConfigDict(
 
 
 def with_value(section, field, value) -> ml_collections.ConfigDict:
-    """A copy with another value of a field, as config.json may hold it: of any type."""
+    """Returns a copy with another value of a field, of any type, as in a config.json."""
     tree = section.to_dict()
     *sections, last = field.split(".")
     target = tree
@@ -206,30 +206,30 @@ def changed(field, value) -> list[str]:
         ("learning_rate_scale", (), (None, 0.1)),
     ],
 )
-def test_types_are_those_of_the_default(field, right, wrong):
+def test_values_must_have_the_type_of_the_default(field, right, wrong):
     dotted = f"plot.{field}"
     for value in right:
         assert changed(field, value) == [], value
     for value in wrong:
         (problem,) = changed(field, value)
         assert problem.startswith(f"{dotted} is ") or problem.startswith(f"{dotted}."), value
-        assert "needed" in problem or "must be a section" in problem or "is no field" in problem
+        assert "needed" in problem or "must be a section" in problem or "is not a field" in problem
 
 
 def test_unknown_fields_get_the_nearest_name():
-    assert changed("cuont", 1) == ["plot.cuont is no field of plot. Did you mean count?"]
+    assert changed("cuont", 1) == ["plot.cuont is not a field of plot. Did you mean count?"]
     assert changed("model.hiden", 1) == [
-        "plot.model.hiden is no field of plot.model. Did you mean hidden?"
+        "plot.model.hiden is not a field of plot.model. Did you mean hidden?"
     ]
     (problem,) = changed("zzz", 1)
     assert problem == (
-        "plot.zzz is no field of plot: it has count, flag, learning_rate_scale, model, name, rate, "
-        "sizes"
+        "plot.zzz is not a field of plot: it has count, flag, learning_rate_scale, model, name, "
+        "rate, sizes"
     )
     assert schema_problems(ml_collections.ConfigDict({"a": 1}), ml_collections.ConfigDict()) != []
 
 
-def test_names_of_parts_are_free():
+def test_learning_rate_factors_can_have_any_name():
     assert changed("learning_rate_scale.anything", 0.5) == []
 
 
@@ -262,7 +262,7 @@ def leaves(section, prefix=""):
 
 @pytest.mark.parametrize("name", registry.kinds())
 def test_numbers_of_every_kind_are_checked(name):
-    """NaN passes the schema, which looks at types alone; the kind's own checks find it."""
+    """NaN has the right type, so the check of the schema accepts it; `problems` must find it."""
     kind = registry.find(name)
     data = ml_collections.ConfigDict({"poster_height": 64, "poster_width": 32})
     numbers = [field for field, value in leaves(kind.default_settings()) if type(value) is float]
@@ -279,7 +279,7 @@ def test_none_is_never_a_value(name):
     default = kind.default_settings()
     assert schema_problems(default, default) == []
     for field, _ in leaves(default):
-        if "learning_rate_scale." in field:  # left to the values' check
+        if "learning_rate_scale." in field:  # checked with the values
             continue
         (problem,) = schema_problems(with_value(default, field, None), default)
         assert problem.startswith(f"{field} is None; a value like "), field

@@ -1,4 +1,4 @@
-"""Activations of frozen networks: computed one time, continued where a run stopped."""
+"""Tests of caching the activations of frozen layers, and of resuming after an interruption."""
 
 import os
 
@@ -12,7 +12,7 @@ from mmgc_jax.encoders import frozen, plot_transformer, poster_vgg16
 from mmgc_jax.models import VGG16, BertEncoder
 from mmgc_jax.ops.kernels import Kernels, auto
 
-INDICES = np.array([1, 2, 4, 5, 7, 8, 10, 11, 13, 14])  # the ten movies with a poster, of 16
+INDICES = np.array([1, 2, 4, 5, 7, 8, 10, 11, 13, 14])  # 10 of 16 movies have a poster
 POSTERS = np.random.default_rng(0).normal(size=(16, 4, 2, 3)).astype(np.float32)
 
 
@@ -22,7 +22,7 @@ def batches(batch_size=4):
 
 
 class Network:
-    """A frozen network that remembers its batches and stops at one with a certain movie."""
+    """Frozen layers that record the movies of each batch, and stop at a given movie."""
 
     def __init__(self, dtype=jnp.float32, stop_at=None):
         self.dtype = dtype
@@ -30,7 +30,7 @@ class Network:
         self.seen = []
 
     def __call__(self, batch):
-        if not isinstance(batch["indices"], jax.core.Tracer):  # not if it is traced for its shape
+        if not isinstance(batch["indices"], jax.core.Tracer):  # not when only its shape is traced
             indices = np.asarray(batch["indices"]).tolist()
             if self.stop_at in indices:
                 raise KeyboardInterrupt
@@ -54,10 +54,10 @@ def file(tmp_path):
 def test_one_row_for_each_movie_in_order(file):
     cache(file, Network(), batches())
     np.testing.assert_array_equal(np.load(file), EXPECTED)
-    assert os.listdir(file.parent) == ["block4.npy"], "nothing is left beside it"
+    assert os.listdir(file.parent) == ["block4.npy"], "no temporary file is left"
 
 
-def test_it_is_found_again(file):
+def test_cached_activations_are_not_computed_again(file):
     cache(file, Network(), batches())
     network = Network()
     cache(file, network, batches())
@@ -66,7 +66,7 @@ def test_it_is_found_again(file):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", ["images", "inputs"])
-def test_examples_give_what_was_written(file, dtype, name):
+def test_examples_return_the_cached_activations(file, dtype, name):
     def network(batch):
         images = Network(jnp.dtype(dtype))(batch)["images"]
         return {name: images, "other": 0 * images}
@@ -78,12 +78,12 @@ def test_examples_give_what_was_written(file, dtype, name):
     assert images.dtype == jnp.dtype(dtype)
     expected = (POSTERS[[14, 1, 7, 1]][:, ::2] * 2 + 1).astype(jnp.dtype(dtype))
     np.testing.assert_array_equal(images, expected)
-    assert jnp.asarray(images).dtype == jnp.dtype(dtype), "JAX takes it as it is"
+    assert jnp.asarray(images).dtype == jnp.dtype(dtype), "JAX accepts this dtype"
 
 
 class TestInterrupted:
     @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-    def test_it_goes_on_where_it_was(self, file, dtype):
+    def test_it_resumes_after_the_last_batch(self, file, dtype):
         with pytest.raises(KeyboardInterrupt):
             cache(file, Network(jnp.dtype(dtype), stop_at=13), batches())
         assert not file.exists()
@@ -94,21 +94,21 @@ class TestInterrupted:
         found = np.load(file).view(jnp.dtype(dtype))
         np.testing.assert_array_equal(found, EXPECTED.astype(jnp.dtype(dtype)))
 
-    def test_before_the_first_batch_was_written(self, file):
+    def test_stopped_before_the_first_batch(self, file):
         with pytest.raises(KeyboardInterrupt):
             cache(file, Network(stop_at=1), batches())
         cache(file, Network(), batches())
         np.testing.assert_array_equal(np.load(file), EXPECTED)
 
     @pytest.mark.parametrize("batch_size", [3, 5, 8])
-    def test_batches_may_have_another_size_afterwards(self, file, batch_size):
-        """The rows' order does not depend on the batch size, nor does the file's name."""
+    def test_the_batch_size_may_change_before_resuming(self, file, batch_size):
+        """Neither the order of rows nor the file's name depends on the batch size."""
         with pytest.raises(KeyboardInterrupt):
             cache(file, Network(stop_at=8), batches(4))
         cache(file, Network(), batches(batch_size))
         np.testing.assert_array_equal(np.load(file), EXPECTED)
 
-    def test_after_the_last_row_before_the_file_got_its_name(self, file, monkeypatch):
+    def test_stopped_before_the_file_is_renamed(self, file, monkeypatch):
         def replace(source, target):
             if str(target) == str(file):
                 raise KeyboardInterrupt
@@ -130,14 +130,14 @@ class TestKey:
     }
     SETTINGS = {"size": [256, 160], "grey": False, "dtype": "float32"}  # noqa: RUF012
 
-    def test_the_same_gives_the_same(self):
+    def test_equal_arguments_give_equal_keys(self):
         key = frozen.key_of(self.PARAMS, **self.SETTINGS)
         assert len(key) == 16 and int(key, 16) >= 0
         as_numpy = jax.tree.map(np.asarray, dict(reversed(self.PARAMS.items())))
         settings = dict(reversed(self.SETTINGS.items()))
         assert frozen.key_of(as_numpy, **settings) == key
 
-    def test_every_change_gives_another(self):
+    def test_every_change_gives_another_key(self):
         conv1, conv2 = self.PARAMS["conv1"], self.PARAMS["conv2"]
         changed_params = [
             {"conv1": conv1 | {"kernel": conv1["kernel"].at[1, 2].add(1e-6)}, "conv2": conv2},
@@ -155,13 +155,13 @@ class TestKey:
 
 
 def random_like(shapes):
-    """Random, since XLA writes constants of one value in a few letters."""
+    """Makes random parameters, since XLA prints a constant of equal values in a few letters."""
     rng = np.random.default_rng(0)
     return jax.tree.map(lambda like: rng.standard_normal(like.shape, np.float32), shapes)
 
 
 def vgg16_frozen(finetune_from, kernels):
-    """The frozen part of VGG16, 14.7 million parameters in all, and a batch."""
+    """Makes the frozen part of VGG16, which has 14.7 million parameters in all, and a batch."""
     batch = {"images": np.zeros((2, 64, 32, 3), np.uint8)}
     shapes = jax.eval_shape(VGG16().init, jax.random.key(0), batch["images"])["params"]
     settings = poster_vgg16.default_settings()
@@ -171,7 +171,7 @@ def vgg16_frozen(finetune_from, kernels):
 
 
 def bert_frozen(finetune_from, kernels):
-    """The frozen part of MiniLM, 22.6 million parameters in all, and a batch."""
+    """Makes the frozen part of MiniLM, which has 22.6 million parameters in all, and a batch."""
     batch = {"inputs": np.ones((2, 8), np.int32), "lengths": np.full(2, 8, np.int32)}
     network = BertEncoder()
     shapes = jax.eval_shape(network.init, jax.random.key(0), *batch.values())["params"]
@@ -181,7 +181,7 @@ def bert_frozen(finetune_from, kernels):
     return backbone.frozen_part(), batch
 
 
-# Of a program's text, in which constants stand in full; the parameters have 10 times as many.
+# Size of a program's text, which includes its constants; the parameters are 10 times as large.
 MAX_PROGRAM_BYTES = 2 * 10**6
 
 
@@ -203,12 +203,12 @@ def test_parameters_are_arguments_of_the_program_and_not_constants_in_it(
     assert len(lowered.as_text()) < MAX_PROGRAM_BYTES
     params_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(network.params))
     assert params_bytes > 10 * MAX_PROGRAM_BYTES
-    # A function that closes over them shows what this test would find.
+    # With a closure over the parameters they are constants, which this test can see.
     closed = jax.jit(lambda batch: network.function(network.params, batch)).lower(batch)
     assert len(closed.as_text()) > params_bytes
 
 
-def test_a_frozen_network_gives_what_its_function_gives():
+def test_frozen_layers_return_the_outputs_of_their_function():
     def function(params, batch):
         return {"images": batch["images"] * params["scale"], "twice": batch["images"] * 2}
 
@@ -221,7 +221,7 @@ def test_a_frozen_network_gives_what_its_function_gives():
     assert scale.sharding.device_set == set(jax.devices())
 
 
-def test_the_name_chooses_the_output_that_is_kept(file):
+def test_the_output_with_the_given_name_is_cached(file):
     network = frozen.Frozen.of(
         lambda scale, batch: {"images": scale * batch["images"], "lengths": batch["indices"]},
         np.float32(2),

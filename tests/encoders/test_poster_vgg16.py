@@ -1,4 +1,4 @@
-"""Which layers of VGG16 belong together."""
+"""Tests of dividing VGG16 into blocks."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Kinds of encoders are found by name, and need no list elsewhere."""
+"""Tests of finding the module of an encoder by its kind."""
 
 import types
 
@@ -36,7 +36,7 @@ def test_every_kind_defines_the_contract(kind):
 
 
 def test_an_unknown_kind_gets_the_nearest_name():
-    with pytest.raises(InputError, match=r"'plot_ltsm' is no kind.*Did you mean 'plot_lstm'\?"):
+    with pytest.raises(InputError, match=r"'plot_ltsm' is not a kind.*Did you mean 'plot_lstm'\?"):
         registry.find("plot_ltsm")
     with pytest.raises(InputError, match="possible: plot_bag_of_words, plot_lstm") as caught:
         registry.find("xyz")
@@ -44,15 +44,15 @@ def test_an_unknown_kind_gets_the_nearest_name():
 
 
 @pytest.mark.parametrize("kind", ["base", "os", "mmgc_jax.encoders.base", "", None, 3, "."])
-def test_modules_that_are_no_kind_are_refused(kind):
-    """Even if they are imported."""
-    with pytest.raises(InputError, match="is no kind of encoder"):
+def test_modules_that_are_not_kinds_are_refused(kind):
+    """Also if they have been imported."""
+    with pytest.raises(InputError, match="is not a kind of encoder"):
         registry.find(kind)
 
 
 @pytest.fixture
 def foreign(tmp_path, monkeypatch):
-    """The name of a module of a kind that is not of this package, importable, not imported."""
+    """The name of an importable module of an encoder that is not part of this package."""
     (tmp_path / "my_encoders").mkdir()
     (tmp_path / "my_encoders" / "mine.py").write_text(FOREIGN)
     monkeypatch.syspath_prepend(tmp_path)
@@ -61,9 +61,9 @@ def foreign(tmp_path, monkeypatch):
         monkeypatch.delitem(registry.sys.modules, name, raising=False)
 
 
-def test_a_foreign_kind_must_be_imported_before(foreign):
-    """So that no config.json decides what is imported."""
-    with pytest.raises(InputError, match=rf"'{foreign}' is no kind.*--encoder_modules=MODULE"):
+def test_a_foreign_module_must_be_imported_first(foreign):
+    """A config.json of a working directory must not decide what code is run."""
+    with pytest.raises(InputError, match=rf"'{foreign}' is not a kind.*--encoder_modules=MODULE"):
         registry.find(foreign)
     assert foreign not in registry.sys.modules
     registry.import_modules([foreign])
@@ -82,7 +82,7 @@ def test_a_module_that_cannot_be_imported():
         registry.import_modules(["no_such_module"])
 
 
-def test_a_config_says_what_its_encoders_look_at():
+def test_modalities_of_encoders_and_which_movies_have_them():
     config = tiny.get_config()
     assert registry.modality(config, "plot") == "plot"
     assert registry.modality(config, "poster_grey") == "poster"

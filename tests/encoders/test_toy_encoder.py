@@ -1,4 +1,4 @@
-"""A kind of encoder is one file: one outside the package works through every door."""
+"""Tests that an encoder from outside the package works with all commands."""
 
 import csv
 import json
@@ -20,7 +20,7 @@ def run(door, *arguments):
 
 
 @pytest.mark.slow
-def test_a_kind_of_ones_own_goes_through_main_predict_and_tables(inputs, tmp_path):
+def test_an_encoder_of_ones_own_in_training_prediction_and_tables(inputs, tmp_path):
     workdir, table = tmp_path / "run", inputs[0] / "movies.csv"
     trained = run("main", "--config=tests/toy_config.py", f"--workdir={workdir}",
                   f"--config.data.path={inputs[0]}")  # fmt: skip
@@ -37,10 +37,10 @@ def test_a_kind_of_ones_own_goes_through_main_predict_and_tables(inputs, tmp_pat
     assert predicted.returncode == 0, predicted.stderr
     assert len(list(csv.reader(output.open()))) == 91
 
-    # A working directory does not decide what is imported.
+    # A working directory must not decide what code is run.
     refused = run("predict", *predict)
     assert refused.returncode == 2
-    assert "'tests.toy_encoder' is no kind of encoder" in refused.stderr
+    assert "'tests.toy_encoder' is not a kind of encoder" in refused.stderr
     assert "--encoder_modules=MODULE" in refused.stderr
 
 
