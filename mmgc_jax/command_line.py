@@ -36,7 +36,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from absl import flags
 
-from mmgc_jax.runtime.errors import InputError
+from mmgc_jax.runtime.errors import InputError, Interrupted
 
 _HELP = {"-h", "-help", "--help", "--helpfull", "--helpshort"}
 _WIDTH = 100  # columns of the help
@@ -52,11 +52,13 @@ def run(
     required: Sequence[str] = (),
     operands: bool = False,
     known_only: bool = False,
+    further_help: Callable[[], str] | None = None,
 ) -> None:
     """Runs a door: parses its flags, sets up logging and the compilation cache, calls `main`.
 
     `--help` prints the documentation and the flags, and returns. An InputError, a wrong flag among
     them, is printed as one line that begins with `error: `, and the process exits with status 2.
+    After a requested stop the command line that continues is printed, and the status is 75.
 
     Args:
       documentation: the door's docstring. One with backslashes must be a raw string.
@@ -67,6 +69,7 @@ def run(
       operands: whether arguments that are no flags are allowed.
       known_only: whether flags that `define_flags` does not define are passed to `main`, in their
         order, together with the arguments that are no flags.
+      further_help: returns a text that `--help` prints at the end.
     """
     argv = list(sys.argv if argv is None else argv)
     make_output_safe()
@@ -76,6 +79,8 @@ def run(
         define_flags(values)
         if asks_for_help(argv):
             print(help_text(documentation, values, required))
+            if further_help is not None:
+                print(f"\n{further_help()}")
             sys.stdout.flush()
             return
         arguments = parse(values, argv, known_only=known_only)
@@ -89,6 +94,12 @@ def run(
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except Interrupted as stop:
+        from mmgc_jax.runtime.preemption import EXIT_CODE
+
+        again = command_again(argv[1:], main.__module__)
+        print(f"{stop} To continue, run the same again:\n  {again}", file=sys.stderr)
+        sys.exit(EXIT_CODE)
     except KeyboardInterrupt:
         sys.exit(130)  # 128 + SIGINT, as shells report it
     except BrokenPipeError:
@@ -147,8 +158,13 @@ def require(values: flags.FlagValues, names: Iterable[str]) -> None:
 
 
 def did_you_mean(name: str, choices: Iterable[str], prefix: str = "") -> str:
-    """Returns a question with the nearest right names, at most two; empty if none is near."""
-    near = difflib.get_close_matches(name, list(choices), n=2)
+    """Asks for the nearest right name, or for two if both are about as near; empty if none is."""
+
+    def likeness(choice: str) -> float:
+        return difflib.SequenceMatcher(None, choice, name).ratio()
+
+    near = difflib.get_close_matches(name, list(dict.fromkeys(choices)), n=2)
+    near = [choice for choice in near if likeness(choice) > likeness(near[0]) - 0.1]
     return f"Did you mean {' or '.join(prefix + choice for choice in near)}?" if near else ""
 
 
@@ -182,8 +198,8 @@ def command_again(arguments: Sequence[str], module: str) -> str:
 
     Args:
       arguments: those that the door was given, without the program's name.
-      module: the door's full name. Needed where the process was not started by a command line of
-        this package, such as in a notebook.
+      module: the door's full name, for a process that no command line of this package started, such
+        as a notebook.
     """
     arguments = list(arguments)
     started = list(sys.orig_argv)
@@ -311,7 +327,7 @@ def _usage(flag: flags.Flag, required: bool) -> str:
 
 def _plain(message: str, values: flags.FlagValues) -> str:
     """Rewrites an error of absl: the flag, its value, and the kind of value that is needed."""
-    found = re.match(r"flag --(\w+)=(.*?): ", message, re.DOTALL)
+    found = re.match(r"flag --([\w.]+)=(.*?): ", message, re.DOTALL)
     if not found or found[1] not in values:
         return message
     name, value = found[1], found[2]
@@ -320,7 +336,7 @@ def _plain(message: str, values: flags.FlagValues) -> str:
         hint = did_you_mean(value, choices)
         return f"--{name}={value}: possible: {', '.join(choices)}. {hint}".rstrip()
     wanted = "true or false" if values[name].boolean else parser.syntactic_help
-    return f"--{name}={value}: {wanted} is needed."
+    return f"--{name}={value}: {wanted} is needed." if wanted else message
 
 
 def _exit_if_nobody_reads() -> None:

@@ -1,51 +1,56 @@
-"""Compares finished experiments: python -m mmgc_jax.compare runs/talk-0 runs/talk-1 runs/talk-2
+"""Compares finished runs: averages them over their seeds, and prints one table.
 
-The experiments must differ only in their seed. Each figure of cross-validation is shown as the mean
-over them, and macro AUC with its standard deviation.
+    mmgc compare runs/seed_0 runs/seed_1 runs/seed_2
+
+The runs must differ in nothing but their seed. Each figure is that of cross-validation, averaged
+over the runs; macro AUC has its standard deviation beside it.
 """
 
-import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import ml_collections
-from absl import app, flags
+from absl import flags
 
-from mmgc_jax.encoders import fusion, registry
-from mmgc_jax.evaluation import seeds, tables
+from mmgc_jax import command_line
 from mmgc_jax.runtime.errors import InputError
-from mmgc_jax.runtime.files import Path, as_path, read_json
+
+if TYPE_CHECKING:  # slow to import; see `command_line`
+    from mmgc_jax.runtime.files import Path
 
 
-def define_flags() -> None:
-    flags.DEFINE_multi_string(
-        "encoder_modules",
-        [],
-        "Modules with kinds of encoders of your own, imported before the experiments are read.",
-    )
+def define_flags(values: flags.FlagValues) -> None:
+    command_line.define_encoder_modules(values)
 
 
-def main(argv: list[str]) -> None:
-    try:
-        registry.import_modules(flags.FLAGS.encoder_modules)
-        print(compare([as_path(workdir) for workdir in argv[1:]]))
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+def main(values: flags.FlagValues, arguments: list[str]) -> None:
+    from mmgc_jax.encoders import registry
+    from mmgc_jax.runtime.files import as_path
+
+    registry.import_modules(values.encoder_modules)
+    print(compare([as_path(workdir) for workdir in arguments]))
 
 
-def compare(workdirs: list[Path]) -> str:
-    """Averages experiments over their seeds and returns the table.
+def compare(workdirs: list["Path"]) -> str:
+    """Averages runs over their seeds, and returns the table of their cross-validation.
 
     Raises:
       InputError: if they cannot be averaged; see `seeds.average`.
     """
+    from mmgc_jax.evaluation import seeds, tables
+
     averaged = seeds.average(workdirs)
     titles = _titles(workdirs[0] / "config.json")
     return tables.table("cross_validation", averaged, titles, f"{len(workdirs)} seeds")
 
 
-def _titles(file: Path) -> dict[str, str]:
-    """The titles of an experiment's encoders and fusions."""
-    advice = "Choose another experiment, or compare with the version that made this one."
+def _titles(file: "Path") -> dict[str, str]:
+    """Returns the titles of a run's encoders and fusions."""
+    import ml_collections
+
+    from mmgc_jax.encoders import fusion
+    from mmgc_jax.runtime.files import read_json
+
+    advice = "Choose another run, or compare with the version that made this one."
     config = ml_collections.ConfigDict(read_json(file, advice))
     try:
         return fusion.titles(config)
@@ -53,6 +58,10 @@ def _titles(file: Path) -> dict[str, str]:
         raise InputError(f"{file} is not a config of this version: {error}. {advice}") from error
 
 
+def start(argv: Sequence[str] | None = None) -> None:
+    """Runs `main` with the arguments of a command line; None takes those of the process."""
+    command_line.run(__doc__, define_flags, main, argv, operands=True)
+
+
 if __name__ == "__main__":
-    define_flags()
-    app.run(main)
+    start()

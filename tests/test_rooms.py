@@ -11,7 +11,7 @@ PACKAGE = ROOT / "mmgc_jax"
 # From the top down. A room is a folder or a file of the package.
 FLOORS = (
     ("__main__", "main", "predict", "compare"),
-    ("command_line",),
+    ("command_line", "config_flag"),
     ("experiment", "predictor"),
     ("settings",),
     ("configs",),
