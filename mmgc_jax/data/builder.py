@@ -19,7 +19,6 @@ import logging
 import multiprocessing
 import pathlib
 import shutil
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import ml_collections
@@ -31,6 +30,7 @@ from mmgc_jax.data.movies import Movie
 from mmgc_jax.runtime import preemption
 from mmgc_jax.runtime.errors import InputError
 from mmgc_jax.runtime.locks import machine_lock
+from mmgc_jax.runtime.progress import progress_bar
 
 logger = logging.getLogger(__name__)
 
@@ -98,13 +98,20 @@ class _MoviesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _split_generators(self, dl_manager) -> dict[str, Iterator]:
         if self.movies is None:
             self.read(self.builder_config.path or _find_manually(dl_manager))
-        return {split: self._generate_examples(found) for split, found in self.movies.items()}
+        return {
+            split: self._generate_examples(found, split) for split, found in self.movies.items()
+        }
 
-    def _generate_examples(self, found: Iterable[tuple[int, Movie]]) -> Iterator[tuple[int, dict]]:
+    def _generate_examples(
+        self, found: Iterable[tuple[int, Movie]], split: str
+    ) -> Iterator[tuple[int, dict]]:
         """Yields records with the position as key, by which TFDS sorts a split before it writes."""
         config, metadata = self.builder_config, self.info.metadata
         no_poster = posters.encode_jpeg(np.zeros((config.height, config.width, 3), np.uint8))
-        for number, movie, poster, error in _map_ahead(self._resize_poster, found):
+        resized = _map_ahead(self._resize_poster, found)
+        for number, movie, poster, error in progress_bar(
+            resized, desc=f"preparing movies, {split}", unit="movie"
+        ):
             preemption.raise_if_requested_locally()  # the next run begins again
             if movie.poster is not None:
                 metadata["posters"] += 1
@@ -347,11 +354,11 @@ def _read(builder: _MoviesBuilder) -> None:
 
 
 def _write(builder: _MoviesBuilder) -> None:
-    if not sys.stderr.isatty():
-        tfds.disable_progress_bar()
+    tfds.disable_progress_bar()  # `_generate_examples` shows one of ours
     for leftover in builder.data_path.parent.glob("incomplete.*"):  # of a run that was killed
         shutil.rmtree(leftover)
-    with contextlib.redirect_stdout(sys.stderr):  # standard output is for results
+    # TFDS prints that it downloads, which is never so.
+    with contextlib.redirect_stdout(io.StringIO()):
         builder.download_and_prepare()
 
 

@@ -15,13 +15,16 @@ SECONDS_BETWEEN_LINES = 20.0
 def progress_bar(iterable: Iterable | None = None, *, shown: bool = True, **settings) -> tqdm:
     """Returns a tqdm bar, on standard error if that is a terminal, otherwise in the log.
 
+    Log lines that are written while a bar is shown stand above it if they are written by
+    `tqdm.write`, as `mmgc_jax.command_line` does.
+
     Args:
-      iterable: to be counted while it is iterated over; without it, call `update`.
-      shown: False counts and shows nothing.
-      **settings: of `tqdm`, such as `desc`, `total` and `unit`.
+      iterable: counted while it is iterated over; without it, call `update`.
+      shown: False shows nothing.
+      **settings: arguments of `tqdm`, such as `desc`, `total` and `unit`.
     """
     if not shown or sys.stderr.isatty():
-        return tqdm(iterable, disable=not shown, **settings)
+        return tqdm(iterable, disable=not shown, dynamic_ncols=True, **settings)
     return tqdm(
         iterable,
         file=_Log(),
@@ -34,9 +37,16 @@ def progress_bar(iterable: Iterable | None = None, *, shown: bool = True, **sett
 
 
 class _Log(io.StringIO):
-    """A text stream whose writes become log lines."""
+    """A text stream whose writes become log lines.
+
+    tqdm aligns numbers with spaces, and repeats its last line when it is closed; neither is logged.
+    """
+
+    _latest = ""
 
     def write(self, text: str) -> int:
-        if line := text.strip():
+        line = " ".join(text.split())
+        if line and line != self._latest:
             logger.info("%s", line)
+            self._latest = line
         return len(text)

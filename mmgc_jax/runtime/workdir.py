@@ -137,6 +137,8 @@ def save_arrays(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 class _FileHandler(logging.Handler):
+    """Appends log lines to a file, on this machine or in a bucket."""
+
     def __init__(self, file: Path):
         super().__init__()
         self._file = file
@@ -147,7 +149,7 @@ class _FileHandler(logging.Handler):
 
 @contextlib.contextmanager
 def logging_to(file: Path) -> Iterator[None]:
-    """Appends what this package logs to a file, within the block."""
+    """Appends the log lines of this package to a file, each with its time, within the block."""
     package = logging.getLogger("mmgc_jax")
     handler = _FileHandler(file)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))

@@ -1,4 +1,4 @@
-"""What a training reports: metrics.jsonl, TensorBoard's event files, and its progress."""
+"""Reports a training: metrics.jsonl, TensorBoard event files, and progress."""
 
 import json
 import logging
@@ -15,23 +15,23 @@ logger = logging.getLogger(__name__)
 
 
 class MetricWriter(Protocol):
-    """Takes the metrics of a training."""
+    """Writes the metrics of a training to one place."""
 
     def write(self, run: str, step: int, metrics: dict) -> None:
-        """Takes some metrics.
+        """Writes metrics.
 
         Args:
           run: name of the training.
-          step: number of the step after which they were measured.
-          metrics: name -> number, or name -> such a dictionary.
+          step: number of steps done when they were measured.
+          metrics: numbers by name, or dictionaries of numbers by name.
         """
 
     def close(self) -> None:
-        """Writes what is left in memory."""
+        """Flushes buffered metrics."""
 
 
 class JsonLinesWriter:
-    """Appends a line of JSON to `metrics.jsonl`: `{"run": ..., "step": ..., metrics}`."""
+    """Appends lines of JSON to `metrics.jsonl`: `{"run": ..., "step": ..., metrics}`."""
 
     def __init__(self, workdir: Path):
         self._file = workdir / "metrics.jsonl"
@@ -44,9 +44,9 @@ class JsonLinesWriter:
 
 
 class TensorBoardWriter:
-    """Writes event files into `tensorboard/<run>`, by tensorboardX.
+    """Writes TensorBoard event files to `tensorboard/<run>` with tensorboardX.
 
-    `clu.metric_writers` and `flax.metrics.tensorboard` would need TensorFlow.
+    Unlike `clu.metric_writers` and `flax.metrics.tensorboard` it does not need TensorFlow.
     """
 
     def __init__(self, workdir: Path, run: str):
@@ -67,7 +67,7 @@ class TensorBoardWriter:
 
 
 def metric_writers(run: TrainingRun) -> list[MetricWriter]:
-    """The writers that a training reports to. Only process 0 writes."""
+    """Returns the writers of a training. Only process 0 writes."""
     writers: list[MetricWriter] = [JsonLinesWriter(run.workdir)]
     if run.tensorboard and parallel.is_first():
         writers.append(TensorBoardWriter(run.workdir, run.name))
@@ -75,7 +75,7 @@ def metric_writers(run: TrainingRun) -> list[MetricWriter]:
 
 
 class TrainingLog:
-    """Reports a training: metrics to the writers, progress as a bar or as lines of the log."""
+    """Reports a training: metrics to the writers, progress as a bar or as log lines."""
 
     def __init__(
         self, run: TrainingRun, steps: int, steps_per_epoch: int, num_movies: int, start: int
@@ -84,9 +84,9 @@ class TrainingLog:
 
         Args:
           run: the training.
-          steps: of the whole training.
-          steps_per_epoch: of these.
-          num_movies: that an epoch goes through.
+          steps: number of steps of the whole training.
+          steps_per_epoch: number of steps of an epoch.
+          num_movies: number of movies of an epoch.
           start: number of steps done before.
         """
         self._run = run
@@ -101,7 +101,7 @@ class TrainingLog:
         self._step = start
 
     def timed(self, batches: Iterator) -> Iterator:
-        """Passes batches on, and measures how long the loop waits for them."""
+        """Yields batches, and measures how long the loop waits for them."""
         while True:
             asked = time.monotonic()
             try:
@@ -111,16 +111,21 @@ class TrainingLog:
             self._waited += time.monotonic() - asked
             yield batch
 
+    def compiling(self) -> None:
+        """Reports that the first step compiles the training step, which can take minutes."""
+        logger.info("%s: compiling", self._run.name)
+
     def first_step_done(self) -> None:
-        """Measures the first step, compilation and the start of the input included."""
+        """Measures the time to the first step, with compilation and the start of the input."""
         self._first_step = {"seconds_to_first_step": round(time.monotonic() - self._clock, 2)}
+        self._bar.unpause()  # the bar's rate and remaining time leave out compilation
 
     def steps_done(self, step: int, metrics: dict[str, float]) -> None:
-        """Reports the steps since the last report.
+        """Reports the steps since the previous report.
 
         Args:
           step: number of steps done.
-          metrics: `loss` among them.
+          metrics: metrics by name, with `loss` among them.
         """
         now = time.monotonic()
         steps, seconds = step - self._step, max(now - self._clock, 1e-9)
@@ -135,14 +140,14 @@ class TrainingLog:
         self._first_step = {}
 
     def epoch_done(self, step: int, epoch: int, auc_macro: float) -> None:
-        """Reports a validation."""
+        """Reports the macro AUC on the validation part after an epoch."""
         self._write(step, {"epoch": epoch, "validation": {"auc_macro": auc_macro}})
         logger.info("%s: epoch %d of at most %d: auc_macro %.4f",
                     self._run.name, epoch, self._epochs, auc_macro)  # fmt: skip
-        self._clock, self._waited = time.monotonic(), 0.0  # validation is not training time
+        self._clock, self._waited = time.monotonic(), 0.0  # leaves validation out
 
     def close(self) -> None:
-        """Closes bar and writers."""
+        """Closes the bar and the writers."""
         self._bar.close()
         for writer in self._writers:
             writer.close()

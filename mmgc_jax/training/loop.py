@@ -217,6 +217,8 @@ class _Training:
             return
         arriving = iter(pipeline.iterate(self._batches, start, self._run.workers))
         for step, batch in enumerate(self._log.timed(arriving), start=start + 1):
+            if step == start + 1:
+                self._log.compiling()
             self._train(batch)
             if step == start + 1:
                 jax.block_until_ready(self._unreported)
