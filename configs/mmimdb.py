@@ -8,7 +8,8 @@
 The archive (https://archive.org/download/mmimdb/mmimdb.tar.gz, 8.1 GB) is read as it is; the folder
 that it extracts to does as well. The README says how to get the weights and VECTORS, a file of word
 vectors; without one, those trained on the plots stand alone. Plots become words as the makers' do.
-F1 is given at the threshold 0.5, as theirs, and at thresholds tuned on the validation movies.
+F1 is given at the threshold 0.5, as theirs, and at thresholds tuned on the training movies, out of
+fold.
 
 Not measured on the archive. It needs a GPU or patience: 25,959 posters go through VGG16 once in
 colour and once in grey.
