@@ -1,15 +1,16 @@
 """Movie genre classifiers as Flax Linen modules: arrays and parameters in, genre logits out.
 
-Models read no files and no flags, and nothing of the process that they run in. Each returns
-`(logits, intermediates)`: <float32>[batch, genres], and a dictionary of named activations.
+Models are pure functions of their arguments: they read no files, no flags and no global state.
+Each returns `(logits, intermediates)`: logits <float32>[batch, genres] before the sigmoid, and a
+dictionary of named activations.
 
     model = PlotLSTM(vocabulary_size=20_000)
     variables = model.init(key, tokens, lengths)
     logits, intermediates = model.apply(variables, tokens, lengths)
 
-The attribute `kernels` of some models chooses how their operations are computed, not what they
-compute. By default that is plain XLA, which runs on every platform and can be exported for it;
-`mmgc_jax.ops.kernels.auto()` is what is fastest on this machine.
+The attribute `kernels` of some models selects implementations of their operations; results differ
+only by rounding. The default is plain XLA, which runs on every platform and can be exported for any
+of them; `mmgc_jax.ops.kernels.auto()` selects the fastest implementations on this machine.
 """
 
 from mmgc_jax.models.bert import BertEncoder, mean_of_tokens
@@ -27,7 +28,7 @@ from mmgc_jax.models.plot_transformer import PlotTransformer
 from mmgc_jax.models.poster_vgg16 import GenreHead, PosterVGG16, pool_blocks
 from mmgc_jax.models.vgg16 import VGG16, apply_blocks
 
-# By name in a config. `late` fuses probabilities, the others fuse feature vectors.
+# The names used in configs. `late` fuses probabilities; the others fuse feature vectors.
 FUSIONS = {
     "late": LateFusion,
     "linear_sum": LinearSum,

@@ -1,4 +1,4 @@
-"""BERT, whole or some of its layers, and the pooling of its states."""
+"""BERT, or a range of its layers, and mean pooling of its states."""
 
 import functools
 
@@ -10,18 +10,18 @@ from mmgc_jax.ops.dropout import Dropout
 from mmgc_jax.ops.kernels import Kernels
 from mmgc_jax.ops.matmul import matmul_bfloat16
 
-# BERT's published value.
+# The published BERT's value.
 _NORM_EPSILON = 1e-12
-# Standard deviation of BERT's random weights.
+# Standard deviation of BERT's initial weights.
 _initial = nn.initializers.normal(0.02)
 
 
 def mean_of_tokens(states: jax.Array, lengths: jax.Array) -> jax.Array:
-    """Averages the states of true tokens, the mean pooling of sentence-transformers.
+    """Averages the states of all tokens but the padding: sentence-transformers' mean pooling.
 
     Args:
       states: <float>[batch, length, hidden].
-      lengths: <int32>[batch], number of true tokens; less than 1 counts as 1.
+      lengths: <int32>[batch], number of tokens without padding; less than 1 counts as 1.
 
     Returns:
       <float32>[batch, hidden].
@@ -32,40 +32,41 @@ def mean_of_tokens(states: jax.Array, lengths: jax.Array) -> jax.Array:
 
 
 def _is_token(inputs: jax.Array, lengths: jax.Array) -> jax.Array:
-    """Returns the mask <bool>[batch, length] of true tokens.
+    """Returns the padding mask <bool>[batch, length]: True for tokens, False for padding.
 
-    The first token always counts as true, so that means and attention are defined for empty texts:
-    lengths [2, 0] of three tokens give [[1, 1, 0], [1, 0, 0]].
+    The first position is always True, so that means and attention are defined for empty texts:
+    lengths [2, 0] padded to 3 give [[1, 1, 0], [1, 0, 0]].
     """
     return jnp.arange(inputs.shape[1]) < jnp.maximum(lengths, 1)[:, None]
 
 
 class BertEncoder(nn.Module):
-    """BERT (Devlin et al., arXiv 1810.04805), or some of its layers.
+    """BERT (Devlin et al., arXiv 1810.04805), or a range of its layers.
 
-    Embeddings of words and positions, then layers of self-attention and of two dense layers with
-    GELU, each with a residual connection and a LayerNorm after it. Every text is one segment. The
-    defaults are the sizes of MiniLM-L6-H384 (Wang et al., arXiv 2002.10957).
+    Word and position embeddings are followed by transformer layers. Each layer has two sublayers,
+    self-attention and two dense layers with a GELU between them; a residual connection and a
+    LayerNorm follow each sublayer. All tokens of a text belong to the same segment. The default
+    sizes are those of MiniLM-L6-H384 (Wang et al., arXiv 2002.10957).
 
-    Parameters: `embeddings` and `layer1` to `layer<layers>`. An encoder of some layers uses the
-    same names, so that all share one parameter tree. States of padding are undefined, and change no
-    other state.
+    The parameters are `embeddings` and `layer1` to `layer<layers>`. A range of layers uses the same
+    names, so it can take the whole encoder's parameter tree. States at padding positions are
+    undefined and do not affect other states.
 
     Attributes:
       vocabulary_size: number of token ids.
       hidden: size of a state.
-      layers: number of layers of the whole encoder.
-      heads: number of attention heads; a divisor of `hidden`.
-      intermediate: size of the first dense layer.
-      max_length: number of positions.
-      dropout: rate after the embeddings, on the attention weights (with one mask for all texts and
-        heads, as in Flax) and after each of the two sublayers.
-      first_layer: first layer to run; the input of layer n is the output of layer n - 1. Layer 1
-        begins with the embeddings.
-      last_layer: last layer to run, inclusive; None is the last of all, 0 runs the embeddings
-        alone.
-      dtype: `float32` or `bfloat16`, of the factors in matmuls. Their sums and everything else,
-        parameters included, are float32.
+      layers: number of layers in the whole encoder.
+      heads: number of attention heads; must divide `hidden`.
+      intermediate: size of the first of a layer's two dense layers.
+      max_length: number of position embeddings, the maximum length of a text in tokens.
+      dropout: rate after the embeddings, on the attention weights (with the same mask for all texts
+        and heads, as in Flax) and after each sublayer.
+      first_layer: first layer to run, counted from 1. Layer 1 includes the embeddings and takes
+        token ids; layer n takes the output of layer n - 1.
+      last_layer: last layer to run, inclusive. None: the encoder's last layer. 0: only the
+        embeddings.
+      dtype: `float32` or `bfloat16`, the dtype of the factors in matmuls. Sums, parameters and
+        everything else are float32.
       kernels: implementation of the gradient's bfloat16 matmuls.
     """
 
@@ -83,7 +84,7 @@ class BertEncoder(nn.Module):
 
     @property
     def last(self) -> int:
-        """The number of the last layer that runs."""
+        """The last layer that runs, as a number."""
         return self.layers if self.last_layer is None else self.last_layer
 
     @nn.compact
@@ -95,15 +96,16 @@ class BertEncoder(nn.Module):
         Args:
           inputs: token ids <int32>[batch, length] if first_layer is 1, otherwise the preceding
             layer's states <float>[batch, length, hidden]; padded at the end.
-          lengths: <int32>[batch], number of true tokens; less than 1 counts as 1.
-          train: whether to apply dropout, which needs the random stream `dropout`.
+          lengths: <int32>[batch], number of tokens without padding; less than 1 counts as 1.
+          train: whether to apply dropout; if so, the random stream `dropout` is needed.
 
         Returns:
-          `layer<n>` <float32>[batch, length, hidden] for each layer that ran; the embeddings, if
-          they ran, are `layer0`.
+          The states after each layer that ran, <float32>[batch, length, hidden] by the name
+          `layer<n>`; the embeddings are `layer0`.
 
         Raises:
-          ValueError: if a text is longer than `max_length`, or an attribute is not as described.
+          ValueError: if the texts are longer than `max_length`, or an attribute has an invalid
+            value.
         """
         self._check(inputs)
         x, outputs = inputs.astype(jnp.float32), {}
@@ -126,20 +128,21 @@ class BertEncoder(nn.Module):
 
     def _check(self, inputs: jax.Array) -> None:
         if inputs.shape[1] > self.max_length:
-            raise ValueError(f"{inputs.shape[1]} tokens, but max_length={self.max_length}")
+            length = inputs.shape[1]
+            raise ValueError(f"the texts have {length} tokens, but max_length={self.max_length}")
         if self.hidden % self.heads:
-            raise ValueError(f"hidden={self.hidden} is no multiple of heads={self.heads}")
+            raise ValueError(f"hidden={self.hidden} is not a multiple of heads={self.heads}")
         if self.dtype not in ("float32", "bfloat16"):
             raise ValueError(f"dtype is {self.dtype!r}, not one of float32, bfloat16")
         if not 1 <= self.first_layer <= self.last + 1 <= self.layers + 1:
             raise ValueError(
-                f"first_layer={self.first_layer} and last_layer={self.last_layer} are no part of "
-                f"{self.layers} layers"
+                f"first_layer={self.first_layer} and last_layer={self.last_layer} are not a range "
+                f"of {self.layers} layers"
             )
 
 
 class _Embeddings(nn.Module):
-    """Sums the embeddings of words, positions and the segment, and normalises them."""
+    """Adds word, position and segment embeddings, and applies LayerNorm and dropout."""
 
     vocabulary_size: int
     hidden: int
@@ -152,7 +155,7 @@ class _Embeddings(nn.Module):
         embed = functools.partial(nn.Embed, features=self.hidden, embedding_init=_initial)
         words = embed(self.vocabulary_size, name="words")(tokens)
         positions = embed(self.max_length, name="positions")(jnp.arange(tokens.shape[1]))
-        # BERT has an embedding for each of two segments; every text here is the first one.
+        # BERT has two segments with an embedding each; here all tokens belong to the first.
         segment = self.param("segment", _initial, (self.hidden,))
         x = _norm("norm")(words + positions + segment)
         return Dropout(self.dropout, deterministic=not train)(x)
@@ -161,7 +164,7 @@ class _Embeddings(nn.Module):
 class _Layer(nn.Module):
     """A transformer layer: self-attention and two dense layers.
 
-    Attributes: as in `BertEncoder`; transpose_first as in `matmul.matmul_transposed`.
+    Attributes: see `BertEncoder`; for transpose_first see `matmul.matmul_transposed`.
     """
 
     heads: int
@@ -172,7 +175,7 @@ class _Layer(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, mask: jax.Array, train: bool) -> jax.Array:
-        """Maps <float32>[batch, length, hidden] to the same; mask <bool>[batch, length]."""
+        """Maps <float32>[batch, length, hidden] to the same shape; mask <bool>[batch, length]."""
         dot_general = None
         if self.dtype == "bfloat16":
             dot_general = functools.partial(_dot_general_bfloat16, self.transpose_first)
@@ -199,19 +202,19 @@ class _Layer(nn.Module):
         )
         attended = dense(hidden, name="attention_output")(attended.reshape(x.shape))
         x = _norm("attention_norm")(x + dropout(attended))
-        # The exact GELU, with the error function.
+        # BERT uses the exact GELU, by the error function, not the tanh approximation.
         between = nn.gelu(dense(self.intermediate, name="intermediate")(x), approximate=False)
         output = dense(hidden, name="output")(between)
         return _norm("output_norm")(x + dropout(output))
 
 
 def _norm(name: str) -> nn.LayerNorm:
-    # Flax's fast variance is a difference of two squares, which loses digits.
+    # Flax's fast variance, E[x^2] - E[x]^2, is less precise.
     return nn.LayerNorm(epsilon=_NORM_EPSILON, use_fast_variance=False, name=name)
 
 
 def _dot_general_bfloat16(
     transpose_first: bool, x: jax.Array, kernel: jax.Array, *_, **__
 ) -> jax.Array:
-    """Computes `lax.dot_general` as `nn.Dense` calls it, with factors rounded to bfloat16."""
+    """Replaces `lax.dot_general` in `nn.Dense`, with factors rounded to bfloat16."""
     return matmul_bfloat16(x, kernel, transpose_first)

@@ -1,8 +1,8 @@
-"""Fusions of several encoders' feature vectors of a movie.
+"""Networks that fuse the feature vectors of several encoders.
 
-All have the arguments of `LinearSum`. The vector of an absent encoder affects neither the result
-nor the gradients. Vectors may have any scale, since each goes through a LayerNorm first, which
-removes their mean and scale. In each fusion the output layer is named `genres`.
+All have the same arguments as `LinearSum`. Where an encoder's modality is missing, its vector
+affects neither the result nor the gradients. Vectors may have any scale: each goes through a
+LayerNorm first. The output layer of every network is named `genres`.
 """
 
 from collections.abc import Sequence
@@ -13,10 +13,10 @@ import jax.numpy as jnp
 
 
 class LinearSum(nn.Module):
-    """Vectors mapped linearly into one space and summed: a baseline of arXiv 1702.01992.
+    """Maps each vector linearly into one space and adds them up: a baseline of arXiv 1702.01992.
 
     Attributes:
-      hidden: size of the space.
+      hidden: dimension of that space.
       dropout: rate on the vectors and before the output layer.
       num_genres: number of logits.
     """
@@ -32,19 +32,19 @@ class LinearSum(nn.Module):
         """Computes genre logits.
 
         Args:
-          features: <float>[batch, dim] for each encoder, with dim at least 2.
+          features: a feature vector <float>[batch, dim] from each encoder, with dim at least 2.
           present: <float32>[batch, encoders], 1 where the movie has the encoder's modality,
             otherwise 0.
-          train: whether to apply dropout, which needs the random stream `dropout`.
+          train: whether to apply dropout; if so, the random stream `dropout` is needed.
 
         Returns:
           logits <float32>[batch, num_genres], and `embedding` <float32>[batch, hidden].
 
         Raises:
-          ValueError: if the number of encoders in `present` is not the number of vectors.
+          ValueError: if `features` and `present` have different numbers of encoders.
         """
         inputs = _prepare(features, present, self.dropout, train)
-        # Without biases, since they would count for absent encoders too.
+        # No biases: they would be added for missing modalities, too.
         embedding = sum(
             nn.Dense(self.hidden, use_bias=False, name=f"linear{number}")(x)
             for number, x in enumerate(inputs, start=1)
@@ -54,15 +54,15 @@ class LinearSum(nn.Module):
 
 
 class ConcatMaxout(nn.Module):
-    """Two layers of maxout units over the concatenated vectors, as in arXiv 1702.01992.
+    """Applies two layers of maxout units to the concatenated vectors, as in arXiv 1702.01992.
 
-    Absent vectors are zero, and the flags of presence are inputs too.
+    Vectors of missing modalities are zero, and `present` is concatenated to the vectors.
 
     Attributes:
-      hidden: units of each layer.
+      hidden: number of units in each layer.
       dropout: rate before each layer.
       num_genres: number of logits.
-      pieces: linear functions of which a unit takes the largest.
+      pieces: number of linear functions per unit; the unit returns their maximum.
     """
 
     hidden: int = 512
@@ -74,7 +74,7 @@ class ConcatMaxout(nn.Module):
     def __call__(
         self, features: Sequence[jax.Array], present: jax.Array, *, train: bool = False
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Computes genre logits, as `LinearSum` does; `embedding` <float32>[batch, hidden]."""
+        """Computes genre logits; see `LinearSum`. Returns `embedding` <float32>[batch, hidden]."""
         inputs = _prepare(features, present, self.dropout, train)
         x = jnp.concatenate([*inputs, present], axis=-1)
         maxout = _MaxoutLayers(self.hidden, self.dropout, self.pieces, name="maxout")
@@ -84,18 +84,19 @@ class ConcatMaxout(nn.Module):
 
 
 class MixtureOfExperts(nn.Module):
-    """An expert for each encoder, and a gate that weighs the experts.
+    """Averages the predictions of one expert per encoder, with weights from a gate.
 
-    An expert is a classifier of its own: two layers of maxout units and an output layer. As in the
-    code of arXiv 1702.01992 the gate is linear, takes all vectors, and has weights for each genre.
-    The experts' probabilities are mixed, not their logits: cross-entropy is then the negative
-    log-likelihood of a mixture (Jacobs et al., Adaptive Mixtures of Local Experts, 1991).
+    Each expert is a classifier with two layers of maxout units and an output layer. As in the code
+    of arXiv 1702.01992, the gate is a linear function of all vectors, with separate weights for
+    each genre. It averages the experts' probabilities, not their logits, so that the cross-entropy
+    is the negative log-likelihood of a mixture (Jacobs et al., Adaptive Mixtures of Local Experts,
+    1991).
 
     Attributes:
-      hidden: maxout units of each layer of an expert.
-      dropout: rate on the vectors and before each further layer.
+      hidden: number of maxout units in each layer of an expert.
+      dropout: rate on the vectors and before every layer after the first.
       num_genres: number of logits.
-      pieces: as in `ConcatMaxout`.
+      pieces: see `ConcatMaxout`.
     """
 
     hidden: int = 512
@@ -107,12 +108,13 @@ class MixtureOfExperts(nn.Module):
     def __call__(
         self, features: Sequence[jax.Array], present: jax.Array, *, train: bool = False
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Computes genre logits, as `LinearSum` does.
+        """Computes genre logits; see `LinearSum` for the arguments.
 
         Returns:
           logits <float32>[batch, num_genres]; `embedding` <float32>[batch, encoders * hidden], the
-          experts' last layers, zero where absent; `gates` <float32>[batch, encoders, num_genres],
-          which add up to 1 over the encoders that are present.
+          experts' last hidden layers, zero where the modality is missing; and `gates`
+          <float32>[batch, encoders, num_genres], the experts' weights, which are 0 where the
+          modality is missing and add up to 1 over the encoders.
         """
         inputs = _prepare(features, present, self.dropout, train)
         is_present = present[..., None] > 0
@@ -135,10 +137,10 @@ class MixtureOfExperts(nn.Module):
 
         scores = nn.Dense(len(inputs) * self.num_genres, name="gate")(jnp.concatenate(inputs, -1))
         scores = scores.reshape(logits.shape)
-        # Not minus infinity, whose softmax is undefined for a movie without any modality.
+        # With minus infinity, the softmax would be NaN for a movie without any modality.
         lowest = jnp.finfo(scores.dtype).min
         log_gates = nn.log_softmax(jnp.where(is_present, scores, lowest), axis=1)
-        # Logarithms of the mixed probability and of its complement, neither of which underflows.
+        # Log-probabilities of having the genre and of not having it, neither of which underflows.
         positive = jax.nn.logsumexp(log_gates + nn.log_sigmoid(logits), axis=1)
         negative = jax.nn.logsumexp(log_gates + nn.log_sigmoid(-logits), axis=1)
         return positive - negative, {
@@ -148,20 +150,19 @@ class MixtureOfExperts(nn.Module):
 
 
 class GatedMultimodalUnit(nn.Module):
-    """The Gated Multimodal Unit of arXiv 1702.01992, and an output layer.
+    """The Gated Multimodal Unit of arXiv 1702.01992, followed by an output layer.
 
-    Each vector becomes h_e = tanh(W_e x_e), and each of its units has a weight z_e, a gate computed
-    from all vectors: the embedding is the sum of z_e h_e.
+    Each vector x_e is transformed to h_e = tanh(W_e x_e). The embedding is the sum of z_e * h_e,
+    elementwise, where the gates z_e are computed from all vectors.
 
-    For two encoders this is the paper's bimodal unit, z_1 = sigmoid(W_z [x_1, x_2]) and
-    z_2 = 1 - z_1. For more the paper gives each modality a sigmoid gate of its own,
-    z_e = sigmoid(W_z,e [x_1, x_2, ...]), and so does this; but the gates are then divided by their
-    sum, which the tied gates of the bimodal unit do not need, since theirs is 1. The sum runs over
-    the encoders that are present, and an absent one's gate is 0, so that the embedding is always an
-    average over the encoders that are present.
+    For two encoders this is the paper's bimodal unit: z_1 = sigmoid(W_z [x_1, x_2]) and
+    z_2 = 1 - z_1. For more encoders there is one sigmoid gate per encoder, as in the paper:
+    z_e = sigmoid(W_z,e [x_1, x_2, ...]). Unlike in the paper, these gates are then divided by their
+    sum. The gate of a missing modality is 0 and the others add up to 1, so the embedding is a
+    weighted average over the modalities that the movie has.
 
     Attributes:
-      hidden: units.
+      hidden: number of units.
       dropout: rate on the vectors and before the output layer.
       num_genres: number of logits.
     """
@@ -174,11 +175,12 @@ class GatedMultimodalUnit(nn.Module):
     def __call__(
         self, features: Sequence[jax.Array], present: jax.Array, *, train: bool = False
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Computes genre logits, as `LinearSum` does.
+        """Computes genre logits; see `LinearSum` for the arguments.
 
         Returns:
-          logits <float32>[batch, num_genres], `embedding` <float32>[batch, hidden], and `gates`
-          <float32>[batch, encoders, hidden], which add up to 1 over the encoders that are present.
+          logits <float32>[batch, num_genres]; `embedding` <float32>[batch, hidden]; and `gates`
+          <float32>[batch, encoders, hidden], which are 0 where the modality is missing and add up
+          to 1 over the encoders.
         """
         inputs = _prepare(features, present, self.dropout, train)
         units = [
@@ -190,7 +192,7 @@ class GatedMultimodalUnit(nn.Module):
         scores = gate(jnp.concatenate(inputs, axis=-1)).reshape(len(present), -1, self.hidden)
         if tied:
             scores = jnp.concatenate([scores, -scores], axis=1)  # 1 - sigmoid(s) = sigmoid(-s)
-        # A softmax of logarithms: the sigmoids divided by their sum, also where all are tiny.
+        # The softmax of log-sigmoids divides the sigmoids by their sum without underflow.
         gates = nn.softmax(nn.log_sigmoid(scores), axis=1, where=present[..., None] > 0)
         embedding = jnp.sum(gates * jnp.stack(units, axis=1), axis=1)
         x = nn.Dropout(self.dropout, deterministic=not train)(embedding)
@@ -199,28 +201,29 @@ class GatedMultimodalUnit(nn.Module):
 
 
 class LowRankTensorFusion(nn.Module):
-    """Low-rank Multimodal Fusion (arXiv 1806.00064), and an output layer.
+    """Low-rank Multimodal Fusion (arXiv 1806.00064), followed by an output layer.
 
-    Tensor fusion (arXiv 1707.07250) appends a 1 to each vector, takes the outer product of all,
-    and contracts it with a weight tensor W for each unit. Here W is a sum over ranks r of outer
-    products of one factor for each encoder, so that the contraction needs no outer product: it is
-    sum_r prod_e (W_e,r x_e + b_e,r), where b_e,r is the row of the factor for the appended 1.
+    Tensor fusion (arXiv 1707.07250) appends a 1 to each vector, takes the outer product of all
+    vectors, and contracts it with one weight tensor W per unit. Here each W is a sum of `rank`
+    outer products with one factor per encoder. The contraction then needs no outer product of the
+    vectors: it is sum_r prod_e (W_e,r x_e + b_e,r), where b_e,r multiplies the appended 1.
 
-    An absent encoder's term is 1, so that the result is the fusion of the others with the same
-    factors. (A vector of zeros in its place would contribute b_e,r.) The biases are initialised
-    with 1, so that at first a vector of zeros, the mean after the LayerNorm, equals an absent one.
+    For a missing modality, W_e,r x_e + b_e,r is replaced by 1, so that the result is the fusion of
+    the other vectors. The biases start at 1, so at first a vector of zeros (the mean after the
+    LayerNorm) has the same effect as a missing modality.
 
-    With all encoders absent the sum is the rank. The embedding is the sum less this constant, which
-    the output layer's bias would otherwise have to offset. With entries of mean 0 and variance 1 a
-    kernel's initial variance of 1 / (dim * rank * encoders) gives it the variance
-    rank * ((1 + 1 / (rank * encoders))^encoders - 1) for a movie that has all modalities: from 1 up
-    to e - 1, whatever the number of encoders.
+    For a movie without any modality the sum is `rank`. This constant is subtracted, so that the
+    output layer's bias need not offset it. Kernels start with the variance
+    1 / (dim * rank * encoders). For vectors of mean 0 and variance 1, and no missing modality,
+    the embedding then has the variance rank * ((1 + 1 / (rank * encoders))^encoders - 1), which is
+    between 1 and e - 1 for any number of encoders.
 
     Attributes:
-      hidden: units.
+      hidden: number of units.
       dropout: rate on the vectors and before the output layer.
       num_genres: number of logits.
-      rank: of the decomposition; a higher one models more interactions between encoders.
+      rank: number of outer products in each weight tensor; higher ranks model more interactions
+        between encoders.
     """
 
     hidden: int = 512
@@ -232,7 +235,7 @@ class LowRankTensorFusion(nn.Module):
     def __call__(
         self, features: Sequence[jax.Array], present: jax.Array, *, train: bool = False
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Computes genre logits, as `LinearSum` does; `embedding` <float32>[batch, hidden]."""
+        """Computes genre logits; see `LinearSum`. Returns `embedding` <float32>[batch, hidden]."""
         inputs = _prepare(features, present, self.dropout, train)
         kernel_init = nn.initializers.variance_scaling(
             1 / (self.rank * len(inputs)), "fan_in", "normal"
@@ -255,7 +258,7 @@ class LowRankTensorFusion(nn.Module):
 class _MaxoutLayers(nn.Module):
     """Two layers of maxout units (arXiv 1302.4389), with dropout between them.
 
-    Attributes: as in `ConcatMaxout`.
+    Attributes: see `ConcatMaxout`.
     """
 
     hidden: int
@@ -277,18 +280,29 @@ class _MaxoutLayers(nn.Module):
 def _prepare(
     features: Sequence[jax.Array], present: jax.Array, dropout: float, train: bool
 ) -> list[jax.Array]:
-    """Normalises each vector, sets it to zero where absent, and applies dropout.
+    """Applies LayerNorm and dropout to each vector, and zeros vectors of missing modalities.
 
-    To be called by a module with the arguments of `LinearSum`; creates its submodules `norm1`, ...
+    Call it from a module's compact method. It creates the submodules `norm1`, `norm2`, ... of that
+    module.
+
+    Args:
+      features: see `LinearSum`.
+      present: see `LinearSum`.
+      dropout: rate on the vectors.
+      train: whether to apply dropout.
+
+    Returns:
+      For each encoder, <float32>[batch, dim].
     """
     if present.shape[1] != len(features):
-        raise ValueError(f"{len(features)} vectors, but present is for {present.shape[1]} encoders")
+        raise ValueError(f"{len(features)} vectors, but `present` has {present.shape[1]} encoders")
     inputs = []
     for number, x in enumerate(features, start=1):
         is_present = present[:, number - 1, None] > 0
-        # Before the norm too: an absent vector may be NaN or overflow, and so would its gradient.
+        # Zeros before the norm as well: NaN or infinity in a missing modality's vector would
+        # make the gradient NaN.
         x = jnp.where(is_present, x.astype(jnp.float32), 0)
-        # Flax's fast variance is a difference of two squares, inexact where the mean is large.
+        # Flax's fast variance, E[x^2] - E[x]^2, is imprecise where the mean is large.
         x = nn.LayerNorm(use_fast_variance=False, name=f"norm{number}")(x)
         x = nn.Dropout(dropout, deterministic=not train)(x)
         inputs.append(jnp.where(is_present, x, 0))

@@ -1,4 +1,4 @@
-"""Late fusion of the genre probabilities of several encoders."""
+"""Late fusion: combines the genre probabilities of several encoders."""
 
 from collections.abc import Sequence
 
@@ -7,30 +7,34 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# Probabilities are clipped this far from 0 and 1 before their logits are taken: float32's epsilon.
+# Probabilities are clipped to at least float32's epsilon and at most 1 minus it before the logit.
 _MARGIN = 2.0**-23
-# The part of a logit beyond this, odds of 1 : 10,000, is scaled to a tenth. For most movies a rare
-# genre is as improbable: so certain an encoder must not outweigh the others, but clipping would
-# make such movies equal.
+# Beyond this logit (odds of 10,000 : 1 or 1 : 10,000) the slope is reduced to a tenth, so that an
+# overconfident encoder does not outweigh the others. Rare genres have such odds for most movies;
+# clipping would make all of these movies equal.
 _MAX_LINEAR_LOGIT = 9.21
 
 
 class LateFusion(nn.Module):
-    """A fully connected network over the encoders' genre probabilities.
+    """A product of experts over the encoders' genre probabilities, corrected by a small network.
 
-    Each encoder that is present gives evidence: the difference between its logits, calibrated as in
-    Platt scaling, and the genres' prior log-odds. The logits are the prior, plus the sum of the
-    evidence, plus the network's output. For conditionally independent, calibrated encoders the
-    prior and the sum suffice (a product of experts); calibration, which is trained too, and the
-    network correct for the rest.
+    The logits are the sum of three terms:
 
-    Parameters besides the layers: `weights` and `shifts` <float32>[encoders, num_genres], of the
-    calibration, initialised with 1 and 0, and `prior` <float32>[num_genres], the log-odds,
-    initialised with 0, which the caller sets and which is not trained.
+    - the genres' prior log-odds;
+    - evidence from each encoder whose modality the movie has: the encoder's logit, calibrated by a
+      trained weight and shift as in Platt scaling, minus the prior;
+    - the output of a fully connected network that takes all encoders' logits and `present`.
+
+    For calibrated encoders that are conditionally independent given the genre, the first two terms
+    are exact (a product of experts). The network corrects for other cases.
+
+    Parameters besides the network's layers: `weights` and `shifts` <float32>[encoders, num_genres]
+    of the calibration, initialised with 1 and 0, and `prior` <float32>[num_genres], initialised
+    with 0. The caller sets the prior; it is not trained.
 
     Attributes:
-      hidden: size of the hidden layer.
-      dropout: rate before the hidden layer and after it.
+      hidden: size of the network's hidden layer.
+      dropout: rate before and after the hidden layer.
       num_genres: number of logits.
     """
 
@@ -45,10 +49,11 @@ class LateFusion(nn.Module):
         """Computes genre logits.
 
         Args:
-          probabilities: <float32>[batch, encoders, num_genres], in [0, 1]; those of an encoder that
-            is not present should be the genres' frequencies.
-          present: <float32>[batch, encoders], 1 where the movie has the modality, otherwise 0.
-          train: whether to apply dropout, which needs the random stream `dropout`.
+          probabilities: <float32>[batch, encoders, num_genres], in [0, 1]. Where the encoder's
+            modality is missing, pass the genres' frequencies.
+          present: <float32>[batch, encoders], 1 where the movie has the encoder's modality,
+            otherwise 0.
+          train: whether to apply dropout; if so, the random stream `dropout` is needed.
 
         Returns:
           logits <float32>[batch, num_genres], and `embedding` <float32>[batch, hidden].
@@ -69,10 +74,10 @@ class LateFusion(nn.Module):
 
 
 class FusionOfLogits(nn.Module):
-    """Late fusion by a fusion of feature vectors, which takes each encoder's logits as a vector.
+    """Late fusion by a feature fusion network, with each encoder's logits as its feature vector.
 
     Attributes:
-      fusion: an instance of one of `FUSIONS` other than `late`.
+      fusion: an instance of a class in `FUSIONS` other than `LateFusion`.
     """
 
     fusion: nn.Module
@@ -81,13 +86,13 @@ class FusionOfLogits(nn.Module):
     def __call__(
         self, probabilities: jax.Array, present: jax.Array, *, train: bool = False
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Computes genre logits, with the arguments of `LateFusion` and the results of `fusion`."""
+        """Computes genre logits; takes the arguments of `LateFusion`, returns as `fusion` does."""
         logits = _to_logits(probabilities)
         return self.fusion([logits[:, i] for i in range(logits.shape[1])], present, train=train)
 
 
 def _to_logits(probabilities: jax.Array) -> jax.Array:
-    """Maps <float32>[...] in [0, 1] to logits, compressed beyond `_MAX_LINEAR_LOGIT`."""
+    """Maps probabilities <float32>[...] to logits, compressed beyond `_MAX_LINEAR_LOGIT`."""
     clipped = jnp.clip(probabilities, _MARGIN, 1 - _MARGIN)
     logits = jnp.log(clipped) - jnp.log1p(-clipped)
     return logits - 0.9 * (logits - jnp.clip(logits, -_MAX_LINEAR_LOGIT, _MAX_LINEAR_LOGIT))
@@ -96,19 +101,20 @@ def _to_logits(probabilities: jax.Array) -> jax.Array:
 def drop_modalities(
     key: jax.Array, present: jax.Array, modalities: Sequence[int | str], rate: float
 ) -> jax.Array:
-    """Marks one modality as absent in some of the movies that have several (modality dropout).
+    """Modality dropout: marks one modality as missing in some movies that have several.
 
-    A network trained on movies that all have a plot would otherwise not learn to do without one.
-    The caller has to replace the probabilities or vectors of encoders that become absent.
+    Without it, a network trained on movies that nearly all have a plot would not learn to predict
+    from a poster alone. The caller must replace the probabilities or vectors of encoders whose
+    modality is dropped.
 
     Args:
-      key: a random key.
-      present: <float32>[batch, encoders], 1 or 0.
-      modalities: the modality of each encoder; encoders of the same modality lose it together.
-      rate: the share of movies with several modalities that lose one, 0 to 1.
+      key: random key.
+      present: <float32>[batch, encoders], 1 where the movie has the encoder's modality, else 0.
+      modalities: the modality of each encoder. All encoders of a modality are dropped together.
+      rate: probability, 0 to 1, that a movie with several modalities loses one of them.
 
     Returns:
-      <float32>[batch, encoders], `present` with 0 for the encoders of the lost modalities.
+      <float32>[batch, encoders], `present` with 0 for the encoders of dropped modalities.
     """
     names, modality_of_encoder = np.unique(modalities, return_inverse=True)
     has = jnp.stack(

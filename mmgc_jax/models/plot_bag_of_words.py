@@ -1,13 +1,13 @@
-"""The bag-of-words plot encoder: a linear model of weighted words."""
+"""The bag-of-words plot encoder: a linear model over word weights."""
 
 import flax.linen as nn
 import jax
 
 
 class PlotBagOfWords(nn.Module):
-    """A linear model of the words of a plot, in any order.
+    """A linear model over the weights of a plot's words, which ignores their order.
 
-    The kernel is initialised with zeros, to be fitted by logistic regression or trained from there.
+    The kernel starts at zero. Fit it by logistic regression, or train it by gradient descent.
 
     Attributes:
       vocabulary_size: number of word ids.
@@ -24,13 +24,13 @@ class PlotBagOfWords(nn.Module):
         """Computes genre logits.
 
         Args:
-          tokens: <int32>[batch, words], the distinct words of a plot; any id where the weight is 0.
-          weights: <float32>[batch, words], 0 for padding.
+          tokens: <int32>[batch, words], ids of a plot's distinct words; any valid id as padding.
+          weights: <float32>[batch, words], the words' TF-IDF weights; 0 for padding.
           train: ignored.
 
         Returns:
           logits <float32>[batch, num_genres], and `contributions` <float32>[batch, words,
-          num_genres], each word's summand in the logits.
+          num_genres], each word's additive share of the logits (the bias not included).
         """
         del train
         zeros = nn.initializers.zeros

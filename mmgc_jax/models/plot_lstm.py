@@ -12,24 +12,25 @@ from mmgc_jax.ops.kernels import Kernels
 
 
 class PlotLSTM(nn.Module):
-    """An LSTM over the words of a plot.
+    """An LSTM over the words of a plot, followed by a linear layer on its pooled states.
 
-    Words beyond a plot's length never change its result, however long the padding.
+    Padding never changes the result, however long it is and whatever ids it has.
 
     Attributes:
-      vocabulary_size: number of word ids, padding (0) and unknown (1) included.
-      embedding_dim: size of a word vector; None for one-hot encoding: the LSTM's input is then as
-        long as the vocabulary, 1 at the word's id and 0 elsewhere.
-      hidden: size of the LSTM's state, in each direction.
-      dtype: `float32` or `bfloat16`, of the factors in the LSTM's matmuls. Their sums and
+      vocabulary_size: number of word ids, including padding (0) and the unknown word (1).
+      embedding_dim: size of a word vector. None for one-hot encoding: each input vector is as long
+        as the vocabulary, with 1 at the word's id and 0 elsewhere.
+      hidden: size of the LSTM's state in each direction.
+      dtype: `float32` or `bfloat16`, the dtype of the factors in the LSTM's matmuls. Sums and
         everything else are float32.
       bidirectional: whether a second LSTM reads the plot backwards.
-      pooling: `last` state, or the `mean`, the `max`, or both (`mean_max`) over all states.
-      pool_words: whether mean, maximum and minimum over the word vectors join the pooled states, so
-        that a single telling word need not pass through the LSTM (arXiv 1805.09843); not with
-        one-hot encoding.
-      dropout: rate on the word vectors and on the pooled state.
-      word_dropout: the share of words replaced by the unknown word in training.
+      pooling: `last` takes each direction's final state; `mean`, `max` or both (`mean_max`) pool
+        over all states.
+      pool_words: whether to concatenate the mean, maximum and minimum over the word vectors to the
+        pooled states, so that a single telling word reaches the output layer directly (arXiv
+        1805.09843). Needs word vectors, not one-hot encoding.
+      dropout: rate on the word vectors and on the pooled states.
+      word_dropout: probability of replacing a word by the unknown word in training.
       num_genres: number of logits.
       kernels: unroll factor of the scan, and implementation of the gradient's bfloat16 matmuls.
     """
@@ -53,16 +54,17 @@ class PlotLSTM(nn.Module):
         """Computes genre logits.
 
         Args:
-          tokens: <int32>[batch, length], padded at the end.
-          lengths: <int32>[batch], number of true words; less than 1 counts as 1.
-          train: whether to apply dropout, which needs the random stream `dropout`.
+          tokens: word ids <int32>[batch, length], padded at the end.
+          lengths: <int32>[batch], number of words without padding; less than 1 counts as 1.
+          train: whether to apply dropout; if so, the random stream `dropout` is needed.
 
         Returns:
-          logits <float32>[batch, num_genres], and `states` <float32>[batch, length, state],
-          `embedding` <float32>[batch, pooled].
+          logits <float32>[batch, num_genres]; `states` <float32>[batch, length, hidden *
+          directions], the LSTM's states; and `embedding` <float32>[batch, features], the input of
+          the last layer.
 
         Raises:
-          ValueError: if there is no such pooling, or `pool_words` is set with one-hot encoding.
+          ValueError: if `pooling` is unknown, or `pool_words` is used with one-hot encoding.
         """
         lengths = jnp.clip(lengths, 1, tokens.shape[1])
         if train and self.word_dropout:
@@ -100,7 +102,7 @@ class PlotLSTM(nn.Module):
         """Runs the LSTM over word vectors <float32>[batch, length, embedding_dim].
 
         Returns:
-          <float32>[batch, length, state], the states of both directions side by side.
+          <float32>[batch, length, hidden * directions], the concatenated states of all directions.
         """
         words = jnp.swapaxes(words, 0, 1)
         cells = [
@@ -119,11 +121,12 @@ class PlotLSTM(nn.Module):
     def _read_one_hot(
         self, tokens: jax.Array, lengths: jax.Array, directions: Sequence[str], dropout: Dropout
     ) -> jax.Array:
-        """Runs the LSTM over one-hot vectors of tokens, as `_read` does over word vectors.
+        """Runs the LSTM over one-hot vectors of the tokens; returns states as `_read` does.
 
-        No one-hot vector is made: its matmul with the input kernel is a row of the kernel.
+        One-hot vectors are never created: multiplying one by the input kernel is the same as
+        looking up a row of the kernel.
         """
-        ones = dropout(jnp.ones((*tokens.T.shape, 1)))  # the nonzero entries
+        ones = dropout(jnp.ones((*tokens.T.shape, 1)))  # the one-hot vectors' nonzero entries
         inputs, kernels = [], []
         for name in directions:
             input_kernel = nn.Embed(
@@ -145,7 +148,7 @@ class PlotLSTM(nn.Module):
         )
 
     def _pool(self, states: jax.Array, ends: Sequence[jax.Array], is_word: jax.Array) -> jax.Array:
-        """Pools states to <float32>[batch, pooled]; ends are the last states of each direction."""
+        """Pools states to <float32>[batch, features]; `ends` has each direction's final states."""
         mean, highest = _mean(states, is_word), _max(states, is_word)
         pooled = {"last": ends, "mean": [mean], "max": [highest], "mean_max": [mean, highest]}
         if self.pooling not in pooled:
@@ -154,24 +157,24 @@ class PlotLSTM(nn.Module):
 
 
 def _mean(x: jax.Array, is_word: jax.Array) -> jax.Array:
-    """Averages <float32>[batch, length, dim] over the true words, to [batch, dim]."""
+    """Averages <float32>[batch, length, dim] over the words without padding, to [batch, dim]."""
     return jnp.sum(x * is_word, axis=1) / is_word.sum(axis=1)
 
 
 def _max(x: jax.Array, is_word: jax.Array) -> jax.Array:
-    """Takes the maximum of <float32>[batch, length, dim] over the true words, to [batch, dim]."""
+    """Takes the maximum of <float32>[batch, length, dim] over the words without padding."""
     return jnp.max(jnp.where(is_word, x, -jnp.inf), axis=1)
 
 
 def _parameters(cell: nn.RNNCellBase, words: jax.Array) -> lstm.Cell:
-    """Returns a cell's parameters, which Flax creates in the cell's first step."""
+    """Returns a cell's parameters; during init, runs one step so that Flax creates them."""
     if cell.is_initializing():
         cell(cell.initialize_carry(jax.random.key(0), words.shape), words)
     return cell.variables["params"]
 
 
 class _Recurrence(nn.Module):
-    """The recurrent kernel and the bias of an LSTM.
+    """The recurrent kernel and bias of an LSTM.
 
     Attributes:
       features: size of the state.
@@ -181,7 +184,7 @@ class _Recurrence(nn.Module):
 
     @nn.compact
     def __call__(self) -> tuple[jax.Array, jax.Array]:
-        """Returns the kernel, <float32>[features, 4 * features], and the bias; gates i, f, g, o."""
+        """Returns kernel <float32>[features, 4 * features] and bias; gates in order i, f, g, o."""
         orthogonal = nn.initializers.orthogonal()
 
         def orthogonal_gates(key, shape):

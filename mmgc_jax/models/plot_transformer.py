@@ -1,4 +1,4 @@
-"""The transformer plot encoder: BERT and a linear layer on the mean of its states."""
+"""The transformer plot encoder: BERT, mean pooling and a linear layer."""
 
 import flax.linen as nn
 import jax
@@ -9,14 +9,14 @@ from mmgc_jax.ops.dropout import Dropout
 
 
 class PlotTransformer(nn.Module):
-    """BERT and a linear layer on the mean of its states, whole or from a layer on.
+    """BERT and a linear layer on the mean of its states; can start at any layer.
 
-    Parameters: `bert` (a tree as of `BertEncoder`) and `head`.
+    The parameters are `bert` (those of `BertEncoder`) and `head`.
 
     Attributes:
-      bert: the layers to run, with their kernels. If its `first_layer` is the one after its last
-        layer, only the head runs.
-      head_dropout: rate before the last layer.
+      bert: the layers to run. If its `first_layer` is one more than its last layer, only the head
+        runs.
+      head_dropout: rate before the linear layer.
       num_genres: number of logits.
     """
 
@@ -31,15 +31,16 @@ class PlotTransformer(nn.Module):
         """Computes genre logits.
 
         Args:
-          inputs: as in `BertEncoder`; for the head alone `mean_of_tokens` of the last layer's
+          inputs: see `BertEncoder`. If only the head runs: `mean_of_tokens` of the last layer's
             states, <float32>[batch, hidden].
-          lengths: as in `BertEncoder`; ignored by the head alone.
-          train: whether to apply dropout, which needs the random stream `dropout`.
+          lengths: see `BertEncoder`; ignored if only the head runs.
+          train: whether to apply dropout; if so, the random stream `dropout` is needed.
 
         Returns:
-          logits <float32>[batch, num_genres]; every layer's states; `sentence`, their mean over the
-          true tokens, and `embedding`, the mean scaled to length sqrt(hidden), both
-          <float32>[batch, hidden].
+          logits <float32>[batch, num_genres]; the states of each layer that ran, `layer<n>`
+          <float32>[batch, length, hidden]; `sentence` <float32>[batch, hidden], the mean of the
+          last layer's states without padding; and `embedding` <float32>[batch, hidden], the
+          sentence vector scaled to an L2 norm of sqrt(hidden).
         """
         states, sentence = {}, inputs
         if self.bert.first_layer <= self.bert.last:
@@ -51,15 +52,16 @@ class PlotTransformer(nn.Module):
 
 
 class _Head(nn.Module):
-    """Scales a sentence vector to length sqrt(hidden) and maps it linearly to logits."""
+    """Scales a sentence vector to an L2 norm of sqrt(hidden) and maps it linearly to logits."""
 
     dropout: float
     num_genres: int
 
     @nn.compact
     def __call__(self, sentence: jax.Array, train: bool) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Maps <float32>[batch, hidden] to logits and `embedding`, the input of `genres`."""
-        # sentence-transformers compares directions; the factor makes entries of order one.
+        """Maps <float32>[batch, hidden] to logits, and to `embedding`, the linear layer's input."""
+        # MiniLM was trained for cosine similarity, so only the direction of the mean matters.
+        # The factor sqrt(hidden) brings the entries to the order of 1.
         squares = jnp.sum(sentence**2, axis=-1, keepdims=True)
         embedding = sentence * jax.lax.rsqrt(squares + 1e-12) * jnp.sqrt(sentence.shape[-1])
         x = Dropout(self.dropout, deterministic=not train)(embedding)

@@ -1,4 +1,4 @@
-"""The poster encoder: VGG16 and a head of fully connected layers."""
+"""The poster encoder: VGG16 and fully connected layers on top."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,24 +11,24 @@ from mmgc_jax.ops.kernels import Kernels
 
 
 class PosterVGG16(nn.Module):
-    """VGG16 and a genre head, whole or from a block on.
+    """VGG16 and a genre head; can start at any block.
 
-    Parameters: `vgg16` (a tree as of `VGG16`) and `head`.
+    The parameters are `vgg16` (those of `VGG16`) and `head` (those of `GenreHead`).
 
     Attributes:
-      first_block: first block to run; 6 runs the head alone.
-      head_blocks: the blocks whose pooled activations the head takes, from the one before
-        first_block on. Textures and colours, which block 4 still has, tell of a poster's genre too
+      first_block: first block to run, 1 to 6; 6 runs only the head.
+      head_blocks: blocks whose pooled activations the head takes, each at least first_block - 1.
+        Block 4 still represents textures and colours, which are informative about genres, too
         (hypercolumns, arXiv 1411.5752).
-      grey: as in `VGG16`.
-      widths: as in `VGG16`.
-      depths: as in `VGG16`.
-      hidden: as in `GenreHead`.
-      pooling: as in `GenreHead`.
-      dropout: as in `GenreHead`.
+      grey: see `VGG16`.
+      widths: see `VGG16`.
+      depths: see `VGG16`.
+      hidden: see `GenreHead`.
+      pooling: see `GenreHead`.
+      dropout: see `GenreHead`.
       num_genres: number of logits.
-      dtype: as in `VGG16`.
-      kernels: as in `VGG16`.
+      dtype: see `VGG16`.
+      kernels: see `VGG16`.
     """
 
     first_block: int = 1
@@ -50,13 +50,15 @@ class PosterVGG16(nn.Module):
         """Computes genre logits.
 
         Args:
-          images: posters <uint8>[batch, height, width, 3] if first_block is 1; the activations of
-            the preceding block if it is 2 to 5; `features` if it is 6.
-          train: whether to apply dropout, which needs the random stream `dropout`.
+          images: RGB posters <uint8>[batch, height, width, 3] if first_block is 1; the preceding
+            block's activations <float>[batch, height, width, channels] if it is 2 to 5; `features`
+            (see below) if it is 6.
+          train: whether to apply dropout; if so, the random stream `dropout` is needed.
 
         Returns:
-          logits <float32>[batch, num_genres]; `block<n>_pool` of each block that ran; `features`
-          <float32>[batch, features], the input of the head; and the head's `embedding`.
+          logits <float32>[batch, num_genres]; `block<n>_pool`, the output of each block that ran;
+          `features` <float32>[batch, features], the head's input; and `embedding`
+          <float32>[batch, hidden[-1]], the output of the head's last hidden layer.
         """
         maps, features = {}, images
         if self.first_block <= BLOCKS[-1]:
@@ -77,11 +79,11 @@ class PosterVGG16(nn.Module):
 
 
 class GenreHead(nn.Module):
-    """Fully connected layers from activations to genre logits.
+    """Fully connected layers that map VGG16's activations to genre logits.
 
     Attributes:
       hidden: sizes of the hidden layers.
-      pooling: how to pool a map of activations, as in `pool`.
+      pooling: how to pool a map of activations; see `pool`.
       dropout: rate before each layer.
       num_genres: number of logits.
     """
@@ -98,15 +100,16 @@ class GenreHead(nn.Module):
         """Computes genre logits.
 
         Args:
-          activations: from 0 up; a map <float>[batch, height, width, channels], or pooled
-            activations <float32>[batch, features] as of `pool` or `pool_blocks`.
-          train: whether to apply dropout, which needs the random stream `dropout`.
+          activations: nonnegative; a map <float>[batch, height, width, channels], or vectors
+            <float32>[batch, features] that `pool` or `pool_blocks` returned.
+          train: whether to apply dropout; if so, the random stream `dropout` is needed.
 
         Returns:
-          logits <float32>[batch, num_genres] and `embedding` <float32>[batch, hidden[-1]].
+          logits <float32>[batch, num_genres], and `embedding` <float32>[batch, hidden[-1]], the
+          last hidden layer (without hidden layers, the normalised activations).
         """
         x = activations if activations.ndim == 2 else pool(activations, self.pooling)
-        # ReLU activations of ImageNet weights reach hundreds; their roots suit a small network.
+        # With ImageNet weights, activations reach the hundreds; square roots reduce their range.
         x = nn.LayerNorm(name="norm")(jnp.sqrt(jax.nn.relu(x) + 1e-6))
         for number, size in enumerate(self.hidden, start=1):
             x = nn.Dropout(self.dropout, deterministic=not train)(x)
@@ -117,18 +120,19 @@ class GenreHead(nn.Module):
 
 
 def pool(activations: jax.Array, pooling: str) -> jax.Array:
-    """Pools a map of activations to one vector.
+    """Pools a map of activations to one vector per image.
 
     Args:
       activations: <float>[batch, height, width, channels].
       pooling: `flatten` the map as VGG16 does, or take the `mean`, the `max` or both (`mean_max`)
-        over its positions.
+        over all positions.
 
     Returns:
-      <float32>[batch, features].
+      <float32>[batch, features], where features is height * width * channels, channels or
+      2 * channels.
 
     Raises:
-      ValueError: if there is no such pooling.
+      ValueError: if `pooling` is unknown.
     """
     pooled = {
         "flatten": lambda a: a.reshape(a.shape[0], -1),
@@ -142,12 +146,12 @@ def pool(activations: jax.Array, pooling: str) -> jax.Array:
 
 
 def pool_blocks(maps: Mapping[str, jax.Array], blocks: Sequence[int], pooling: str) -> jax.Array:
-    """Pools the maps `block<n>_pool` of some blocks and concatenates the vectors.
+    """Pools the activations of some blocks and concatenates the vectors.
 
     Args:
-      maps: `block<n>_pool` <float>[batch, height, width, channels], at least of these blocks.
-      blocks: numbers of the blocks, in the order of the vectors.
-      pooling: as in `pool`.
+      maps: `block<n>_pool` <float>[batch, height, width, channels] for at least these blocks.
+      blocks: numbers of the blocks, in the order of concatenation.
+      pooling: see `pool`.
 
     Returns:
       <float32>[batch, features].

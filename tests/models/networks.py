@@ -10,7 +10,7 @@ POSTERS = np.random.default_rng(0).integers(0, 256, (2, 64, 32, 3), np.uint8)
 
 
 def build(model, inputs=POSTERS):
-    """Returns random parameters that keep the scale through the layers, biases not zero."""
+    """Returns random parameters that keep activations' scale, with nonzero biases."""
     rng = np.random.default_rng(1)
 
     def random(path, like):

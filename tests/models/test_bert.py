@@ -1,4 +1,4 @@
-"""BERT against an independent implementation, and PlotTransformer on top of it."""
+"""Tests BERT against an independent implementation, and PlotTransformer."""
 
 import functools
 import math
@@ -21,11 +21,11 @@ LAYERS = [f"layer{number}" for number in range(3)]
 TOKENS = np.array([[7, 3, 9, 2, 4], [5, 8, 6, 0, 0], [2, 0, 0, 0, 0]], np.int32)
 LENGTHS = np.array([5, 3, 1], np.int32)
 IS_TOKEN = np.arange(5) < LENGTHS[:, None]
-HALF = pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+DTYPES = pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 
 
 def build(model, inputs=TOKENS):
-    """Returns random parameters, large enough for peaked attention, biases not zero."""
+    """Returns random parameters with nonzero biases, large enough for peaked attention."""
     rng = np.random.default_rng(1)
 
     def random(path, like):
@@ -54,7 +54,7 @@ def numpy_norm(params, x):
 
 
 def numpy_bert(params, tokens, heads=2):
-    """Computes every layer's states of one text without padding, in float64."""
+    """Computes the states of one text after every layer, in float64, without padding."""
     params = jax.tree.map(np.float64, params)
 
     def dense(part, x):
@@ -89,15 +89,15 @@ def relative_error(x, expected):
 @pytest.mark.parametrize(
     ("encoder", "published"),
     [
-        # PyTorch's count for sentence-transformers/all-MiniLM-L6-v2.
+        # The count of PyTorch's sentence-transformers/all-MiniLM-L6-v2.
         (BertEncoder(), 22_713_216),
-        # Likewise for bert-base-uncased.
+        # The count of PyTorch's bert-base-uncased.
         (BertEncoder(hidden=768, layers=12, intermediate=3072), 109_482_240),
     ],
 )
 def test_parameters_are_the_published_ones(encoder, published):
     params = jax.eval_shape(encoder.init, jax.random.key(0), TOKENS, LENGTHS)["params"]
-    # PyTorch's also have a pooling layer and the embedding of a second segment.
+    # PyTorch's models also have a pooling layer and the embedding of a second segment.
     beside = encoder.hidden * encoder.hidden + 2 * encoder.hidden
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) + beside == published
 
@@ -112,7 +112,7 @@ def test_every_layer_equals_bert_in_numpy():
             np.testing.assert_allclose(of_layer[row, :length], expected[layer], atol=1e-5)
 
 
-@HALF
+@DTYPES
 def test_padding_never_changes_a_result(dtype):
     model = PlotTransformer(BERT.clone(dtype=dtype))
     params = build(model)
@@ -132,7 +132,7 @@ def test_padding_never_changes_a_result(dtype):
     is_padding = np.arange(longer.shape[1]) >= LENGTHS[:, None]
     assert_same(np.where(is_padding, random_tokens, longer).astype(np.int32))
 
-    # Tokens, on the other hand, count, and so does their order.
+    # Changing a token or the order of tokens, in contrast, changes the result.
     changed = TOKENS.copy()
     changed[:, 0] += 1
     assert (np.abs(run(model, params, changed)[0] - logits).max(axis=1) > 1e-3).all()
@@ -140,8 +140,8 @@ def test_padding_never_changes_a_result(dtype):
     assert (np.abs(run(model, params, swapped)[0] - logits).max(axis=1)[:2] > 1e-3).all()
 
 
-@HALF
-def test_layers_run_in_parts_equal_all_at_once(dtype):
+@DTYPES
+def test_ranges_of_layers_equal_the_whole_encoder(dtype):
     bert = BERT.clone(dtype=dtype)
     params = build(bert)
     below = run(bert.clone(last_layer=1), params)
@@ -176,14 +176,14 @@ def test_the_encoder_from_any_layer_on_gives_the_same_logits(first_layer):
     np.testing.assert_allclose(of_part["sentence"], intermediates["sentence"], atol=1e-5)
 
 
-def test_a_shortened_encoder_ends_with_its_last_layer():
+def test_the_sentence_vector_comes_from_the_last_layer_that_runs():
     whole, short = PlotTransformer(BERT), PlotTransformer(BERT.clone(last_layer=1))
     params = build(whole)
     expected = mean_of_tokens(run(whole, params)[1]["layer1"], LENGTHS)
     np.testing.assert_allclose(run(short, params)[1]["sentence"], expected, atol=1e-5)
 
 
-def test_head_takes_the_direction_of_the_mean_over_the_true_tokens():
+def test_head_takes_the_normalised_mean_without_padding():
     model = PlotTransformer(BERT)
     params = build(model)
     logits, intermediates = run(model, params)
@@ -197,8 +197,8 @@ def test_head_takes_the_direction_of_the_mean_over_the_true_tokens():
         np.testing.assert_allclose(logits[row], expected, atol=1e-5)
 
 
-@HALF
-def test_no_token_at_all_counts_as_one_and_gradients_are_finite(dtype):
+@DTYPES
+def test_an_empty_text_counts_as_one_token_and_has_finite_gradients(dtype):
     model = PlotTransformer(BERT.clone(last_layer=1, dtype=dtype))
     params = build(model)
     lengths = np.array([0, 1, 0], np.int32)
@@ -225,7 +225,7 @@ def test_bfloat16_changes_the_matmuls_but_not_the_parameters():
     logits, intermediates = run(half, params)
     assert logits.dtype == jnp.float32
     assert {leaf.dtype for leaf in intermediates.values()} == {np.dtype("float32")}
-    # Two layers with factors of 8 bits: close, not equal.
+    # Two layers whose factors have 8 bits of precision: close, but not equal.
     assert 1e-4 < relative_error(logits, run(full, params)[0]) < 0.05
     half_gradient, full_gradient = gradient(half, params), gradient(full, params)
     for name in LAYERS[1:]:
@@ -279,7 +279,7 @@ def test_embeddings_and_both_sublayers_drop_out():
     params = build(bert)
     states = training(bert, params)
     np.testing.assert_array_equal(states["layer0"], 0)
-    # Both sublayers add 0, so that only the norms remain.
+    # Both sublayers add 0, so only the norms remain.
     layer = params["layer1"]
     expected = numpy_norm(layer["output_norm"], numpy_norm(layer["attention_norm"], np.zeros(8)))
     np.testing.assert_allclose(states["layer1"], np.broadcast_to(expected, (3, 5, 8)), atol=1e-5)
@@ -304,14 +304,14 @@ def test_attention_drops_out():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"max_length": 4}, "5 tokens, but max_length=4"),
-        ({"heads": 3}, "hidden=8 is no multiple of heads=3"),
+        ({"max_length": 4}, "the texts have 5 tokens, but max_length=4"),
+        ({"heads": 3}, "hidden=8 is not a multiple of heads=3"),
         ({"dtype": "float16"}, "'float16', not one of float32, bfloat16"),
-        ({"first_layer": 0}, "first_layer=0 and last_layer=None are no part of 2 layers"),
-        ({"last_layer": 3}, "first_layer=1 and last_layer=3 are no part of 2 layers"),
-        ({"first_layer": 2, "last_layer": 0}, "first_layer=2 and last_layer=0 are no part"),
+        ({"first_layer": 0}, "first_layer=0 and last_layer=None are not a range of 2 layers"),
+        ({"last_layer": 3}, "first_layer=1 and last_layer=3 are not a range of 2 layers"),
+        ({"first_layer": 2, "last_layer": 0}, "first_layer=2 and last_layer=0 are not a range"),
     ],
 )
-def test_settings_that_cannot_be_are_refused(settings, message):
+def test_invalid_attributes_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         build(BERT.clone(**settings))

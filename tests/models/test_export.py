@@ -1,4 +1,4 @@
-"""Models export from a CPU for other platforms, and read nothing of the process."""
+"""Tests that models can be exported from a CPU for other platforms and use no global state."""
 
 import pathlib
 import re
@@ -11,7 +11,7 @@ from mmgc_jax import models
 from mmgc_jax.models import VGG16, PlotLSTM, PosterVGG16
 from mmgc_jax.ops.kernels import Kernels, kernels_for
 
-# Wide and large enough for the CPU's kernels in the first two blocks.
+# The first two blocks are wide enough, and their images large enough, for the CPU's kernels.
 WIDTHS = (64, 128, 64, 64, 64)
 POSTERS = np.zeros((2, 64, 32, 3), np.uint8)
 TOKENS, LENGTHS = np.zeros((4, 16), np.int32), np.ones(4, np.int32)
@@ -20,7 +20,7 @@ CPU = kernels_for("cpu", 1, ("amx_bf16",))
 
 
 def stablehlo(model, platform, *inputs):
-    """Returns the text of a model exported for a platform."""
+    """Exports a model for a platform; returns its StableHLO as text."""
     variables = jax.eval_shape(model.init, jax.random.key(0), *inputs)
     return jax.export.export(jax.jit(model.apply), platforms=[platform])(
         variables, *inputs
@@ -37,7 +37,7 @@ def count(text, operation):
 def test_poster_networks_export_plain_convolutions(network, dtype, platform):
     plain = stablehlo(network(widths=WIDTHS, dtype=dtype), platform, POSTERS)
     assert count(plain, "convolution") == 13
-    # Neither the matmuls of the CPU's kernels nor their loops; the head has two dense layers.
+    # No matmuls and loops of CPU kernels; the head has two dense layers.
     assert count(plain, "while") == 0
     assert count(plain, "dot_general") == (2 if network is PosterVGG16 else 0)
     assert f"x{'bf16' if dtype == 'bfloat16' else 'f32'}>" in next(
@@ -66,12 +66,12 @@ def test_the_lstm_exports_a_plain_loop(dtype, platform):
 
 
 def steps_of_an_iteration(text):
-    """The steps of both scans in an iteration: calls of a function, or in line (jax 0.12)."""
-    # A step takes two hyperbolic tangents, of the cell's input and of its state.
+    """Returns the steps per iteration of both scans: function calls, or inlined (jax 0.12)."""
+    # A step has two hyperbolic tangents: of the candidate gate and of the cell state.
     return text.count("call @closed_call") or count(text, "tanh") // 2
 
 
-def test_models_read_nothing_of_the_process():
+def test_models_do_not_read_global_state():
     folder = pathlib.Path(models.__file__).parent
     files = sorted(folder.rglob("*.py"))
     assert len(files) > 5
@@ -85,7 +85,7 @@ def test_models_read_nothing_of_the_process():
     assert not found
 
 
-def test_ops_read_the_process_in_one_place():
+def test_only_one_file_of_ops_reads_global_state():
     folder = pathlib.Path(models.__file__).parents[1] / "ops"
     pattern = re.compile(r"jax\.default_backend\(|device_count\(|devices\(|cpuinfo")
     found = {

@@ -1,4 +1,4 @@
-"""Fusions of vectors against their formulas in numpy, and what they all promise."""
+"""Tests feature fusion networks against numpy formulas, and the properties that all share."""
 
 import functools
 
@@ -16,7 +16,7 @@ from mmgc_jax.models import (
     MixtureOfExperts,
 )
 
-# Encoders differ in size, in scale and in level.
+# The encoders' vectors differ in size, scale and mean.
 SIZES, SCALES, LEVELS = (5, 3, 7), (0.05, 40.0, 1.0), (0.0, 90.0, -2.0)
 GENRES, HIDDEN = 6, 4
 RNG = np.random.default_rng(0)
@@ -33,7 +33,7 @@ OF_VECTORS = [fusion for name, fusion in FUSIONS.items() if name != "late"]
 
 
 def build(fusion, encoders=3, **attributes):
-    """A small fusion, and random parameters of which none is what it is at the beginning."""
+    """Makes a small network with random parameters, so that none has its initial value."""
     model = fusion(hidden=HIDDEN, dropout=0.5, num_genres=GENRES, **attributes)
     like = jax.eval_shape(
         model.init, jax.random.key(0), FEATURES[:encoders], PRESENT[:, :encoders]
@@ -55,20 +55,20 @@ def run_training(model, params, features, present, seed):
 
 
 def loss_of(model, params, features, present):
-    """Cross-entropy with labels that have nothing to do with the vectors."""
+    """Returns the cross-entropy for random labels, independent of the vectors."""
     logits = model.apply({"params": params}, features, present)[0]
     return optax.sigmoid_binary_cross_entropy(logits, LABELS).mean()
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def gradients(model, params, features, present):
-    """Of the loss, with respect to the parameters and to the vectors."""
+    """Returns the loss's gradients with respect to the parameters and the vectors."""
     return jax.grad(loss_of, argnums=(1, 2))(model, params, features, present)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def train_briefly(model, features, present):
-    """Parameters before and after 30 steps, and the losses."""
+    """Trains for 30 steps; returns the parameters before and after, and the losses."""
     params = model.init(jax.random.key(0), features, present)["params"]
     optimizer = optax.adam(0.01)
 
@@ -84,7 +84,7 @@ def train_briefly(model, features, present):
 
 
 def normalised(params, movie):
-    """Encoder -> vector, of those that a movie has. This and what follows is in float64."""
+    """Returns {encoder: normalised vector} for the encoders that a movie has, in float64."""
     vectors = {}
     for e in np.flatnonzero(PRESENT[movie]):
         x = np.float64(FEATURES[e][movie])
@@ -99,7 +99,7 @@ def dense(params, x):
 
 
 def side_by_side(vectors):
-    """Sets absent vectors to zero."""
+    """Concatenates vectors, with zeros for missing ones."""
     return np.concatenate([vectors.get(e, np.zeros(size)) for e, size in enumerate(SIZES)])
 
 
@@ -130,14 +130,14 @@ def concat_maxout(params, movie):
 def mixture_of_experts(params, movie):
     vectors = normalised(params, movie)
     scores = dense(params["gate"], side_by_side(vectors)).reshape(3, GENRES)
-    # Of a movie without anything, all experts are heard alike.
-    heard = {e: np.exp(scores[e]) for e in vectors} or dict.fromkeys(range(3), np.ones(GENRES))
+    # For a movie without any modality, all experts have equal weights.
+    weights = {e: np.exp(scores[e]) for e in vectors} or dict.fromkeys(range(3), np.ones(GENRES))
     embedding, probabilities = np.zeros((3, HIDDEN)), np.zeros(GENRES)
-    for e, weight in heard.items():
+    for e, weight in weights.items():
         if e in vectors:
             embedding[e] = maxout(params[f"expert{e + 1}"], vectors[e])
         layer = {name: values[e] for name, values in params["genres"].items()}
-        probabilities += weight / sum(heard.values()) * sigmoid(dense(layer, embedding[e]))
+        probabilities += weight / sum(weights.values()) * sigmoid(dense(layer, embedding[e]))
     return embedding.ravel(), np.log(probabilities / (1 - probabilities))
 
 
@@ -188,7 +188,7 @@ def test_more_pieces_of_a_maxout_unit():
 def test_the_bimodal_unit_ties_its_gates():
     model, params = build(GatedMultimodalUnit, encoders=2)
     _, intermediates = run(model, params, FEATURES[:2], PRESENT[:, :2])
-    vectors = normalised(params, 4)  # which has these two alone
+    vectors = normalised(params, 4)  # this movie has exactly these two modalities
     z = sigmoid(dense(params["gate"], np.concatenate([vectors[0], vectors[1]])))
     h = [np.tanh(dense(params[f"linear{e + 1}"], vectors[e])) for e in (0, 1)]
     np.testing.assert_allclose(intermediates["gates"][4], [z, 1 - z], atol=1e-5)
@@ -211,7 +211,7 @@ def test_low_rank_fusion_is_the_contraction_of_the_whole_tensor():
 
 
 @pytest.mark.parametrize("fusion", [LinearSum, LowRankTensorFusion])
-def test_without_an_encoder_it_is_the_fusion_of_the_others(fusion):
+def test_without_a_modality_it_equals_the_fusion_of_the_others(fusion):
     model, params = build(fusion)
     absent = np.float32([[1, 1, 0]]).repeat(8, axis=0)
     logits, _ = run(model, params, FEATURES, absent)
@@ -230,7 +230,7 @@ def test_low_rank_fusion_begins_with_embeddings_of_its_stated_variance(encoders,
     embedding = run(model, params, features, present)[1]["embedding"]
     expected = rank * ((1 + 1 / (rank * encoders)) ** encoders - 1)
     assert np.mean(embedding**2) == pytest.approx(expected, rel=0.1)
-    # An absent vector begins as one of zeros.
+    # At first a missing modality has the same effect as a vector of zeros.
     without = present.copy()
     without[:, 0] = 0
     absent = run(model, params, features, without)[0]
@@ -240,7 +240,7 @@ def test_low_rank_fusion_begins_with_embeddings_of_its_stated_variance(encoders,
 
 @pytest.mark.parametrize("fusion", [MixtureOfExperts, GatedMultimodalUnit])
 @pytest.mark.parametrize("encoders", [1, 2, 3])
-def test_gates_share_one_among_those_that_are_there(fusion, encoders):
+def test_gates_of_present_modalities_add_up_to_one(fusion, encoders):
     model, params = build(fusion, encoders)
     present = PRESENT[:, :encoders]
     gates = np.asarray(run(model, params, FEATURES[:encoders], present)[1]["gates"])
@@ -252,7 +252,7 @@ def test_gates_share_one_among_those_that_are_there(fusion, encoders):
 
 
 @pytest.mark.parametrize("fusion", OF_VECTORS)
-def test_what_lies_in_the_place_of_an_absent_vector_changes_nothing(fusion):
+def test_vectors_of_missing_modalities_have_no_effect(fusion):
     model, params = build(fusion)
     expected = run(model, params, FEATURES, PRESENT)
     expected_gradients = gradients(model, params, FEATURES, PRESENT)
@@ -270,7 +270,7 @@ def test_what_lies_in_the_place_of_an_absent_vector_changes_nothing(fusion):
 
 
 @pytest.mark.parametrize("fusion", OF_VECTORS)
-def test_gradients_are_finite_also_where_gates_and_logits_are_certain(fusion):
+def test_gradients_are_finite_for_saturated_gates_and_logits(fusion):
     model, params = build(fusion)
     for scale in (0, 1, 100):
         large = jax.tree.map(lambda p, scale=scale: p * scale, params)
@@ -281,7 +281,7 @@ def test_gradients_are_finite_also_where_gates_and_logits_are_certain(fusion):
 
 
 @pytest.mark.parametrize("fusion", OF_VECTORS)
-def test_every_scale_and_level_of_a_vector_is_the_same(fusion):
+def test_scale_and_mean_of_vectors_have_no_effect(fusion):
     model, params = build(fusion)
     expected, _ = run(model, params, FEATURES, PRESENT)
     moved = tuple(x * factor + 5000 for x, factor in zip(FEATURES, (200, 5, 40)))
@@ -289,7 +289,7 @@ def test_every_scale_and_level_of_a_vector_is_the_same(fusion):
 
 
 @pytest.mark.parametrize("fusion", [LinearSum, LowRankTensorFusion])
-def test_the_order_of_the_encoders_is_of_no_account(fusion):
+def test_the_order_of_encoders_has_no_effect(fusion):
     model, params = build(fusion)
     expected, _ = run(model, params, FEATURES, PRESENT)
     order = (2, 0, 1)
@@ -313,7 +313,7 @@ def test_dropout_acts_only_in_training(fusion):
 
 
 @pytest.mark.parametrize("fusion", OF_VECTORS)
-def test_training_moves_every_parameter_and_lessens_the_loss(fusion):
+def test_training_changes_every_parameter_and_reduces_the_loss(fusion):
     model = fusion(hidden=16, dropout=0.5, num_genres=GENRES)
     present = np.ones((8, 2), np.float32)
     params, trained, losses = train_briefly(model, FEATURES[:2], present)
@@ -328,7 +328,7 @@ def test_a_single_encoder_is_enough(fusion):
     logits, intermediates = run(model, params, FEATURES[:1], PRESENT[:, :1])
     assert logits.shape == (8, GENRES)
     assert intermediates["embedding"].shape == (8, HIDDEN)
-    # Those without it are told apart from those with it, but not from each other.
+    # Logits differ between movies that have the modality, and are equal for those without it.
     is_present = PRESENT[:, 0] == 1
     assert (np.std(logits[is_present], axis=0) > 1e-3).all()
     np.testing.assert_allclose(
@@ -340,13 +340,13 @@ def test_a_single_encoder_is_enough(fusion):
 def test_weight_decay_acts_on_the_matrices(fusion):
     _, params = build(fusion)
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        # The experts' output layers are stacked.
+        # The experts' output layers are stacked in one array.
         stacked = fusion is MixtureOfExperts and path[0].key == "genres"
         assert (path[-1].key == "kernel") == (leaf.ndim - stacked == 2), path
 
 
 @pytest.mark.parametrize("fusion", OF_VECTORS)
-def test_presence_of_another_number_of_encoders_is_refused(fusion):
+def test_a_wrong_number_of_encoders_in_present_is_refused(fusion):
     model, params = build(fusion)
-    with pytest.raises(ValueError, match="3 vectors, but present is for 2 encoders"):
+    with pytest.raises(ValueError, match="3 vectors, but `present` has 2 encoders"):
         model.apply({"params": params}, FEATURES, PRESENT[:, :2])

@@ -1,4 +1,4 @@
-"""Late fusion, and modality dropout."""
+"""Tests late fusion and modality dropout."""
 
 import jax
 import numpy as np
@@ -36,7 +36,7 @@ def untrained():
 
 @pytest.fixture
 def trained(untrained):
-    """Parameters of which none is what it was at the beginning."""
+    """Random parameters, so that none has its initial value."""
     rng = np.random.default_rng(1)
     return jax.tree.map(lambda p: rng.uniform(-1, 1, p.shape).astype(np.float32), untrained)
 
@@ -45,7 +45,7 @@ def test_before_training_the_fusion_is_the_sum_of_logits(untrained):
     logits, intermediates = run(untrained, PROBABILITIES, PRESENT)
     np.testing.assert_allclose(logits, logit(PROBABILITIES).sum(axis=1), atol=1e-4)
     assert intermediates["embedding"].shape == (5, 64)
-    # The correction is zero because its last layer is, not because its input is.
+    # The network's output is zero because its last layer is, not because its input is.
     assert np.abs(intermediates["embedding"]).max() > 0.1
 
 
@@ -59,19 +59,19 @@ def test_a_certain_encoder_can_be_contradicted(untrained):
     never, always = np.zeros((5, 24), np.float32), np.ones((5, 24), np.float32)
     logits, _ = run(untrained, np.stack([never, always], axis=1), PRESENT)
     np.testing.assert_allclose(logits, 0, atol=1e-2)
-    # Both certain: log((1 - 2**-23) / 2**-23) = 15.94238; beyond 9.21 it counts a tenth.
+    # Both are certain: log((1 - 2**-23) / 2**-23) = 15.94238; beyond 9.21 the slope is a tenth.
     logits, _ = run(untrained, np.stack([always, always], axis=1), PRESENT)
     np.testing.assert_allclose(logits, 2 * (9.21 + 0.673238), rtol=1e-5)
 
 
-def test_of_a_rare_genre_no_two_movies_are_taken_for_equal(untrained):
+def test_tiny_probabilities_of_a_rare_genre_stay_different(untrained):
     rare = np.geomspace(1e-6, 1e-3, 5, dtype=np.float32)
     probabilities = np.broadcast_to(rare[:, None, None], PROBABILITIES.shape)
     logits, _ = run(untrained, probabilities, PRESENT)
     assert (np.diff(logits, axis=0) > 0.3).all()
 
 
-def test_the_network_sees_which_modalities_are_present(trained):
+def test_missing_modalities_change_the_logits(trained):
     both, _ = run(trained, PROBABILITIES, PRESENT)
     one, _ = run(trained, PROBABILITIES, PRESENT * np.float32([1, 0]))
     assert (np.abs(both - one).max(axis=1) > 1e-3).all()
@@ -88,26 +88,26 @@ def test_dropout_acts_only_in_training(trained):
 
 drop = jax.jit(drop_modalities, static_argnums=2)
 SEPARATE = (0, 1, 2)
-# Three encoders of the plot, one of the poster.
+# Three plot encoders and one poster encoder.
 SHARED = ("plot", "plot", "poster", "plot")
 
 
 def movies():
-    """Returns random presence of three encoders in 300 movies."""
+    """Returns random `present` for 300 movies and three encoders."""
     return np.random.default_rng(1).integers(0, 2, (300, 3)).astype(np.float32)
 
 
 def movies_with_plot_or_poster():
-    """Returns presence of plot and poster in 300 movies, and of the encoders in SHARED."""
+    """Returns random presence of plot and poster in 300 movies, and `present` for SHARED."""
     has = np.random.default_rng(2).integers(0, 2, (300, 2)).astype(np.float32)
     return has, has[:, [0, 0, 1, 0]]
 
 
-def test_rate_0_takes_nothing():
+def test_rate_0_drops_nothing():
     np.testing.assert_array_equal(drop(jax.random.key(0), movies(), SEPARATE, 0.0), movies())
 
 
-def test_rate_1_takes_exactly_one_of_several_and_never_the_only_one():
+def test_rate_1_drops_exactly_one_of_several_and_never_the_only_one():
     present = movies()
     remaining = drop(jax.random.key(0), present, SEPARATE, 1.0)
     several = present.sum(axis=1) > 1
@@ -115,7 +115,7 @@ def test_rate_1_takes_exactly_one_of_several_and_never_the_only_one():
     np.testing.assert_array_equal(lost.sum(axis=1), several)
     np.testing.assert_array_equal(remaining[~several], present[~several])
     assert (remaining <= present).all()
-    assert lost.any(axis=0).all()  # each modality's turn comes
+    assert lost.any(axis=0).all()  # each modality is dropped in some movies
 
 
 def test_encoders_of_one_modality_lose_it_together():
@@ -130,7 +130,7 @@ def test_encoders_of_one_modality_lose_it_together():
 
 def test_a_modality_is_not_lost_more_often_for_having_more_encoders():
     remaining = drop(jax.random.key(0), np.ones((4000, 4), np.float32), SHARED, 1.0)
-    # Three standard deviations of a share of 0.5 of 4,000 are 0.024.
+    # Three standard deviations of the fraction are 0.024 for p = 0.5 and n = 4,000.
     assert np.mean(1 - remaining, axis=0) == pytest.approx([0.5] * 4, abs=0.025)
 
 
@@ -140,14 +140,14 @@ def test_encoders_of_one_modality_alone_lose_nothing():
     np.testing.assert_array_equal(remaining, present)
 
 
-def test_a_rate_between_takes_its_share_from_each_modality_alike():
+def test_each_modality_is_dropped_equally_often():
     present = np.ones((4000, 2), np.float32)
     remaining = drop(jax.random.key(0), present, (0, 1), 0.2)
-    # Three standard deviations of a share of 0.1 of 4,000 are 0.014.
+    # Three standard deviations of the fraction are 0.014 for p = 0.1 and n = 4,000.
     assert (present > remaining).mean(axis=0) == pytest.approx([0.1, 0.1], abs=0.015)
 
 
-def test_the_key_decides():
+def test_results_depend_on_the_key():
     def draw(key):
         return np.asarray(drop(jax.random.key(key), movies(), SEPARATE, 0.5))
 

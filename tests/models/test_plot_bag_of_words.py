@@ -1,4 +1,4 @@
-"""PlotBagOfWords against a sparse matmul."""
+"""Tests PlotBagOfWords against a sparse matmul."""
 
 import jax
 import jax.numpy as jnp

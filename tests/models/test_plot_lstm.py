@@ -1,4 +1,4 @@
-"""PlotLSTM against numpy, its pooling, its dropout, and that padding changes nothing."""
+"""Tests PlotLSTM against numpy, its pooling and dropout, and that padding has no effect."""
 
 import functools
 
@@ -20,7 +20,7 @@ LENGTHS = np.array([5, 3, 1], np.int32)
 
 
 def build(**settings):
-    """A small encoder and its variables, random, biases not zero."""
+    """Makes a small encoder and random variables, with nonzero biases."""
     model = PlotLSTM(**{"vocabulary_size": 12, "embedding_dim": 6, "hidden": 4} | settings)
     shapes = jax.eval_shape(model.init, jax.random.key(0), TOKENS, LENGTHS)
     rng = np.random.default_rng(1)
@@ -34,7 +34,7 @@ def run(model, variables, tokens, lengths):
 
 @functools.partial(jax.jit, static_argnums=0)
 def run_training(model, variables, tokens, lengths, seed):
-    """Runs with dropout; returns also the output of the layer of word vectors."""
+    """Runs with dropout; also returns the word vectors."""
     return model.apply(
         variables,
         tokens,
@@ -81,10 +81,10 @@ def test_states_equal_an_lstm_in_numpy():
         np.testing.assert_allclose(states[row, :length], numpy_lstm(cell, words), atol=1e-6)
 
 
-def test_the_second_direction_is_an_lstm_over_the_true_words_from_the_end():
+def test_the_second_direction_reads_the_words_from_the_end():
     model, variables = build(bidirectional=True)
     one, other = cells(variables["params"])
-    other.update(one)  # equal weights, so that either may be the one that reads backwards
+    other.update(one)  # equal weights, so it does not matter which one reads backwards
     states = run(model, variables, TOKENS, LENGTHS)[1]["states"]
     for row, length in enumerate(LENGTHS):
         words = np.float64(variables["params"]["words"]["embedding"])[TOKENS[row, :length]]
@@ -132,7 +132,7 @@ def test_padding_never_changes_a_result(pooling, bidirectional):
     other = np.where(is_padding, random_words, longer).astype(np.int32)
     np.testing.assert_allclose(run(model, variables, other, LENGTHS)[0], logits, atol=1e-6)
 
-    # Words, on the other hand, count.
+    # Changing a word, in contrast, changes the result.
     changed = TOKENS.copy()
     changed[:, 0] += 1
     difference = np.abs(run(model, variables, changed, LENGTHS)[0] - logits).max(axis=1)
@@ -140,7 +140,7 @@ def test_padding_never_changes_a_result(pooling, bidirectional):
 
 
 @EVERY_POOLING
-def test_pooling_looks_at_the_states_of_true_words(pooling):
+def test_pooling_ignores_padding(pooling):
     model, variables = build(pooling=pooling)
     logits, intermediates = run(model, variables, TOKENS, LENGTHS)
     head = variables["params"]["genres"]
@@ -183,12 +183,12 @@ def test_dropout_acts_only_in_training():
     np.testing.assert_array_equal(training(1), training(1))
     assert np.abs(training(1) - training(2)).max() > 1e-3
     assert np.abs(training(1) - still).max() > 1e-3
-    # Without dropout, training computes what evaluation computes with it.
+    # With both rates 0, training gives the same result as evaluation.
     without, _ = build(dropout=0.0, word_dropout=0.0)
     np.testing.assert_allclose(training(1, without), still, atol=1e-6)
 
 
-def test_word_dropout_replaces_its_share_of_the_words_and_nothing_else():
+def test_word_dropout_replaces_the_right_fraction_of_words_and_no_padding():
     model, variables = build(dropout=0.0, word_dropout=0.3)
     rng = np.random.default_rng(3)
     lengths = rng.integers(20, 50, 64).astype(np.int32)
@@ -203,11 +203,11 @@ def test_word_dropout_replaces_its_share_of_the_words_and_nothing_else():
 
     assert (unknown ^ kept).all()
     assert kept[~is_word].all()
-    # Of some 2,200 words; three standard deviations are 0.03.
+    # About 2,200 words: three standard deviations are 0.03.
     assert unknown[is_word].mean() == pytest.approx(0.3, abs=0.03)
 
 
-def test_word_vectors_are_pooled_over_the_true_words():
+def test_word_vectors_are_pooled_without_padding():
     model, variables = build(pool_words=True)
     _, plain = build()
     params = variables["params"]
@@ -232,11 +232,11 @@ def test_unknown_pooling_is_refused():
 
 
 class TestOneHot:
-    """One-hot encoding equals an LSTM over a table of one-hot vectors."""
+    """Tests one-hot encoding against an LSTM over explicit one-hot vectors."""
 
     @staticmethod
     def as_dense(params):
-        """Returns the parameters for dense inputs: a table of one-hot vectors, gates apart."""
+        """Converts parameters to those of an LSTM over a table of one-hot vectors."""
         dense = {"genres": params["genres"], "words": {"embedding": np.eye(12, dtype=np.float32)}}
         for direction in ("forward", "backward"):
             input_kernel = params[f"{direction}_input"]["embedding"]
@@ -278,8 +278,8 @@ class TestOneHot:
         del found["words"]
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), found, expected)
 
-    def test_no_array_has_a_place_for_every_word_of_every_position(self):
-        """10,000 words at 256 positions of 64 plots would take 655 MB as a dense tensor."""
+    def test_no_one_hot_array_is_allocated(self):
+        """A dense one-hot array of 64 plots, 256 positions and 10,000 words would take 655 MB."""
         vocabulary_size, batch, length = 10_000, 64, 256
         model = PlotLSTM(vocabulary_size=vocabulary_size, embedding_dim=None, hidden=8)
         tokens = jax.ShapeDtypeStruct((batch, length), jnp.int32)

@@ -1,4 +1,4 @@
-"""The poster encoder and its head, on top of VGG16."""
+"""Tests the poster encoder and its head."""
 
 import jax
 import numpy as np
@@ -28,7 +28,7 @@ def test_head_pools_takes_roots_and_normalises(pooling):
     assert logits.shape == (2, 24)
 
 
-def test_head_has_the_hidden_layers_asked_for():
+def test_head_has_hidden_layers_of_the_given_sizes():
     head = GenreHead(hidden=(8, 6))
     params = build(head, ACTIVATIONS)
     shapes = {name: params[name]["kernel"].shape for name in ("dense1", "dense2", "genres")}
@@ -72,7 +72,7 @@ def test_the_encoder_from_any_block_on_gives_the_same_logits(first_block):
     logits, intermediates = run(whole, params, POSTERS)
     assert logits.shape == (2, 24)
 
-    # The blocks below and the head, put together by hand.
+    # VGG16 and the head, applied one after the other.
     pooled = run(VGG16(widths=WIDTHS), params["vgg16"], POSTERS)
     by_hand, _ = run(GenreHead(hidden=(8,)), params["head"], pooled["block5_pool"])
     np.testing.assert_allclose(by_hand, logits, rtol=1e-4, atol=1e-4)

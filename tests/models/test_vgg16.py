@@ -1,4 +1,4 @@
-"""VGG16 against independent implementations."""
+"""Tests VGG16 against independent implementations."""
 
 import pathlib
 
@@ -20,7 +20,7 @@ DEPTHS = (2, 2, 3, 3, 3)
 
 
 def numpy_blocks(params, x):
-    """Computes every block's output in float64, convolutions as sums over nine shifted copies."""
+    """Computes every block in float64, with convolutions as sums of nine shifted copies."""
     x, outputs = np.float64(x), {}
     for block, depth in enumerate(DEPTHS, start=1):
         for layer in range(1, depth + 1):
@@ -46,7 +46,7 @@ def colour_input(params, posters=POSTERS):
 
 
 def grey_input(params, posters=POSTERS):
-    """Preprocesses the posters' luma, ITU-R BT.601, in float64."""
+    """Preprocesses the posters' luma (ITU-R BT.601) in float64."""
     luma = np.array([0.299, 0.587, 0.114])
     mean, std = (params["preprocessing"][part] @ luma for part in ("mean", "std"))
     return (np.float64(posters) @ luma - mean)[..., None] / std
@@ -54,7 +54,7 @@ def grey_input(params, posters=POSTERS):
 
 @pytest.mark.parametrize(
     ("num_classes", "layers", "parameters"),
-    # Keras's model summaries of VGG16(include_top=False) and VGG16().
+    # As printed by Keras's model.summary() for VGG16(include_top=False) and VGG16().
     [(None, 13, 14_714_688), (1000, 16, 138_357_544)],
 )
 def test_layers_and_parameters_are_the_published_ones(num_classes, layers, parameters):
@@ -67,16 +67,16 @@ def test_layers_and_parameters_are_the_published_ones(num_classes, layers, param
 
 @pytest.fixture(scope="module")
 def golden(tmp_path_factory):
-    """A file of weights like Keras's, the network's widths, images and their block5_pool."""
+    """Returns a file of weights, the network's widths, images and their block5_pool."""
     if WEIGHTS.is_dir():
         with np.load(WEIGHTS / "golden" / "block5_pool.npz") as arrays:
-            # Computed in float64 by an independent implementation.
+            # These were computed in float64 by an independent implementation.
             pools = dict(arrays)
         images = [Image.open(WEIGHTS / "golden" / f"{name}_160x256.png") for name in pools]
         images = np.stack([np.asarray(image.convert("RGB")) for image in images])
         file = WEIGHTS / "vgg16_imagenet_notop.npz"
         return file, VGG16.widths, images, np.stack(list(pools.values()))
-    # Random weights; Keras's preprocessing and convolutions in numpy are the reference.
+    # Random weights, with Keras's preprocessing and convolutions in numpy as the reference.
     widths = (16, 24, 32, 48, 64)
     params = build(VGG16(widths=widths))
     del params["preprocessing"]
@@ -112,7 +112,7 @@ def test_every_block_equals_convolutions_in_numpy():
         assert relative_error(activations, expected[block]) < 1e-5, block
 
 
-def test_blocks_run_in_parts_equal_all_at_once():
+def test_ranges_of_blocks_equal_the_whole_network():
     params = build(VGG16(widths=WIDTHS))
     whole = run(VGG16(widths=WIDTHS), params, POSTERS)
     below = run(VGG16(last_block=3, widths=WIDTHS), params, POSTERS)
@@ -124,7 +124,7 @@ def test_blocks_run_in_parts_equal_all_at_once():
 
 @pytest.mark.parametrize("images", [1, 6])
 @pytest.mark.parametrize("chosen", [Kernels(), kernels_for("cpu", 1, ())], ids=["default", "cpu"])
-def test_block_by_block_the_network_gives_the_same(chosen, images):
+def test_applying_block_by_block_gives_the_same(chosen, images):
     network = VGG16(last_block=4, widths=WIDTHS, kernels=chosen)
     params = build(network)
     posters = np.tile(POSTERS[:1], (images, 1, 1, 1))
@@ -186,7 +186,7 @@ def test_preprocessing_by_hand():
     pixel = np.array([[[[10, 20, 30]]]], np.uint8)
     mean, std = np.float32([100, 120, 140]), np.float32([10, 20, 40])
     np.testing.assert_allclose(preprocess(pixel, mean, std), [[[[-9, -5, -2.75]]]], rtol=1e-6)
-    # 0.299 * 10 + 0.587 * 20 + 0.114 * 30 = 18.15; likewise of mean and std.
+    # 0.299 * 10 + 0.587 * 20 + 0.114 * 30 = 18.15; the same for mean and std.
     grey = (18.15 - 116.3) / 19.29
     np.testing.assert_allclose(preprocess(pixel, mean, std, grey=True), [[[[grey]]]], rtol=1e-6)
 
@@ -194,13 +194,13 @@ def test_preprocessing_by_hand():
 def test_grey_is_the_luma_of_pillow():
     pillow = np.stack([np.asarray(Image.fromarray(poster).convert("L")) for poster in POSTERS])
     luma = preprocess(POSTERS, np.zeros(3, np.float32), np.ones(3, np.float32), grey=True)
-    # Pillow rounds to whole values.
+    # Pillow rounds to integers.
     assert np.abs(luma[..., 0] - pillow).max() < 0.51
 
 
-def test_preprocessing_is_keras_until_weights_bring_their_own():
+def test_initial_preprocessing_is_that_of_keras():
     params = VGG16(last_block=1, widths=WIDTHS).init(jax.random.key(0), POSTERS)["params"]
-    # keras.applications.imagenet_utils, mode "caffe", which has them in the order BGR.
+    # From keras.applications.imagenet_utils, mode "caffe", which lists them in the order BGR.
     np.testing.assert_array_equal(
         params["preprocessing"]["mean"], np.float32([123.68, 116.779, 103.939])
     )
@@ -249,7 +249,7 @@ def test_dense_layers_refuse_posters_of_another_size():
 
 
 def test_gradients_of_biases_are_summed_up_in_float32():
-    """With kernels of zeros each output pixel adds 1; bfloat16 cannot represent 3362."""
+    """With zero kernels each output pixel adds 1; bfloat16 cannot represent the sum, 3362."""
     network = VGG16(last_block=1, widths=(2,), depths=(1,), dtype="bfloat16")
     posters = np.zeros((2, 82, 82, 3), np.uint8)
     params = jax.tree.map(jnp.zeros_like, network.init(jax.random.key(0), posters)["params"])
@@ -272,5 +272,5 @@ def test_bfloat16_changes_the_computation_but_not_the_parameters():
     exact = run(VGG16(widths=WIDTHS), params, POSTERS)["block5_pool"]
     pooled = run(half, params, POSTERS)["block5_pool"]
     assert pooled.dtype == jnp.bfloat16
-    # 13 layers with 8 bits of precision: close, not equal.
+    # 13 layers with 8 bits of precision: close, but not equal.
     assert 1e-4 < relative_error(pooled, exact) < 0.1
