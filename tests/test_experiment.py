@@ -57,7 +57,7 @@ def test_run_leaves_what_the_readme_promises(finished):
     for name in ("auc_per_genre", "roc", "learning_curves", "reliability", "missing_modalities"):
         assert (workdir / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     assert re.match(r"Fusion (gains|loses) \d\.\d{3} macro AUC", run.stdout.splitlines()[-1])
-    assert run.stdout.startswith("Word vectors (trained) cover 100.0% of the training plots' words")
+    assert run.stdout.startswith("Word vectors (trained) cover 100.0% of the words in the training")
     assert "Traceback" not in run.stderr
     assert "plot: begins" in (workdir / "run.log").read_text()
 

@@ -1,4 +1,4 @@
-"""Fusion: a network over the probabilities of the encoders."""
+"""Fusion: a network that combines the genre probabilities of the encoders."""
 
 from collections.abc import Mapping
 
@@ -18,10 +18,10 @@ from mmgc_jax.runtime.files import Path
 from mmgc_jax.training.cross_fit import Recipe, cross_fit
 from mmgc_jax.training.run import ApplyFn, Experiment, make_apply
 
-# The section of the config, and the name of the fusion that predicts.
+# Name of the config section, and of the fusion that makes the experiment's predictions.
 FUSION = "fusion"
 LATE = "late"
-# The kind that is no module of its own: see `joint`.
+# The kind that also trains the encoders; see `mmgc_jax.encoders.joint`.
 JOINT = "joint"
 KINDS = (*FUSIONS, JOINT)
 
@@ -38,27 +38,36 @@ _TITLES = {
 
 
 def default_settings() -> ml_collections.ConfigDict:
-    """Makes the section `fusion` of a config."""
+    """Makes the section `fusion` of a config, with default values."""
     settings = ml_collections.ConfigDict()
-    # The encoders whose probabilities are fused.
+    # Names of the encoders whose probabilities are fused; at least one.
     settings.encoders = ("plot", "poster")
-    # How: a name in mmgc_jax.models.FUSIONS, or joint: late fusion and the encoders as one network.
+    # Kind of fusion: late (a network over calibrated probabilities); linear_sum, concat,
+    # mixture_of_experts, gated or low_rank_tensor (networks over the encoders' logits); or joint
+    # (late fusion and the encoders, fine-tuned together as one network).
     settings.kind = LATE
-    # Further kinds, trained for comparison on the same folds; a finished run takes more of them.
+    # Further kinds, trained on the same folds for comparison. A finished experiment can be run
+    # again with more of them.
     settings.compare = ()
-    # The share of movies with both modalities that lose one in training.
+    # Modality dropout: share of the training movies with several modalities that lose one of them;
+    # from 0 to 1.
     settings.modality_dropout = 0.2
-    # Of each kind of fusion.
+    # The network, for every kind of fusion.
     settings.model = ml_collections.ConfigDict()
+    # Size of the hidden layer; at least 1.
     settings.model.hidden = 64
+    # Dropout rate before and after the hidden layer; at least 0, below 1.
     settings.model.dropout = 0.3
-    # Of late fusion. The decay keeps its correction small: of a genre with few movies it would only
-    # be noise, and one modality alone needs none.
+    # Training of the kind late.
     settings.training = training_settings(epochs=40, batch_size=64, learning_rate=1e-3)
+    # Weight decay of AdamW. It is strong, to keep the correction that the network learns small:
+    # for genres with few movies the correction would be noise, and with a single modality none is
+    # needed.
     settings.training.weight_decay = 10.0
-    # Of the kinds that fuse vectors, which start at random.
+    # Training of the kinds linear_sum, concat, mixture_of_experts, gated and low_rank_tensor.
     settings.vector_training = training_settings(epochs=40, batch_size=64, learning_rate=1e-3)
-    # Of joint, after the encoders are trained.
+    # Fine-tuning of the kind joint, after the encoders are trained. Its learning_rate_scale has the
+    # names of encoders, and fusion.
     settings.joint_training = training_settings(
         epochs=2, batch_size=32, learning_rate=1e-4, scales={FUSION: 10.0}
     )
@@ -66,13 +75,17 @@ def default_settings() -> ml_collections.ConfigDict:
 
 
 def problems(config: ml_collections.ConfigDict) -> list[str]:
-    """All mistakes in the section `fusion`, a sentence for each that begins with the field."""
+    """Finds all mistakes in the section `fusion`.
+
+    Returns:
+      A sentence for each mistake, which begins with the field's name.
+    """
     checker = Checker(config.fusion)
     checker.some_of("encoders", config.encoders)
     checker.one_of("kind", KINDS)
     checker.some_of("compare", KINDS, least=0)
     checker.at_least(0.0, "modality_dropout")
-    checker.require("modality_dropout", lambda share: share <= 1, "at most 1")
+    checker.require("modality_dropout", lambda share: share <= 1, "a number of at most 1 is needed")
     checker.at_least(1, "model.hidden")
     checker.share("model.dropout")
     checker.training("training", "vector_training", "joint_training")
@@ -80,18 +93,21 @@ def problems(config: ml_collections.ConfigDict) -> list[str]:
 
 
 def names(config: ml_collections.ConfigDict) -> list[str]:
-    """The fusions of an experiment: `fusion`, which predicts, and those to compare with it."""
+    """Returns the names of an experiment's fusions.
+
+    The first, `fusion`, makes the predictions; `fusion_<kind>` are trained for comparison.
+    """
     return [FUSION, *(f"{FUSION}_{kind}" for kind in config.fusion.compare)]
 
 
 def titles(config: ml_collections.ConfigDict) -> dict[str, str]:
-    """The titles of an experiment's encoders and fusions, in the order of tables."""
+    """Returns the titles of an experiment's encoders and fusions, by name, in table order."""
     compared = {f"{FUSION}_{kind}": f"Fusion: {_TITLES[kind]}" for kind in config.fusion.compare}
     return registry.titles(config) | {FUSION: "Fusion"} | compared
 
 
 def kind_of(config: ml_collections.ConfigDict, name: str) -> str:
-    """The kind of a fusion of `names`."""
+    """Returns the kind of a fusion, given its name."""
     return config.fusion.kind if name == FUSION else name.removeprefix(f"{FUSION}_")
 
 
@@ -105,13 +121,16 @@ def fit(
 
     Args:
       experiment: the experiment.
-      name: `fusion` for the kind of the config, `fusion_<kind>` for another.
-      probabilities: of each encoder, <float32>[movies of the corpus, genres].
-      present: of each encoder, whether a movie has what it looks at, <bool>[movies].
+      name: `fusion` for the kind of the config, or `fusion_<kind>` for another kind.
+      probabilities: out-of-fold probabilities of each encoder, <float32>[movies of the corpus,
+        genres], by the encoder's name.
+      present: whether each movie has the encoder's modality, <bool>[movies of the corpus], by the
+        encoder's name.
 
     Returns:
-      As `cross_fit.cross_fit`; beside `probabilities` there are those without each modality,
-      `without_plot` and `without_poster`, where the encoders fused look at both.
+      Genre probabilities <float32>[movies of the corpus, genres] by name: `probabilities`, and, if
+      the encoders have several modalities, `without_plot` and `without_poster`, predicted as if no
+      movie had this modality. Movies without any modality get the genres' frequencies.
     """
     settings, frequencies = experiment.config.fusion, experiment.frequencies
     late = kind_of(experiment.config, name) == LATE
@@ -139,7 +158,7 @@ def fit(
 
 
 def prepare(experiment: Experiment, name: str) -> tuple[ApplyFn, dict]:
-    """Makes the model of a fusion, with modality dropout, and its initial parameters."""
+    """Makes the forward pass of a fusion, with modality dropout, and its initial parameters."""
     config, frequencies = experiment.config, experiment.frequencies
     modalities, num_genres = _modalities(config), len(frequencies)
 
@@ -154,7 +173,7 @@ def prepare(experiment: Experiment, name: str) -> tuple[ApplyFn, dict]:
         np.zeros((1, len(modalities), num_genres)),
         np.ones((1, len(modalities))),
     )["params"]
-    # So that logits start near the genres' log-odds.
+    # Initialised so that the first logits are close to the genres' log-odds.
     if "prior" in params:
         params["prior"] = experiment.initial_bias
     else:
@@ -164,14 +183,15 @@ def prepare(experiment: Experiment, name: str) -> tuple[ApplyFn, dict]:
 
 
 def one_missing(config: ml_collections.ConfigDict, available: np.ndarray) -> dict[str, np.ndarray]:
-    """Drops a modality of every movie, for each modality that leaves others behind.
+    """Removes a modality from all movies, for each modality that is not the only one.
 
     Args:
-      config: of the experiment.
-      available: whether a movie has what an encoder looks at, <bool>[movies, encoders fused].
+      config: the config of the experiment.
+      available: whether a movie has the modality of an encoder, <bool>[movies, encoders fused].
 
     Returns:
-      `without_<modality>`: what is left, <bool>[movies, encoders fused].
+      `available` without a modality, <bool>[movies, encoders fused], by name: `without_plot` and
+      `without_poster`. Empty if the encoders have only one modality.
     """
     modalities = np.array(_modalities(config))
     without = {f"without_{m}": available & (modalities != m) for m in MODALITIES}
@@ -181,7 +201,7 @@ def one_missing(config: ml_collections.ConfigDict, available: np.ndarray) -> dic
 
 
 def _modalities(config) -> list[str]:
-    """The modality of each of the encoders that are fused."""
+    """Returns the modality of each fused encoder."""
     return [registry.modality(config, name) for name in config.fusion.encoders]
 
 
@@ -192,26 +212,31 @@ def calibrated(
     present: Mapping[str, np.ndarray],
     indices: np.ndarray,
 ) -> dict:
-    """Sets parameters of late fusion to the encoders' calibration; leaves other fusions' as given.
+    """Initialises late fusion with the calibration (Platt scaling) of each encoder.
 
     Args:
-      params: as of `prepare`.
+      params: initial parameters from `prepare`.
       experiment: the experiment.
-      probabilities: as of `fit`.
-      present: as of `fit`.
-      indices: of the training movies to calibrate on.
+      probabilities: out-of-fold probabilities of each encoder; see `fit`.
+      present: which movies have each encoder's modality; see `fit`.
+      indices: the training movies to calibrate on, as indices into the corpus.
+
+    Returns:
+      The parameters with calibrated `weights` and `shifts`. Parameters of other kinds of fusion are
+      returned as they are.
     """
     if "weights" not in params:
         return params
     corpus = experiment.corpus
-    found = []
+    calibrations = []
     for name in experiment.config.fusion.encoders:
         rows = indices[present[name][indices]]
-        fit_one = Calibration.fit
-        found.append(fit_one(corpus.labels[rows], probabilities[name][rows], corpus.genres))
+        calibrations.append(
+            Calibration.fit(corpus.labels[rows], probabilities[name][rows], corpus.genres)
+        )
     return params | {
-        "weights": np.float32([calibration.scale for calibration in found]),
-        "shifts": np.float32([calibration.shift for calibration in found]),
+        "weights": np.float32([calibration.scale for calibration in calibrations]),
+        "shifts": np.float32([calibration.shift for calibration in calibrations]),
     }
 
 
@@ -219,19 +244,27 @@ class Fuser:
     """Inference with a trained fusion."""
 
     def __init__(self, config: ml_collections.ConfigDict, workdir: Path, num_genres: int):
-        """Reads what `fit` left behind of the fusion that predicts."""
+        """Reads the trained parameters of `fusion`.
+
+        Args:
+          config: the config of the experiment.
+          workdir: the working directory of the experiment.
+          num_genres: number of genres of the experiment.
+        """
         self._apply = apply_of(config, FUSION, num_genres)
         self._params = load_params(config, workdir, FUSION)
 
     def __call__(self, probabilities: np.ndarray, present: np.ndarray) -> np.ndarray:
-        """Predicts.
+        """Predicts genre probabilities from those of the encoders.
 
         Args:
-          probabilities: <float32>[movies, encoders, genres].
-          present: <bool>[movies, encoders].
+          probabilities: <float32>[movies, encoders, genres]; the genres' frequencies for encoders
+            whose modality is missing.
+          present: whether the movie has the encoder's modality, <bool>[movies, encoders].
 
         Returns:
-          <float32>[movies, genres], zeros for movies without anything.
+          <float32>[movies, genres], averaged over the folds' models; zeros for movies without any
+          modality.
         """
         examples = pipeline.ArrayExamples(
             {"probabilities": probabilities, "present": present.astype(np.float32)}
@@ -241,7 +274,7 @@ class Fuser:
 
 
 def apply_of(config: ml_collections.ConfigDict, name: str, num_genres: int) -> ApplyFn:
-    """The model of a fusion, without modality dropout."""
+    """Makes the forward pass of a fusion for inference, without modality dropout."""
     return make_apply(_model(config, name, num_genres), _MODEL_INPUTS)
 
 

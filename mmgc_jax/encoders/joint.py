@@ -1,4 +1,4 @@
-"""Joint fine-tuning: the encoders and late fusion as one network, trained together."""
+"""Joint training: fine-tunes the encoders together with late fusion, as one network."""
 
 import dataclasses
 import functools
@@ -24,12 +24,17 @@ def fit(
     probabilities: Mapping[str, np.ndarray],
     present: Mapping[str, np.ndarray],
 ) -> dict[str, np.ndarray]:
-    """Fine-tunes each fold's encoders together with a late fusion that starts from their evidence.
+    """Fine-tunes the trained encoders of each fold together with a new late fusion.
 
-    The arguments are those of `fusion.fit`; the encoders are trained.
+    Args:
+      experiment: the experiment, with trained encoders.
+      name: name of the fusion, such as `fusion` or `fusion_joint`.
+      probabilities: out-of-fold probabilities of each encoder, from which the calibration in late
+        fusion is initialised; see `fusion.fit`.
+      present: which movies have each encoder's modality; see `fusion.fit`.
 
     Returns:
-      As `fusion.fit`.
+      Genre probabilities by name, as from `fusion.fit`.
     """
     config, frequencies = experiment.config, experiment.frequencies
     encoders = config.fusion.encoders
@@ -59,6 +64,7 @@ def fit(
 def _load(
     config: ml_collections.ConfigDict, workdir: Path, num_genres: int, kernels: Kernels
 ) -> dict[str, Encoder]:
+    """Loads the trained encoders that are fused, by name."""
     return {
         name: registry.of(config, name).load(config, workdir, name, num_genres, kernels)
         for name in config.fusion.encoders
@@ -66,7 +72,7 @@ def _load(
 
 
 class JointFuser:
-    """Inference with the trained network."""
+    """Inference with a jointly trained network."""
 
     def __init__(
         self,
@@ -75,7 +81,14 @@ class JointFuser:
         frequencies: np.ndarray,
         kernels: Kernels,
     ):
-        """Reads what `fit` left behind of the fusion that predicts."""
+        """Reads the trained parameters of `fusion`.
+
+        Args:
+          config: the config of the experiment.
+          workdir: the working directory of the experiment.
+          frequencies: share of the training movies that have each genre, <float32>[genres].
+          kernels: which implementation of each operation to use, such as convolution.
+        """
         self._num_genres = len(frequencies)
         self._encoders = _load(config, workdir, self._num_genres, kernels)
         applies = {name: encoder.apply for name, encoder in self._encoders.items()}
@@ -84,11 +97,12 @@ class JointFuser:
         self._params = load_params(config, workdir, fusion.FUSION)
 
     def __call__(self, movies: Sequence[Movie]) -> tuple[np.ndarray, np.ndarray]:
-        """Predicts.
+        """Predicts genre probabilities.
 
         Returns:
-          Probabilities <float32>[movies, genres], and whether a movie has anything to look at,
-          <bool>[movies].
+          Probabilities <float32>[movies, genres], averaged over the folds' models; and whether the
+          movie has a modality of one of the encoders, <bool>[movies]. Without one, probabilities
+          are zeros.
         """
         read = {name: encoder.model_inputs(movies) for name, encoder in self._encoders.items()}
         present = np.stack([available for _, available in read.values()], axis=1)
@@ -99,11 +113,14 @@ class JointFuser:
 
 @dataclasses.dataclass(frozen=True)
 class JointExamples:
-    """Batches of what each encoder takes, by its name, and `present` <float32>[batch, encoders].
+    """Makes batches for several encoders.
+
+    A batch has a dictionary of arrays for each encoder, under its name, and `present`
+    <float32>[batch, encoders], 1 where the movie has the encoder's modality, otherwise 0.
 
     Attributes:
-      parts: of each encoder, its examples.
-      present: whether a movie has what an encoder looks at, <bool>[movies, encoders].
+      parts: the examples of each encoder, by its name.
+      present: whether a movie has the modality of an encoder, <bool>[movies, encoders].
     """
 
     parts: Mapping[str, Callable[[np.ndarray], dict[str, np.ndarray]]]
@@ -121,18 +138,28 @@ class JointExamples:
 
     @functools.cached_property
     def _stand_ins(self) -> np.ndarray:
-        """For each encoder a movie to read in place of those that lack what it looks at."""
+        """For each encoder, a movie with its modality, used in place of movies without it."""
         return self.present.argmax(axis=0)
 
     @property
     def lengths(self) -> np.ndarray | None:
-        """Of the plots, so that those of similar length share a batch; None if there are none."""
+        """Lengths of the plots, by which `Batches` groups movies; None without a plot encoder."""
         lengths = (getattr(examples, "lengths", None) for examples in self.parts.values())
         return next((of_movies for of_movies in lengths if of_movies is not None), None)
 
 
 def _apply(applies: Mapping[str, ApplyFn], fuse: ApplyFn, frequencies: np.ndarray) -> ApplyFn:
-    """The whole network; its parameters are those of the encoders, by name, and `fusion`."""
+    """Makes the forward pass of the whole network.
+
+    Args:
+      applies: forward pass of each encoder, by its name.
+      fuse: forward pass of late fusion.
+      frequencies: share of the training movies that have each genre, <float32>[genres].
+
+    Returns:
+      A forward pass. Its parameters are a dictionary of the encoders' parameters, by name, and of
+      late fusion's, under `fusion`.
+    """
 
     def apply(params, batch, key):
         *keys, fusion_key = (

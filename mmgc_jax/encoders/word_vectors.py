@@ -1,4 +1,4 @@
-"""The vocabulary of an LSTM encoder and, where they are given, its word vectors."""
+"""Prepares the vocabulary of an LSTM encoder and its pretrained or trained word vectors."""
 
 import dataclasses
 import json
@@ -22,34 +22,39 @@ logger = logging.getLogger(__name__)
 
 
 def default_settings() -> ml_collections.ConfigDict:
-    """Makes the part of a config that says where word vectors come from."""
+    """Makes the section `vectors` of an LSTM encoder, with default values."""
     settings = ml_collections.ConfigDict()
-    # A file in word2vec's format, see mmgc_jax.pretrained.vector_file; empty: none.
+    # File of pretrained word vectors, in word2vec's binary or text format; see
+    # mmgc_jax.pretrained.vector_file. Empty for none.
     settings.file = ""
-    # Whether words in a row that the file knows as one (new_york) become one word.
+    # Whether consecutive words that the file knows as a phrase, such as new_york, become one word.
     settings.phrases = True
-    # Factor of the learning rate for the given vectors; 0 freezes them. In joint training
-    # fusion.joint_training.learning_rate_scale counts, by encoder.
+    # Factor of the learning rate for word vectors while the LSTM is trained; 0 freezes them. Joint
+    # training uses fusion.joint_training.learning_rate_scale instead.
     settings.learning_rate_scale = 0.1
-    # Vectors trained on the plots; where a file is given too, concatenated with its vectors.
+    # Whether to train word vectors on the plots with Word2Vec. With a file as well, the two vectors
+    # of a word are concatenated.
     settings.train = True
-    # More plots to train vectors on: CSV files with the columns index,year,title,plot. On the
-    # command line: "('one.csv', 'two.csv')".
+    # CSV files with more plots for Word2Vec, in the columns index,year,title,plot. Written as
+    # "('one.csv', 'two.csv')" on the command line.
     settings.unlabelled = ()
+    # Size of the trained vectors, and of those that the LSTM learns with unique_map.
     settings.dim = 100
-    # In words, on either side.
+    # Word2Vec: number of context words on either side.
     settings.window = 5
+    # Word2Vec: words that occur fewer times in its plots are left out.
     settings.min_count = 2
-    # Skip-gram, or continuous bag of words.
+    # Word2Vec: True for skip-gram, False for continuous bag of words.
     settings.skip_gram = True
-    # Negative samples for each word.
+    # Word2Vec: number of negative samples for each word.
     settings.negative = 5
+    # Word2Vec: number of epochs.
     settings.epochs = 10
     return settings
 
 
 def inputs(settings: ml_collections.ConfigDict) -> dict[str, str | tuple[str, ...]]:
-    """The files that are read, by field."""
+    """Returns the paths or addresses of the files that are read, by field."""
     places = {"file": settings.file} if settings.file else {}
     if settings.train and settings.unlabelled:
         places["unlabelled"] = tuple(settings.unlabelled)
@@ -57,11 +62,14 @@ def inputs(settings: ml_collections.ConfigDict) -> dict[str, str | tuple[str, ..
 
 
 def problems(settings: ml_collections.ConfigDict, used: bool) -> list[str]:
-    """All mistakes in the settings.
+    """Finds all mistakes in the settings.
 
     Args:
-      settings: the part of the config, `vectors`.
-      used: whether vectors are wanted; without it files are not looked at.
+      settings: the section `vectors`.
+      used: whether the encoder uses these vectors; if not, its files are not checked.
+
+    Returns:
+      A sentence for each mistake, which begins with the field's name.
     """
     checker = Checker(settings)
     checker.at_least(1, "dim", "window", "min_count", "negative", "epochs")
@@ -70,7 +78,7 @@ def problems(settings: ml_collections.ConfigDict, used: bool) -> list[str]:
     if not used:
         return found
     if not settings.file and not settings.train:
-        found.append("vectors has no file and train=False: no word vectors")
+        found.append("vectors: without a file, and with train=False, there are no word vectors")
     for field, read in (("file", vector_file.dimension), ("unlabelled", _read_tables)):
         if places := inputs(settings).get(field):
             try:
@@ -81,32 +89,36 @@ def problems(settings: ml_collections.ConfigDict, used: bool) -> list[str]:
 
 
 def _read_tables(tables: Sequence[str]) -> None:
+    """Raises `InputError` if a table of movies has a mistake."""
     for table in tables:
         movies.read_csv(table)
 
 
 def prepare(experiment: Experiment, name: str) -> tuple[Vocabulary, np.ndarray | None]:
-    """Makes vocabulary and word vectors, or reads them if they were made before.
+    """Makes the vocabulary and the embedding table, or reads them if they exist already.
+
+    Only the training movies are used. The folder of the encoder gets `vocabulary.json` and, with
+    word vectors, `word_vectors.npy` and `word_coverage.json`: the result of `coverage` for each
+    origin of vectors, `file` or `trained`. Vectors trained by Word2Vec are kept in the experiment's
+    cache, where other experiments find them.
 
     Args:
-      experiment: its corpus's training part alone is looked at. Vectors that are trained are kept
-        in its cache, for other experiments too.
-      name: of the encoder. Its folder gets `vocabulary.json`, and where vectors are given
-        `word_vectors.npy` and `word_coverage.json` (see `coverage`, by origin: `file` or
-        `trained`).
+      experiment: the experiment.
+      name: name of the encoder.
 
     Returns:
-      The vocabulary, and <float32>[len(vocabulary), dim], or None if words are learned from
-      scratch.
+      The vocabulary, and the embedding table <float32>[len(vocabulary), dim]; None instead of the
+      table if the LSTM learns its word vectors from scratch or reads one-hot vectors.
 
     Raises:
-      InputError: if a file is not usable or knows no word of the plots.
+      InputError: if a file cannot be read, or has a vector for no word of the plots.
+      Interrupted: if a stop was requested (SIGTERM or Ctrl-C).
     """
     settings, corpus = experiment.config[name], experiment.corpus
     folder = encoder_folder(experiment.workdir, name)
     given = settings.vectorisation == "word2vec"
     vocabulary_file, table_file = folder / "vocabulary.json", folder / "word_vectors.npy"
-    if vocabulary_file.exists():  # it is written last
+    if vocabulary_file.exists():  # this file is written last, so the others are complete
         vocabulary = Vocabulary.load(vocabulary_file)
         return vocabulary, _read_table(table_file, len(vocabulary)) if given else None
 
@@ -128,24 +140,25 @@ def prepare(experiment: Experiment, name: str) -> tuple[Vocabulary, np.ndarray |
 
 
 def _read_table(file: Path, words: int) -> np.ndarray:
+    """Reads the embedding table <float32>[words, dim]; raises `InputError` if it is damaged."""
     try:
         with file.open("rb") as stream:
             table = np.load(stream, allow_pickle=False)
         if table.ndim != 2 or len(table) != words or table.dtype != np.float32:
-            raise ValueError(f"it holds {table.dtype}{list(table.shape)} for {words} words")
+            raise ValueError(f"it has {table.dtype}{list(table.shape)} for {words} words")
         if not np.isfinite(table).all():
             raise ValueError("a value is not finite")
     except (OSError, EOFError, ValueError) as error:
         raise InputError(
             f"{file} is damaged: {error}. Delete it and vocabulary.json, and run the experiment "
-            "again to have both written anew."
+            "again, which writes both."
         ) from error
     return table
 
 
 @dataclasses.dataclass(frozen=True)
 class _Tokenized:
-    """The words and phrases of plots, read and tokenized anew by each iteration."""
+    """An iterable of the words and phrases of each plot, which tokenizes on each iteration."""
 
     plots: Callable[[], Iterable[str]]
     tokenize: Callable[[str], list[str]]
@@ -162,7 +175,7 @@ def _vocabulary(settings, counts) -> Vocabulary:
 def _look_up(
     encoder: ml_collections.ConfigDict, plots: _Tokenized, seed: int, cache: pathlib.Path
 ) -> tuple[Vocabulary, np.ndarray, dict]:
-    """The vocabulary, its vectors, and what those of each origin cover."""
+    """Makes the vocabulary, the embedding table, and the coverage of each origin of vectors."""
     settings, vectors = encoder.vectors, {}
     if settings.file:
         counts = text.count_words(plots, settings.phrases)
@@ -182,31 +195,32 @@ def _look_up(
         all_plots = dataclasses.replace(plots, plots=with_unlabelled)
         trained = word2vec.load_or_train(all_plots, settings, seed, cache)
         vectors["trained"] = vector_file.read(trained, vocabulary.words)
-    return vocabulary, *_line_up(vectors, vocabulary, counts, seed)
+    return vocabulary, *_concatenate(vectors, vocabulary, counts, seed)
 
 
-def _line_up(vectors, vocabulary, counts, seed) -> tuple[np.ndarray, dict]:
-    """The vectors of each origin, concatenated, and what they cover."""
+def _concatenate(vectors, vocabulary, counts, seed) -> tuple[np.ndarray, dict]:
+    """Concatenates the embedding tables of all origins; returns them and their coverage."""
     tables, covered = [], {}
-    for origin, of_words in vectors.items():
-        table, known = word2vec.embedding_table(of_words, vocabulary, seed)
+    for origin, word_to_vector in vectors.items():
+        table, known = word2vec.embedding_table(word_to_vector, vocabulary, seed)
         tables.append(table)
         covered[origin] = coverage(vocabulary, known, counts)
     return np.concatenate(tables, axis=1), covered
 
 
 def coverage(vocabulary: Vocabulary, known: np.ndarray, counts: Mapping[str, int]) -> dict:
-    """How much of the training plots word vectors cover.
+    """Computes how much of the training plots is covered by word vectors.
 
     Args:
-      vocabulary: of the experiment.
-      known: <bool>[len(vocabulary)], which words have a vector.
-      counts: of all words of the training plots, those outside the vocabulary too.
+      vocabulary: the vocabulary.
+      known: whether a word has a vector, <bool>[len(vocabulary)].
+      counts: number of occurrences of each word in the training plots, including words outside the
+        vocabulary.
 
     Returns:
-      `types`: the share of the vocabulary with a vector; `tokens`: the share of the plots' words,
-      repetitions counted, with one; `words`: the size of the vocabulary; `phrases`: how many of
-      these are phrases.
+      `types`: share of the vocabulary's words with a vector; `tokens`: share of all occurrences of
+      words with a vector; `words`: number of words in the vocabulary; `phrases`: number of phrases
+      among them.
     """
     covered = sum(
         counts[word] for word, is_known in zip(vocabulary.words, known[FIRST_WORD_ID:]) if is_known
@@ -220,13 +234,17 @@ def coverage(vocabulary: Vocabulary, known: np.ndarray, counts: Mapping[str, int
 
 
 def coverage_lines(folder: Path) -> list[str]:
-    """A sentence on the coverage of each origin of word vectors; none where words are learned."""
+    """Returns a sentence on the coverage of each origin of word vectors.
+
+    Args:
+      folder: folder of the encoder's files; without `word_coverage.json` the result is empty.
+    """
     file = folder / "word_coverage.json"
     if not file.exists():
         return []
     return [
-        f"Word vectors ({origin}) cover {found['tokens']:.1%} of the training plots' words, and "
-        f"{found['types']:.1%} of the vocabulary's {found['words']:,} (phrases: "
-        f"{found['phrases']:,})."
+        f"Word vectors ({origin}) cover {found['tokens']:.1%} of the words in the training plots "
+        f"and {found['types']:.1%} of the vocabulary ({found['words']:,} words, "
+        f"{found['phrases']:,} of them phrases)."
         for origin, found in json.loads(file.read_text()).items()
     ]

@@ -1,4 +1,4 @@
-"""Fusion of out-of-fold probabilities."""
+"""Tests of training a fusion, of its predictions, and of its config section."""
 
 import dataclasses
 import types
@@ -17,7 +17,7 @@ from tests import tiny
 
 @pytest.fixture(scope="module")
 def truth():
-    """400 made-up movies, and encoders that give their true probabilities."""
+    """400 synthetic movies, and the predictions of encoders that know the true probabilities."""
     generated = list(synthetic.generate(seed=0, train=0, validation=0, test=400)["test"])
     probabilities = {
         modality: np.float32(
@@ -46,32 +46,32 @@ def experiment(workdir, corpus, **settings):
     return Experiment(config, workdir, corpus, folds, workdir)
 
 
-def test_late_fusion_begins_as_the_product_of_its_experts(tmp_path, truth, monkeypatch):
-    """Encoders that give the true probabilities fuse, untrained, to the true ones of both."""
+def test_untrained_late_fusion_is_a_product_of_experts(tmp_path, truth, monkeypatch):
+    """Fusing true probabilities given each modality yields those given both, without training."""
     corpus, probabilities, present, both = truth
     prepared = experiment(tmp_path, corpus)
     prepared.config.fusion.training.learning_rate = 0.0
-    # They are calibrated already, which 150 movies do not show.
+    # The encoders are calibrated already, but a calibration on 150 movies would change them.
     monkeypatch.setattr(fusion, "calibrated", lambda params, *_: params)
     fused = fusion.fit(prepared, "fusion", probabilities, present)
 
     where = present["plot"] & present["poster"]
     odds = (np.log(p[where] / (1 - p[where])) for p in (fused["probabilities"], both))
-    # The frequencies of 300 movies are not the prevalence: the odds' factors differ by genre.
+    # Frequencies among 300 movies differ from the true ones: a constant offset for each genre.
     difference = np.subtract(*odds)
     assert np.abs(difference).max() < 0.7
     np.testing.assert_allclose(difference, np.broadcast_to(difference[0], difference.shape),
                                atol=0.02)  # fmt: skip
 
-    # Without one modality it equals the other.
+    # Without one modality, the result equals the encoder of the other.
     for lost, left in (("plot", "poster"), ("poster", "plot")):
         np.testing.assert_allclose(
             fused[f"without_{lost}"][where], probabilities[left][where], atol=2e-3
         )
 
 
-def test_late_fusion_begins_with_calibrated_encoders(tmp_path, truth):
-    """Encoders whose odds are wrong by a factor and a power are calibrated first."""
+def test_late_fusion_is_initialised_with_calibrated_encoders(tmp_path, truth):
+    """Encoders with scaled and shifted logits are calibrated before they are fused."""
     corpus, probabilities, present, _ = truth
     prepared = experiment(tmp_path, corpus)
     prepared.config.fusion.training.learning_rate = 0.0
@@ -80,7 +80,7 @@ def test_late_fusion_begins_with_calibrated_encoders(tmp_path, truth):
     (tmp_path / "again").mkdir()
     prepared = dataclasses.replace(prepared, workdir=tmp_path / "again")
     again = fusion.fit(prepared, "fusion", wrong, present)["probabilities"]
-    # The weak penalty keeps a little of the error.
+    # A small error remains, because of the penalty in calibration.
     off = np.abs(wrong["plot"] - probabilities["plot"]).mean()
     assert np.abs(again - fused).mean() < 0.1 * off
 
@@ -89,7 +89,7 @@ def test_late_fusion_begins_with_calibrated_encoders(tmp_path, truth):
     "kind",
     ["late", *(pytest.param(kind, marks=pytest.mark.slow) for kind in FUSIONS if kind != "late")],
 )
-def test_every_kind_learns_and_predicts_new_movies_alike(tmp_path, truth, kind):
+def test_inference_with_each_kind_equals_the_predictions_of_training(tmp_path, truth, kind):
     corpus, probabilities, present, _ = truth
     prepared = experiment(tmp_path, corpus, kind=kind)
     prepared.config.fusion.training.epochs = prepared.config.fusion.vector_training.epochs = 3
@@ -104,7 +104,7 @@ def test_every_kind_learns_and_predicts_new_movies_alike(tmp_path, truth, kind):
     np.testing.assert_allclose(again[new], arrays["probabilities"][new], atol=1e-5)
 
 
-def test_fusions_to_compare_have_names_titles_and_kinds_of_their_own():
+def test_names_titles_and_kinds_of_compared_fusions():
     config = tiny.get_config()
     config.fusion.compare = ("gated", "concat", "joint")
     names = fusion.names(config)
@@ -130,13 +130,13 @@ def test_every_kind_has_a_title():
 
 @pytest.fixture
 def three(tmp_path):
-    """Config of a fusion of a plot encoder and two poster encoders."""
+    """A config that fuses a plot encoder and two poster encoders."""
     config = tiny.get_config()
     config.fusion.encoders = ("plot", "poster", "poster_grey")
     return config
 
 
-def test_a_modality_is_lost_with_all_encoders_that_look_at_it(three):
+def test_removing_a_modality_affects_all_of_its_encoders(three):
     available = np.array([[1, 1, 1], [1, 0, 0], [0, 1, 1]], bool)
     left = fusion.one_missing(three, available)
     assert left.keys() == {"without_plot", "without_poster"}
@@ -144,7 +144,7 @@ def test_a_modality_is_lost_with_all_encoders_that_look_at_it(three):
     assert left["without_poster"].astype(int).tolist() == [[1, 0, 0], [1, 0, 0], [0, 0, 0]]
 
 
-def test_no_modality_is_lost_where_nothing_would_be_left(three):
+def test_the_only_modality_is_not_removed(three):
     three.fusion.encoders = ("poster", "poster_grey")
     assert fusion.one_missing(three, np.ones((4, 2), bool)) == {}
 
@@ -160,7 +160,7 @@ def test_no_modality_is_lost_where_nothing_would_be_left(three):
             {"compare": ("gated", "gated")},
             ["compare is ('gated', 'gated'); possible: late, linear_sum"],
         ),
-        ({"modality_dropout": 1.5}, ["modality_dropout is 1.5; at most 1"]),
+        ({"modality_dropout": 1.5}, ["modality_dropout is 1.5; a number of at most 1"]),
         ({"modality_dropout": -0.5}, ["modality_dropout is -0.5; a number of at least 0.0"]),
         ({"model.hidden": 0}, ["model.hidden is 0; a whole number of at least 1"]),
         ({"model.dropout": 1.0}, ["model.dropout is 1.0; a number of at least 0 and below 1"]),

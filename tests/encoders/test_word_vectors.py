@@ -1,4 +1,4 @@
-"""Vocabulary and word vectors of an experiment."""
+"""Tests of the vocabulary and the word vectors of an encoder."""
 
 import json
 import types
@@ -52,7 +52,7 @@ def folder_of(tmp_path):
     return tmp_path / "run/encoders/plot"
 
 
-def test_phrases_that_the_file_knows_become_words(config, tmp_path, corpus):
+def test_phrases_of_the_file_become_words(config, tmp_path, corpus):
     vocabulary, table = prepare(config, tmp_path, corpus)
     assert vocabulary.phrases == {"new_york", "serial_killer"}
     assert "zebras" not in vocabulary.words and "new" not in vocabulary.words
@@ -63,7 +63,7 @@ def test_phrases_that_the_file_knows_become_words(config, tmp_path, corpus):
     ]  # fmt: skip
 
 
-def test_phrases_can_be_left_alone(config, tmp_path, corpus):
+def test_phrases_can_be_turned_off(config, tmp_path, corpus):
     config.plot.vectors.phrases = False
     vocabulary, _ = prepare(config, tmp_path, corpus)
     assert not vocabulary.phrases
@@ -72,15 +72,16 @@ def test_phrases_can_be_left_alone(config, tmp_path, corpus):
 
 def test_coverage_by_hand(config, tmp_path, corpus):
     prepare(config, tmp_path, corpus)
-    # the 2, detective 3, new_york 2, serial_killer 2, killer 1, 1957 1: 11 of the 23 words. Those
-    # without a vector: a 4, in 2, meets 2, hunts, of, s, widow.
+    # With a vector: the 2, detective 3, new_york 2, serial_killer 2, killer 1, 1957 1: 11 of 23
+    # words. Without a vector: a 4, in 2, meets 2, hunts, of, s, widow.
     found = json.loads((folder_of(tmp_path) / "word_coverage.json").read_text())
     assert set(found) == {"file"}
     assert found["file"]["words"] == 13 and found["file"]["phrases"] == 2
     assert found["file"]["types"] == pytest.approx(6 / 13)
     assert found["file"]["tokens"] == pytest.approx(11 / 23)
     (line,) = word_vectors.coverage_lines(folder_of(tmp_path))
-    assert "47.8% of the training plots' words" in line and "46.2% of the vocabulary's 13" in line
+    assert "47.8% of the words in the training plots" in line
+    assert "46.2% of the vocabulary (13 words, 2 of them phrases)." in line
 
 
 def test_tokens_outside_the_vocabulary_are_not_covered():
@@ -92,7 +93,7 @@ def test_tokens_outside_the_vocabulary_are_not_covered():
     }  # fmt: skip
 
 
-def test_trained_vectors_lie_beside_those_of_the_file(config, tmp_path, corpus):
+def test_trained_vectors_are_concatenated_with_those_of_the_file(config, tmp_path, corpus):
     config.plot.vectors.train = True
     vocabulary, table = prepare(config, tmp_path, corpus)
     assert table.shape == (len(vocabulary), 3 + config.plot.vectors.dim)
@@ -100,7 +101,7 @@ def test_trained_vectors_lie_beside_those_of_the_file(config, tmp_path, corpus):
     assert len(list((tmp_path / "cache/word_vectors").iterdir())) == 1
 
 
-def test_unlabelled_plots_take_part_in_the_training(config, tmp_path, corpus):
+def test_word2vec_is_trained_on_unlabelled_plots_too(config, tmp_path, corpus):
     config.plot.vectors.train = True
     config.plot.vectors.file = ""
     _, without = prepare(config, tmp_path, corpus)
@@ -114,7 +115,7 @@ def test_unlabelled_plots_take_part_in_the_training(config, tmp_path, corpus):
 
 
 @pytest.mark.parametrize("vectorisation", ["unique_map", "one_hot"])
-def test_words_that_are_learned_need_no_file(config, tmp_path, corpus, vectorisation):
+def test_other_vectorisations_need_no_file(config, tmp_path, corpus, vectorisation):
     config.plot.vectorisation = vectorisation
     config.plot.vectors.file = "/nowhere"
     vocabulary, table = prepare(config, tmp_path, corpus)
@@ -122,7 +123,7 @@ def test_words_that_are_learned_need_no_file(config, tmp_path, corpus, vectorisa
     assert word_vectors.coverage_lines(folder_of(tmp_path)) == []
 
 
-def test_a_second_time_they_are_read(config, tmp_path, corpus, monkeypatch):
+def test_vectors_are_read_the_second_time(config, tmp_path, corpus, monkeypatch):
     first = prepare(config, tmp_path, corpus)
     monkeypatch.setattr(word_vectors.vector_file, "read", None)
     second = prepare(config, tmp_path, corpus)
@@ -130,7 +131,7 @@ def test_a_second_time_they_are_read(config, tmp_path, corpus, monkeypatch):
     np.testing.assert_array_equal(second[1], first[1])
 
 
-def test_a_stop_before_the_vocabulary_begins_anew(config, tmp_path, corpus):
+def test_without_a_vocabulary_all_files_are_written_again(config, tmp_path, corpus):
     first = prepare(config, tmp_path, corpus)
     (folder_of(tmp_path) / "vocabulary.json").unlink()
     np.save(folder_of(tmp_path) / "word_vectors.npy", np.zeros(3))
@@ -146,8 +147,8 @@ def test_vectors_of_another_language_are_refused(config, tmp_path):
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        (lambda file: np.save(file, np.zeros((3, 3), np.float32)), r"it holds float32\[3, 3\] for"),
-        (lambda file: np.save(file, np.zeros((13, 3))), r"it holds float64"),
+        (lambda file: np.save(file, np.zeros((3, 3), np.float32)), r"it has float32\[3, 3\] for"),
+        (lambda file: np.save(file, np.zeros((13, 3))), r"it has float64"),
         (lambda file: np.save(file, np.full_like(np.load(file), np.nan)), "not finite"),
         (lambda file: file.write_bytes(file.read_bytes()[:200]), "reshape|read"),
         (lambda file: file.write_bytes(b""), "No data left|EOF"),
@@ -155,7 +156,7 @@ def test_vectors_of_another_language_are_refused(config, tmp_path):
         (lambda file: file.unlink(), "No such file"),
     ],
 )
-def test_damaged_vectors_are_noticed(config, tmp_path, corpus, damage, reason):
+def test_damaged_vectors_are_detected(config, tmp_path, corpus, damage, reason):
     prepare(config, tmp_path, corpus)
     damage(file := folder_of(tmp_path) / "word_vectors.npy")
     with pytest.raises(InputError, match=f"{file} is damaged: .*({reason}).* Delete it and voc"):
@@ -166,7 +167,7 @@ def test_inputs_are_the_files_that_are_read(config):
     vectors = config.plot.vectors
     file = vectors.file
     vectors.unlabelled = ("a.csv", "b.csv")
-    assert word_vectors.inputs(vectors) == {"file": file}  # nothing is trained
+    assert word_vectors.inputs(vectors) == {"file": file}  # Word2Vec is not trained
     vectors.train = True
     assert word_vectors.inputs(vectors) == {"file": file, "unlabelled": ("a.csv", "b.csv")}
     vectors.file = ""
@@ -180,7 +181,7 @@ def test_inputs_are_the_files_that_are_read(config):
         ({"dim": 0}, "vectors.dim is 0; a whole number of at least 1 is needed"),
         ({"epochs": 0}, "vectors.epochs is 0; a whole number of at least 1 is needed"),
         ({"learning_rate_scale": -1.0}, "vectors.learning_rate_scale is -1.0; a number of at"),
-        ({"file": ""}, "vectors has no file and train=False: no word vectors"),
+        ({"file": ""}, "vectors: without a file, and with train=False, there are no word v"),
         ({"file": "/nowhere.bin"}, "vectors.file: /nowhere.bin"),
         ({"train": True, "unlabelled": ("/nowhere.csv",)}, "vectors.unlabelled: /nowhere.csv"),
     ],
@@ -193,6 +194,6 @@ def test_mistakes_in_the_section(config, changes, expected):
     assert "".join(found).startswith(expected)
 
 
-def test_files_of_vectors_that_are_not_used_are_not_looked_at(config):
+def test_files_of_unused_vectors_are_not_checked(config):
     config.plot.vectors.file = "/nowhere.bin"
     assert word_vectors.problems(config.plot.vectors, used=False) == []
