@@ -13,7 +13,6 @@ import jax
 import ml_collections
 
 from mmgc_jax.configs import default
-from mmgc_jax.data import builder
 from mmgc_jax.encoders import fusion, registry
 from mmgc_jax.encoders.checks import Checker, schema_problems
 from mmgc_jax.runtime import remote
@@ -168,6 +167,8 @@ def _schema_problems(config: ml_collections.ConfigDict) -> list[str]:
 
 def _shared_problems(config: ml_collections.ConfigDict) -> list[str]:
     """All mistakes outside of the encoders' sections."""
+    from mmgc_jax.data import builder  # imports TFDS, which predictions do not need
+
     schema = _schema_problems(config)
     checker = Checker(config)
     checker.some_of("encoders", _encoder_sections(config))

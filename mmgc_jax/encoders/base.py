@@ -35,7 +35,7 @@ folder `cache/` of `config.data.directory`.
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import ml_collections
@@ -136,6 +136,20 @@ class Kind(Protocol):
         """
 
 
+class KnownWords(NamedTuple):
+    """How many words of a plot an encoder knows.
+
+    Attributes:
+      known: number of words that are in the vocabulary.
+      total: number of all words of the plot.
+      vocabulary: size of the vocabulary, in words.
+    """
+
+    known: int
+    total: int
+    vocabulary: int
+
+
 @dataclasses.dataclass(frozen=True)
 class Encoder:
     """A trained encoder, which averages the models of all folds.
@@ -147,12 +161,15 @@ class Encoder:
       params: the parameters of each fold's model.
       frozen: the frozen layers below the model, which all folds share: a function from a batch to
         the arrays that `apply` takes. None if there are none, and `apply` takes the batch itself.
+      known_words: counts the words of a plot that the encoder knows; None if it has no vocabulary
+        of words.
     """
 
     read: Callable[[Sequence[Movie]], tuple[Callable, np.ndarray]]
     apply: ApplyFn
     params: Sequence[Any]
     frozen: Callable[[dict], dict[str, jax.Array]] | None = None
+    known_words: Callable[[str], KnownWords] | None = None
 
     def __call__(self, movies: Sequence[Movie], num_genres: int) -> tuple[np.ndarray, np.ndarray]:
         """Predicts genre probabilities.
@@ -251,7 +268,9 @@ def load_params(
     names = [f"{fold}/{phase}" if phase else fold for fold in fold_names(config, name)]
     params = [loop.restore_best(TrainingRun(name, workdir, seed=0)) for name in names]
     for name, fold_params in zip(names, params):
-        if not loop.is_finite(fold_params):
+        # With NumPy, which needs no compilation for each shape.
+        leaves = jax.device_get(jax.tree.leaves(fold_params))
+        if not all(np.isfinite(leaf).all() for leaf in leaves):
             raise InputError(f"{workdir}: the parameters of {name} are damaged: not all finite.")
     return params
 

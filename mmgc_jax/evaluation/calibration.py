@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from scipy.optimize import minimize
 from scipy.special import expit, logit
 
 from mmgc_jax.evaluation import metrics
@@ -89,6 +88,7 @@ def _logits(probabilities):
 
 def _scale_and_shift(labels, logits):
     """Fits scale and shift of one genre to <bool>[movies] and <float64>[movies]."""
+    from scipy.optimize import minimize  # slow to import, and predictions do not need it
 
     def penalised_cross_entropy(parameters):
         log_scale, shift = parameters

@@ -127,15 +127,15 @@ def restore(directory, like: Any = None) -> tuple[Any, dict] | None:
     directory = as_path(directory)
     if not parallel.broadcast(directory.is_dir()):
         return None
-    options = ocp.CheckpointManagerOptions(read_only=True)
-    with ocp.CheckpointManager(directory, options=options) as manager:
+    # A CheckpointManager would log warnings that it only reads.
+    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
         args = ocp.args.Composite(tree=ocp.args.StandardRestore(like), notes=ocp.args.JsonRestore())
-        steps = sorted(manager.all_steps(), reverse=True)
+        steps = sorted(ocp.utils.checkpoint_steps(directory), reverse=True)
         for step in steps:
             if _first_finds_damage(directory / str(step)):
                 logger.warning("Skipping a damaged checkpoint: %s", directory / str(step))
                 continue
-            restored = manager.restore(step, args=args)
+            restored = checkpointer.restore(directory / str(step), args=args)
             return restored["tree"], restored["notes"]
     if not steps:
         return None

@@ -1,4 +1,7 @@
-"""Trains word vectors with gensim, and makes embedding tables from word vectors."""
+"""Trains word vectors with gensim, and makes embedding tables from word vectors.
+
+gensim is imported where it is used: predictions import this module, but train nothing.
+"""
 
 import hashlib
 import json
@@ -6,11 +9,10 @@ import logging
 import pathlib
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
-import gensim
 import ml_collections
 import numpy as np
-from gensim.models.callbacks import CallbackAny2Vec
 from tqdm import tqdm
 
 from mmgc_jax.data.text import FIRST_WORD_ID, PADDING_ID, Vocabulary
@@ -18,6 +20,9 @@ from mmgc_jax.runtime import preemption
 from mmgc_jax.runtime.errors import InputError
 from mmgc_jax.runtime.files import write_atomically
 from mmgc_jax.runtime.progress import progress_bar
+
+if TYPE_CHECKING:
+    import gensim
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +49,8 @@ def load_or_train(
       InputError: if no word occurs `min_count` times.
       Interrupted: if a stop was requested (SIGTERM or Ctrl-C); the training then starts again.
     """
+    import gensim
+
     chosen = {name: settings[name] for name in _SETTINGS} | {"seed": seed}
     digest = hashlib.sha256(json.dumps([gensim.__version__, chosen], sort_keys=True).encode())
     for plot in plots:
@@ -65,7 +72,7 @@ _SETTINGS = ("dim", "window", "min_count", "skip_gram", "negative", "epochs")
 
 def train(
     plots: Iterable[Sequence[str]], settings: ml_collections.ConfigDict, seed: int
-) -> gensim.models.KeyedVectors:
+) -> "gensim.models.KeyedVectors":
     """Trains Word2Vec (arXiv 1301.3781) with gensim.
 
     One thread does all the work, so that the result can be reproduced.
@@ -85,6 +92,8 @@ def train(
       Interrupted: after an epoch, if a stop was requested (SIGTERM or Ctrl-C); finished epochs are
         lost.
     """
+    import gensim
+
     model = gensim.models.Word2Vec(
         vector_size=settings.dim,
         window=settings.window,
@@ -108,20 +117,21 @@ def train(
             plots,
             total_examples=model.corpus_count,
             epochs=model.epochs,
-            callbacks=[_Progress(bar)],
+            callbacks=[_progress_callback(bar)],
         )
     return model.wv
 
 
-class _Progress(CallbackAny2Vec):
-    """Updates a progress bar after each epoch, and stops if a stop was requested."""
+def _progress_callback(bar: tqdm) -> "gensim.models.callbacks.CallbackAny2Vec":
+    """Makes a callback that updates a bar after each epoch, and stops if a stop was requested."""
+    from gensim.models.callbacks import CallbackAny2Vec
 
-    def __init__(self, bar: tqdm):
-        self._bar = bar
+    class Progress(CallbackAny2Vec):
+        def on_epoch_end(self, model) -> None:
+            bar.update()
+            preemption.raise_if_requested_locally()
 
-    def on_epoch_end(self, model) -> None:
-        self._bar.update()
-        preemption.raise_if_requested_locally()
+    return Progress()
 
 
 def embedding_table(
