@@ -66,7 +66,7 @@ def test_genres_that_differ(workdir):
 def test_another_runs_vocabulary(workdir):
     file = workdir / "encoders" / "plot" / "vocabulary.json"
     file.write_text(json.dumps(json.loads(file.read_text())[:-3]))
-    assert "they are of different runs" in refusal(workdir, "plot")
+    assert "they are of different experiments" in refusal(workdir, "plot")
 
 
 def test_config_with_a_field_missing_or_of_another_type(workdir):

