@@ -1,4 +1,4 @@
-"""Tiny folders of movies."""
+"""Fixtures for all tests: small folders of movies, and a finished experiment."""
 
 import collections
 import csv
@@ -25,9 +25,9 @@ _SHARED_FOLDER = "MMGC_TESTS_SHARED_FOLDER"
 
 
 def pytest_configure(config):
-    """Lets whole runs, here and in processes of their own, share compiled programs.
+    """Sets up a cache of compiled programs for this process and those that tests start.
 
-    pytest-xdist's workers inherit the variables and share the folder as well.
+    The workers of pytest-xdist inherit the environment variables, so they share the cache.
     """
     if not hasattr(config, "workerinput"):
         directory = tempfile.TemporaryDirectory()
@@ -43,12 +43,12 @@ def pytest_configure(config):
 
 
 def shared_folder() -> pathlib.Path:
-    """A folder that lasts as long as the tests."""
+    """Returns a temporary folder that all tests share."""
     return pathlib.Path(os.environ[_SHARED_FOLDER])
 
 
 def image_bytes(image: Image.Image, file_format: str = "JPEG", **options) -> bytes:
-    """The file that Pillow writes of an image."""
+    """Returns the content of the file that Pillow writes of an image."""
     buffer = io.BytesIO()
     image.save(buffer, file_format, **options)
     return buffer.getvalue()
@@ -58,9 +58,12 @@ def write_talk(folder: pathlib.Path, rows, posters) -> pathlib.Path:
     """Writes `movies.csv` and `posters/<index>.jpg` in the format of the talk's data.
 
     Args:
-      folder: made if it is not there.
+      folder: the folder to write to, which is made if it does not exist.
       rows: the cells of each movie, in the order of `TALK_HEADER`.
-      posters: index -> the bytes of its file.
+      posters: the content of the poster's file, by index.
+
+    Returns:
+      The folder.
     """
     (folder / "posters").mkdir(parents=True, exist_ok=True)
     with (folder / "movies.csv").open("w", encoding="utf-8", newline="") as file:
@@ -71,10 +74,10 @@ def write_talk(folder: pathlib.Path, rows, posters) -> pathlib.Path:
 
 
 def forty_movies():
-    """Rows and posters of 40 movies: indices fall from 139 to 100, every fifth lacks a poster.
+    """Makes the rows and posters of 40 movies, with indices from 139 down to 100.
 
-    The plot of the n-th movie has n words, so that the first one has no plot. Drama is frequent,
-    War rare.
+    Every fifth movie has no poster. The plot of movie number n has n words, so the first has none.
+    Drama is frequent, and War is rare.
     """
     rows, posters = [], {}
     for number in range(40):
@@ -97,7 +100,7 @@ def talk_folder(tmp_path) -> pathlib.Path:
 
 @pytest.fixture
 def noise() -> np.ndarray:
-    """<uint8>[96, 64, 3]: an image in which no two places look alike."""
+    """An image of random pixels, <uint8>[96, 64, 3]."""
     return np.random.default_rng(0).integers(0, 256, (96, 64, 3), dtype=np.uint8)
 
 
@@ -106,7 +109,7 @@ Finished = collections.namedtuple("Finished", "workdir data weights run")
 
 @pytest.fixture(scope="session")
 def inputs():
-    """A folder of made-up movies and a file of random weights."""
+    """A folder of synthetic movies and a file of random weights."""
     talk, weights = shared_folder() / "talk", shared_folder() / "weights.npz"
     with filelock.FileLock(shared_folder() / "inputs.lock"):
         if not weights.exists():
@@ -117,7 +120,7 @@ def inputs():
 
 @pytest.fixture(scope="session")
 def finished(inputs):
-    """An undisturbed experiment with all stages, and its output."""
+    """A finished, uninterrupted experiment and its output."""
     workdir, output = shared_folder() / "finished", shared_folder() / "finished.json"
     with filelock.FileLock(shared_folder() / "finished.lock"):
         if not output.exists():

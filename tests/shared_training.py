@@ -1,9 +1,9 @@
-"""A small training that one process runs alone, or several together: see test_parallel.py.
+"""A small training that runs in one process or in several, for test_parallel.py.
 
     python -m tests.shared_training WORKDIR [distributed] [split]
 
-The first process writes `found.npz`: the loss at each step, the parameters, the probabilities of
-all movies, activations of a frozen network, and how often each process has read each movie.
+The first process writes `found.npz` with the loss of each step, the parameters, the probabilities
+of all movies, activations of frozen layers, and how often each process has read each movie.
 """
 
 import json
@@ -29,10 +29,10 @@ MOVIES, WORDS, BATCH = 37, 4096, 8
 
 
 class Examples(pipeline.BagOfWordsExamples):
-    """Counts how often it is asked for each movie."""
+    """Examples that count how often each movie is read."""
 
     def __call__(self, indices, batch=None):
-        np.add.at(asked, indices, 1)
+        np.add.at(times_read, indices, 1)
         return super().__call__(indices, batch)
 
 
@@ -43,7 +43,7 @@ def settings():
 
 
 def movies():
-    """Bags of 1 to 60 words, so that padded lengths differ from row to row, and labels."""
+    """Makes labels and bags of 1 to 60 words, so that lengths differ between movies."""
     rng = np.random.default_rng(0)
     bags = np.zeros((MOVIES, WORDS), np.float32)
     for bag in bags:
@@ -80,9 +80,9 @@ def main(workdir: pathlib.Path, split: bool) -> None:
             leaf.size // jax.device_count() if split and leaf.size > 999 else leaf.size
         }
 
-    asked[:] = 0
+    times_read[:] = 0
     probabilities = inference.probabilities(apply, trained, batches())
-    read = asked.copy()
+    read = times_read.copy()
     network = frozen.Frozen.of(
         lambda scale, batch: {"sums": scale * jnp.cumsum(batch["weights"], axis=1)[:, :1]},
         np.float32(2),
@@ -106,7 +106,7 @@ def main(workdir: pathlib.Path, split: bool) -> None:
 
 
 if __name__ == "__main__":
-    asked = np.zeros(MOVIES, int)
+    times_read = np.zeros(MOVIES, int)
     if "distributed" in sys.argv:
         parallel.initialize()
     folder = pathlib.Path(sys.argv[1])

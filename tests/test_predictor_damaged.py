@@ -1,4 +1,4 @@
-"""Predicting with a working directory whose files are not what the experiment wrote."""
+"""Tests of prediction with a working directory whose files are damaged or were changed."""
 
 import json
 import shutil
@@ -23,7 +23,7 @@ MOVIES = [Movie(id="1", title="", plot="the heist in the city")]
 
 @pytest.fixture
 def workdir(finished, tmp_path):
-    """A copy to be damaged."""
+    """A copy of a finished working directory, to be damaged."""
     shutil.copytree(
         finished.workdir,
         tmp_path / "run",
@@ -43,13 +43,13 @@ def refusal(workdir, stage="fusion"):
     "name",
     ["config.json", "genre_frequencies.json", "calibration.json", "encoders/plot/vocabulary.json"],
 )
-def test_other_content(workdir, name):
+def test_files_with_other_content_are_input_errors(workdir, name):
     for content in ("", "{", "[" * 100_000, "[1, NaN]", '{"encoders": 3}', "\xff"):
         (workdir / name).write_bytes(content.encode("latin-1"))
         refusal(workdir)
 
 
-def test_frequency_that_is_none(workdir):
+def test_invalid_frequencies_are_input_errors(workdir):
     file = workdir / "genre_frequencies.json"
     frequencies = json.loads(file.read_text())
     for share in (None, "0.5", True, -0.1, 1.5, float("nan"), float("inf"), 10**400):
@@ -57,19 +57,19 @@ def test_frequency_that_is_none(workdir):
         assert "genre_frequencies.json" in refusal(workdir)
 
 
-def test_genres_that_differ(workdir):
+def test_different_genres_in_two_files_are_an_input_error(workdir):
     file = workdir / "genre_frequencies.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"Telenovela": 0.1}))
     assert "other genres" in refusal(workdir)
 
 
-def test_another_runs_vocabulary(workdir):
+def test_the_vocabulary_of_another_experiment_is_an_input_error(workdir):
     file = workdir / "encoders" / "plot" / "vocabulary.json"
     file.write_text(json.dumps(json.loads(file.read_text())[:-3]))
     assert "they are of different experiments" in refusal(workdir, "plot")
 
 
-def test_config_with_a_field_missing_or_of_another_type(workdir):
+def test_missing_fields_and_wrong_types_in_the_config_are_input_errors(workdir):
     file = workdir / "config.json"
     config = json.loads(file.read_text())
     for field in ("plot", "encoders", "fusion", "data"):
@@ -81,7 +81,7 @@ def test_config_with_a_field_missing_or_of_another_type(workdir):
 
 
 @pytest.mark.parametrize("error", [AttributeError, KeyError, TypeError])
-def test_a_fault_of_the_code_is_not_called_damage(workdir, monkeypatch, error):
+def test_a_bug_in_the_code_is_not_reported_as_damage(workdir, monkeypatch, error):
     def fail(*_):
         raise error("a library has changed")
 
@@ -91,7 +91,7 @@ def test_a_fault_of_the_code_is_not_called_damage(workdir, monkeypatch, error):
 
 
 @pytest.mark.parametrize(("stage", "value"), [("plot", np.nan), ("fusion", np.inf)])
-def test_parameters_that_are_not_finite(workdir, stage, value):
+def test_non_finite_parameters_are_an_input_error(workdir, stage, value):
     best = next((workdir / "checkpoints" / stage / "fold_0").rglob("best"))
     params, notes = checkpoints.restore(best)
     leaves, structure = jax.tree.flatten(params)
@@ -101,21 +101,21 @@ def test_parameters_that_are_not_finite(workdir, stage, value):
     assert "not all finite" in refusal(workdir, stage)
 
 
-def test_plot_that_no_file_could_hold(finished):
+def test_plots_with_control_characters_are_cleaned(finished):
     predictor = Predictor.load(finished.workdir)
     odd = Movie(id="1", title="", plot="the\x00heist\x1bin \udcff the city")
     plain = Movie(id="1", title="", plot="the heist in ? the city")
     np.testing.assert_array_equal(predictor([odd]), predictor([plain]))
 
 
-def test_a_bad_poster_leaves_the_movie_its_row(finished):
+def test_a_movie_with_an_unreadable_poster_is_predicted_without_it(finished):
     predictor = Predictor.load(finished.workdir)
     for poster in (b"", b"GIF89a" + b"\xff" * 40, bytes(posters.MAX_BYTES + 1)):
         bad = Movie(id="1", title="", plot=MOVIES[0].plot, poster=poster)
         np.testing.assert_array_equal(predictor([bad]), predictor(MOVIES))
 
 
-def test_the_table_is_not_overwritten(finished, tmp_path):
+def test_the_input_table_is_not_overwritten(finished, tmp_path):
     table = tmp_path / "movies.csv"
     table.write_text("index,year,title,plot\n7,1999,T,p\n")
     flags = {"movies": table, "output": table, "workdir": finished.workdir, "stage": "fusion"}

@@ -1,4 +1,4 @@
-"""The order of the floors: a module imports modules of its own floor and of those below."""
+"""Tests that a module imports only modules of its own layer and of lower layers."""
 
 import ast
 import pathlib
@@ -8,7 +8,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / "mmgc_jax"
 
-# From the top down. A room is a folder or a file of the package.
+# The layers from top to bottom, with their folders and files of the package.
 FLOORS = (
     ("__main__", "main", "predict", "compare"),
     ("command_line", "config_flag"),
@@ -34,7 +34,7 @@ def module_of(file):
 
 
 def imports_of(file):
-    """The modules of the package that a file imports, as tuples of names."""
+    """Yields the modules of the package that a file imports, as tuples of names."""
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -50,7 +50,7 @@ def imports_of(file):
 
 
 def existing(parts):
-    """The longest beginning of a dotted name that is a module."""
+    """Returns the longest prefix of a dotted name that is a module."""
     while len(parts) > 1:
         folder = ROOT if parts[0] == "configs" else PACKAGE
         place = folder.joinpath(*parts)

@@ -1,4 +1,4 @@
-"""A whole experiment in small: a config, and the files that it needs, made up in a moment."""
+"""A tiny experiment for tests: its config, and functions that write its input files."""
 
 import csv
 import io
@@ -23,7 +23,7 @@ _WIDTHS = (4, 4, 8, 8, 8)
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """The talk's experiment, each part so small that it takes seconds."""
+    """Makes the config of the talk's experiment, with networks so small that it takes seconds."""
     config = default.get_config()
     config.folds = 2
     config.encoders = ("plot", "poster", "poster_grey")
@@ -41,7 +41,7 @@ def get_config() -> ml_collections.ConfigDict:
     poster = config.poster = poster_vgg16.default_settings()
     poster.model.widths = _WIDTHS
     poster.head_training.epochs = 2
-    # So many that a test can stop it on the way.
+    # Enough epochs for a test to interrupt the training.
     config.fusion.training.epochs = config.fusion.training.patience = 15
     for training in (
         plot.training,
@@ -63,7 +63,7 @@ def _shorten(training: ml_collections.ConfigDict) -> None:
 
 
 def transformer_settings(folder) -> ml_collections.ConfigDict:
-    """A section of kind `plot_transformer` that takes seconds."""
+    """Makes a section of kind `plot_transformer` whose training takes seconds."""
     settings = plot_transformer.default_settings()
     settings.folder = str(folder)
     settings.head_training.epochs = settings.training.epochs = 2
@@ -73,14 +73,14 @@ def transformer_settings(folder) -> ml_collections.ConfigDict:
 
 
 def config_of(inputs) -> ml_collections.ConfigDict:
-    """This config on a folder of movies and a file of weights."""
+    """Makes the config for `inputs`, a folder of movies and a file of weights."""
     config = get_config()
     config.data.path, config.poster.weights = map(str, inputs)
     return config
 
 
 def probabilities_in(workdir: pathlib.Path, config, stage: str) -> tuple[np.ndarray, np.ndarray]:
-    """The validation movies of an experiment: their indices, and their calibrated probabilities."""
+    """Returns the indices and the calibrated probabilities of the validation movies."""
     dataset = builder.build(config.data, workdir / "data")
     rows = pipeline.load_corpus(dataset, config.data).split["validation"]
     with np.load(workdir / "predictions" / f"{stage}.npz") as arrays:
@@ -89,7 +89,7 @@ def probabilities_in(workdir: pathlib.Path, config, stage: str) -> tuple[np.ndar
 
 
 def write_talk_folder(folder: pathlib.Path, movies: int = 90) -> pathlib.Path:
-    """`movies.csv` and `posters/<index>.jpg` of made-up movies; returns the folder."""
+    """Writes `movies.csv` and `posters/<index>.jpg` of synthetic movies; returns the folder."""
     (folder / "posters").mkdir(parents=True)
     with (folder / "movies.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
@@ -106,7 +106,7 @@ def write_talk_folder(folder: pathlib.Path, movies: int = 90) -> pathlib.Path:
 
 
 def mmimdb_files() -> dict[str, bytes]:
-    """The files of MM-IMDb's archive, for 130 made-up movies, of which some lack a poster."""
+    """Makes the files of an MM-IMDb archive with 130 synthetic movies, some without a poster."""
     corpus = synthetic.generate(seed=2, train=60, validation=30, test=40)
     split, files = {}, {}
     for ours, theirs in (("train", "train"), ("validation", "dev"), ("test", "test")):
@@ -123,7 +123,7 @@ def mmimdb_files() -> dict[str, bytes]:
 
 
 def write_mmimdb_folder(folder: pathlib.Path, files) -> pathlib.Path:
-    """Writes the files of an extracted MM-IMDb archive, name -> content; returns the folder."""
+    """Writes the files of an extracted MM-IMDb archive, given by name; returns the folder."""
     for name, content in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
@@ -131,12 +131,13 @@ def write_mmimdb_folder(folder: pathlib.Path, files) -> pathlib.Path:
 
 
 def write_mmimdb_archive(file: pathlib.Path, files, root: str = "mmimdb/") -> pathlib.Path:
-    """Writes an archive, its members in the order of `files`; returns it.
+    """Writes an archive; returns its path.
 
     Args:
-      file: of the archive.
-      files: name -> content, or a whole `TarInfo` of a member without content.
-      root: put before each name.
+      file: path of the archive.
+      files: the contents of the members by name, in order; or a `TarInfo` for a member without
+        content.
+      root: prefix of all names.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(file, "w:gz") as archive:
@@ -151,7 +152,7 @@ def write_mmimdb_archive(file: pathlib.Path, files, root: str = "mmimdb/") -> pa
 
 
 def write_weights(file: pathlib.Path, widths=_WIDTHS) -> pathlib.Path:
-    """Random weights of VGG16 with a preprocessing of their own; returns the file."""
+    """Writes random weights of VGG16, with their own preprocessing; returns the file."""
     rng = np.random.default_rng(0)
 
     def random(like):
@@ -166,7 +167,7 @@ def write_weights(file: pathlib.Path, widths=_WIDTHS) -> pathlib.Path:
 
 
 def command(workdir, data, weights, *further, config: str = "tests/tiny.py") -> list[str]:
-    """The command line that runs this experiment, or another config, to be started in `ROOT`."""
+    """Makes the command line that runs a config; it has to be started in `ROOT`."""
     return [
         sys.executable, "-m", "mmgc_jax.main", f"--config={config}", f"--workdir={workdir}",
         f"--config.data.path={data}", f"--config.poster.weights={weights}", *further,

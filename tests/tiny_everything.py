@@ -1,4 +1,4 @@
-"""The experiment of tests/tiny.py with every kind of encoder, and two fusions."""
+"""The config of tests/tiny.py with every kind of encoder and two kinds of fusion."""
 
 import ml_collections
 

@@ -1,4 +1,4 @@
-"""An experiment with two encoders of a kind that the package does not have."""
+"""A config with two encoders of a kind from outside the package."""
 
 import ml_collections
 

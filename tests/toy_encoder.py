@@ -1,6 +1,6 @@
-"""An encoder that is not of the package: genres from the length of a plot.
+"""An encoder from outside the package, which predicts genres from the length of a plot.
 
-Its config is tests/toy_config.py.
+The config tests/toy_config.py uses it.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ MODALITY = "plot"
 
 
 class PlotLength(nn.Module):
-    """A linear model of the logarithm of a plot's length, <float32>[batch, 1]."""
+    """A linear model on the logarithm of a plot's length, <float32>[batch, 1]."""
 
     num_genres: int
 
@@ -35,9 +35,11 @@ class PlotLength(nn.Module):
 
 def default_settings() -> ml_collections.ConfigDict:
     settings = ml_collections.ConfigDict()
+    # Module of this encoder.
     settings.kind = "tests.toy_encoder"
-    # Longer plots count as so long, in words.
+    # Longer plots are treated as having this number of words.
     settings.longest = 100
+    # Training of the linear model.
     settings.training = training_settings(epochs=3, batch_size=16, learning_rate=1e-2)
     return settings
 
