@@ -11,6 +11,9 @@ dictionary of named activations.
 The attribute `kernels` of some models selects implementations of their operations; results differ
 only by rounding. The default is plain XLA, which runs on every platform and can be exported for any
 of them; `mmgc_jax.ops.kernels.auto()` selects the fastest implementations on this machine.
+
+This package defines only the networks. Their settings, training and loading in an experiment are in
+`mmgc_jax.encoders`, often in a file of the same name.
 """
 
 from mmgc_jax.models.bert import BertEncoder, mean_of_tokens

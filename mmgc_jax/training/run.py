@@ -1,8 +1,8 @@
 """Describes an experiment and its training runs.
 
 An *experiment* trains all encoders and fusions of a config and writes one working directory. A
-*training run* fits one model: that of one encoder or fusion, for one fold, in one phase of
-training. An experiment therefore has many training runs.
+*training run* trains one model: of one encoder or fusion, for one fold, in one phase of training,
+such as `poster/fold_1/head`. An experiment therefore has many training runs.
 """
 
 import dataclasses

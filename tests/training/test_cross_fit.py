@@ -90,8 +90,8 @@ def test_fit_trains_on_the_given_movies(tmp_path):
         assert (tmp_path / "checkpoints" / name / "best").is_dir()
 
 
-def test_a_training_takes_its_field_of_its_section(tmp_path, monkeypatch):
-    """And factors of the learning rate that are given replace those of the config."""
+def test_a_training_has_the_settings_of_its_field(tmp_path, monkeypatch):
+    """Factors of the learning rate given by the encoder override those of the config."""
     prepared = experiment(tmp_path)
     section = prepared.config.poster_grey
     section.head_training.learning_rate_scale.words = 0.5
