@@ -1,4 +1,4 @@
-"""A folder such as all-MiniLM-L6-v2's, small and random."""
+"""Writes a folder like all-MiniLM-L6-v2's, with a tiny random BERT."""
 
 import json
 import pathlib
@@ -24,7 +24,7 @@ VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "hero", "ride
 
 
 def random_arrays(positions: int = 10):
-    """A BERT's, under PyTorch's names and in its layout, [out, in]."""
+    """Returns random weights of a BERT by PyTorch's names and in its layout, [out, in]."""
     norm = {"LayerNorm.weight": (8,), "LayerNorm.bias": (8,)}
     shapes = {
         f"embeddings.{name}": shape
@@ -53,7 +53,7 @@ def random_arrays(positions: int = 10):
 
 
 def write(folder: pathlib.Path, positions: int = 10) -> pathlib.Path:
-    """Writes weights, config and tokenizer; texts have up to `positions` tokens. Returns folder."""
+    """Writes weights, config and tokenizer for up to `positions` tokens; returns the folder."""
     folder.mkdir()
     config = CONFIG | {"max_position_embeddings": positions}
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")

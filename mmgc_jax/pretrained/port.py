@@ -1,8 +1,7 @@
-"""Ports arrays from a file of pretrained weights to a network's parameters, checked one by one.
+"""Converts arrays from files of pretrained weights to parameters, and checks each of them.
 
-Shared by the readers of VGG16 and of BERT. Flax reads only its own checkpoints and safetensors only
-returns arrays, so what a reader must find out about an array is checked here: its shape, that it
-holds floats, and that they are finite in float32.
+The readers of VGG16 and BERT share this module. Libraries only return arrays, so the checks are
+here: the expected shape, a float dtype, and values that are finite in float32.
 """
 
 import contextlib
@@ -21,13 +20,13 @@ from mmgc_jax.runtime.errors import InputError
 
 
 def parameter_shapes(network: nn.Module, *inputs: Any) -> dict[str, tuple[int, ...]]:
-    """Returns the shapes of a network's parameters, by names such as `block1_conv1/kernel`.
+    """Returns the shapes of a network's parameters by name, such as `block1_conv1/kernel`.
 
-    Nothing is computed.
+    Nothing is allocated or computed.
 
     Args:
-      network: the network.
-      inputs: arrays, or `jax.ShapeDtypeStruct`, that it can be applied to.
+      network: a Flax module.
+      inputs: example inputs, as arrays or `jax.ShapeDtypeStruct`.
     """
     params = jax.eval_shape(network.init, jax.random.key(0), *inputs)["params"]
     flat = flax.traverse_util.flatten_dict(params, sep="/")
@@ -36,12 +35,12 @@ def parameter_shapes(network: nn.Module, *inputs: Any) -> dict[str, tuple[int, .
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """Where a parameter comes from.
+    """The array in a file from which a parameter is made.
 
     Attributes:
-      name: of the array in the file.
-      shape: of the array in the file.
-      to_param: turns the array into the parameter: transposes, flips or reshapes it.
+      name: name of the array in the file.
+      shape: expected shape of the array in the file.
+      to_param: converts the array to the parameter: transposes, flips or reshapes it.
     """
 
     name: str
@@ -50,27 +49,27 @@ class Source:
 
 
 def read_param(file: os.PathLike, source: Source, get: Callable[[str], Any]) -> np.ndarray:
-    """Reads one parameter.
+    """Reads and checks one parameter.
 
     Args:
-      file: named in errors.
-      source: where the parameter comes from; its name must exist in the file.
-      get: name -> the array in the file. It need not be read yet: `shape` and `dtype` are looked at
-        before it is converted to a numpy array.
+      file: the file's path, for error messages.
+      source: the array to read; the file must have it.
+      get: maps a name to an array of the file. It may return a lazy array: `shape` and `dtype` are
+        checked before the values are read.
 
     Returns:
-      The parameter, <float32>, contiguous.
+      The parameter as a contiguous <float32> array.
 
     Raises:
-      InputError: if the array has another shape, does not hold floats, or holds a value that is not
-        finite or overflows float32.
+      InputError: if the array has the wrong shape, is not of a float dtype, or has a value that is
+        not finite in float32.
     """
     array = get(source.name)
     if array.shape != source.shape:
         raise InputError(f"{file}: {source.name} has the shape {array.shape}, not {source.shape}.")
     if not jnp.issubdtype(array.dtype, np.floating):
         raise InputError(f"{file}: {source.name} holds {array.dtype}, not floats.")
-    with np.errstate(over="ignore"):  # a large float64 becomes infinite, which is refused below
+    with np.errstate(over="ignore"):  # large float64 values become infinite and are refused below
         param = np.ascontiguousarray(source.to_param(np.asarray(array)), np.float32)
     if not np.isfinite(param).all():
         raise InputError(f"{file}: {source.name} holds values that are not finite in float32.")
@@ -79,10 +78,16 @@ def read_param(file: os.PathLike, source: Source, get: Callable[[str], Any]) -> 
 
 @contextlib.contextmanager
 def library_errors(file: os.PathLike) -> Iterator[None]:
-    """Raises what a library raises for a damaged file as an `InputError` that names the file.
+    """Converts a library's exceptions about a damaged file to an `InputError` that names the file.
 
-    h5py, safetensors, tokenizers and numpy raise many kinds of exceptions, and which ones is not
-    documented. An `InputError` passes as it is, and so does a lack of memory.
+    All exceptions are converted except `InputError` and `MemoryError`, because h5py, safetensors,
+    tokenizers and numpy do not document which ones they raise.
+
+    Args:
+      file: the file's path, for the message.
+
+    Raises:
+      InputError: if the block raises an exception.
     """
     try:
         yield

@@ -1,11 +1,12 @@
-"""Reads word vectors from files in word2vec's binary and text formats, in one pass.
+"""Reads word vectors from files in word2vec's binary or text format.
 
-Written by hand because gensim's `load_word2vec_format` loads all vectors of a file, or its first
-`limit` ones: 3.6 GB for Google's three million. Here only the vectors of wanted words are kept.
+gensim's `load_word2vec_format` loads all vectors of a file (3.6 GB for Google's three million) or
+the first ones. This module reads the file once and keeps only the vectors of the wanted words.
 
-The format is recognised by the content: binary or text, gzipped or not; a text file may lack the
-header line with the number and the length of the vectors, as GloVe's do. gensim writes such files
-with `KeyedVectors.save_word2vec_format`; its `save` writes pickles, which are refused.
+The format is detected from the content: binary or text, gzipped or not. A text file may lack the
+header line with the number and the length of the vectors, as GloVe's files do. gensim's
+`KeyedVectors.save_word2vec_format` writes these formats. Its `save` writes pickles, which are
+refused.
 """
 
 import contextlib
@@ -30,31 +31,32 @@ _MOST_DIMENSIONS = 10_000
 _TEXT = frozenset(string.printable.encode())
 _NUMBER = re.compile(r"\d{2,}")
 
-# Words, each with a function that parses its vector, which is called for wanted words only.
+# Each word with a function that parses its vector. The function is only called for wanted words.
 _Entries = Iterator[tuple[str, Callable[[], np.ndarray]]]
 
 
 def read(file, words: Iterable[str]) -> dict[str, np.ndarray]:
     """Reads the vectors of some words.
 
-    A word is also found under another spelling:
+    If the file does not have a word, the first of these spellings that it has is used:
 
-    - with capitals (`John` for `john`), and a hyphen for an underscore (`New-York` for `new_york`);
-      the spelling with the fewest changed characters wins, then the first in the file;
-    - if the file has no such spelling: with `#` for each digit of a number of two or more
-      (`####s` for `1990s`), as in Google's vectors; then without accents (`fiancee` for `fiancée`),
-      without the possessive ending (`widow` for `widow's`), without apostrophes (`dont` for
-      `don't`), in this order.
+    1. with capitals (`John` for `john`) or hyphens for underscores (`New-York` for `new_york`); of
+       several such spellings, the one with the fewest changed characters, then the first one;
+    2. with `#` for each digit of numbers with two or more digits (`####s` for `1990s`), as in
+       Google's vectors;
+    3. without accents (`fiancee` for `fiancée`);
+    4. without the possessive ending (`widow` for `widow's`);
+    5. without apostrophes (`dont` for `don't`).
 
     Args:
-      file: the path.
-      words: in lower case, phrases joined by underscores.
+      file: path of the file.
+      words: the wanted words, lowercase; phrases are joined by underscores.
 
     Returns:
-      <float32>[dim] for each word that was found.
+      The vector <float32>[dim] of each word that was found.
 
     Raises:
-      InputError: if the file is missing, malformed or cut short, or a wanted vector is not finite.
+      InputError: if the file is missing, malformed or truncated, or a wanted vector is not finite.
     """
     wanted: dict[str, list[tuple[int, str, str]]] = {}
     for word in words:
@@ -77,10 +79,13 @@ def read(file, words: Iterable[str]) -> dict[str, np.ndarray]:
 
 
 def dimension(file) -> int:
-    """Reads the length of a file's vectors from its first entry.
+    """Returns the length of a file's vectors; reads only its first entry.
+
+    Args:
+      file: path of the file.
 
     Raises:
-      InputError: if the file is missing or its beginning malformed.
+      InputError: if the file is missing, empty, or malformed at its beginning.
     """
     with _open(file) as (entries, _, dim):
         for _, vector in entries:
@@ -90,7 +95,7 @@ def dimension(file) -> int:
 
 
 def _forms(word: str) -> list[str]:
-    """Returns a word and its other spellings but for capitals and hyphens, the best first."""
+    """Returns spellings of a word, best first; capitals and hyphens are handled by `_fold`."""
     hashed = _NUMBER.sub(lambda digits: "#" * len(digits[0]), word)
     apart = unicodedata.normalize("NFD", word)
     plain = unicodedata.normalize("NFC", "".join(c for c in apart if not unicodedata.combining(c)))
@@ -99,17 +104,17 @@ def _forms(word: str) -> list[str]:
 
 
 def _fold(key: str) -> str:
-    """Maps spellings that differ in capitals, or by hyphen and underscore, to the same key."""
+    """Maps spellings that differ only in capitals, hyphens and underscores to the same key."""
     return key.lower().replace("-", "_")
 
 
 @contextlib.contextmanager
 def _open(file) -> Iterator[tuple[_Entries, int | None, int]]:
-    """Opens a file; yields its entries, their number (None if unknown), and the vectors' length."""
+    """Opens a file; yields entries, their number (None if unknown) and the length of vectors."""
     file = pathlib.Path(file)
     if not file.is_file():
         raise InputError(
-            f"{file}: no such file. Word vectors are read from word2vec's binary or text format."
+            f"{file}: no such file. Word vectors must be in word2vec's binary or text format."
         )
     try:
         with file.open("rb") as raw:
@@ -118,7 +123,7 @@ def _open(file) -> Iterator[tuple[_Entries, int | None, int]]:
             beginning = stream.read(_CHUNK)
         if beginning.startswith(b"\x80"):
             raise ValueError(
-                "it is a pickle, which could run any code. Write it anew, from gensim, with "
+                "it is a pickle, which could run any code. Save the vectors again from gensim with "
                 "vectors.save_word2vec_format(FILE, binary=True)"
             )
         total, dim = _header(beginning)
@@ -130,25 +135,27 @@ def _open(file) -> Iterator[tuple[_Entries, int | None, int]]:
     except InputError:
         raise
     except (ValueError, OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{file} is not a usable file of word vectors: {error}") from error
+        raise InputError(f"{file} is not a valid file of word vectors: {error}") from error
 
 
 def _header(beginning: bytes) -> tuple[int | None, int]:
-    """Parses the number of vectors, None if there is no header line, and their length."""
+    """Returns the number of vectors (None without a header line) and their length."""
     numbers = beginning.partition(b"\n")[0][:_LONGEST_LINE].split()
     if len(numbers) == 2 and all(number.isdigit() for number in numbers):
         total, dim = int(numbers[0]), int(numbers[1])
     else:
         total, dim = None, len(_parse(numbers[1:]))
     if not 1 <= dim <= _MOST_DIMENSIONS or total == 0:
-        raise ValueError("it does not begin as word2vec's formats do")
+        raise ValueError("it does not begin like word2vec's formats")
     return total, dim
 
 
 def _is_text(beginning: bytes, dim: int) -> bool:
-    """Whether the first vector, after the header and a word, consists of printable characters.
+    """Returns whether the first vector, after the header and a word, is text.
 
-    The bytes of floats may be printable by chance, but not as many as `dim` numbers in text take.
+    It is text if its bytes are printable up to the end of the line and there are at least two for
+    each number, since numbers are separated by blanks. Binary floats can hardly look like that by
+    chance.
     """
     line = beginning.partition(b"\n")[2].lstrip(b"\n").partition(b"\n")[0]
     vector = line[len(line.split(None, 1)[0]) :] if line.strip() else line
@@ -163,14 +170,14 @@ def _text(stream: BinaryIO, total: int | None, dim: int) -> _Entries:
             break
         if not line.strip():
             continue
-        # From the right, since some files have words with blanks in them.
+        # Split from the right, since words contain blanks in some files.
         word, *values = line.rstrip().rsplit(None, dim)
         if len(values) != dim or not word:
             raise ValueError(f"entry {number + 1} is not a word and {dim} numbers")
         number += 1
         yield word.decode(errors="replace"), lambda values=values: _parse(values)
     if total is not None and number < total:
-        raise ValueError(f"it is cut short: {number} of {total} words")
+        raise ValueError(f"it is truncated: {number} of {total} words")
 
 
 def _parse(values: list[bytes]) -> np.ndarray:
@@ -190,10 +197,10 @@ def _binary(stream: BinaryIO, total: int, dim: int) -> _Entries:
                 raise ValueError(f"entry {number + 1} has no word")
             chunk = stream.read(_CHUNK)
             if not chunk:
-                raise ValueError(f"it is cut short: {number} of {total} words")
+                raise ValueError(f"it is truncated: {number} of {total} words")
             buffer, place = buffer[place:] + chunk, 0
             space = buffer.find(b" ")
-        # word2vec itself ends each vector with a line break, others do not.
+        # word2vec itself ends each vector with a line break; other programs do not.
         word = buffer[place:space].lstrip(b"\n").decode(errors="replace")
         place = space + 1 + size
         yield word, lambda b=buffer, p=space + 1: np.frombuffer(b, "<f4", dim, p).astype(np.float32)

@@ -1,16 +1,18 @@
-"""Converts VGG16's ImageNet weights, from their publishers or from a file, to .npz.
+"""Downloads VGG16's ImageNet weights, or reads them from a file, and converts them to .npz.
 
     python -m mmgc_jax.pretrained.vgg16 --source=keras --output=vgg16.npz
 
-The sources:
+Sources:
 
-- keras: the Oxford Visual Geometry Group's weights as Keras publishes them (CC BY 4.0); 59 MB, or
-  with --top 553 MB.
-- torchvision: another training, which timm publishes as safetensors (BSD-3-Clause); 553 MB.
-- a file: Keras's .h5, .safetensors with the names of torchvision or timm, or .npz.
+- keras: the weights of the Oxford Visual Geometry Group, published by Keras (CC BY 4.0); 59 MB, or
+  553 MB with --top.
+- torchvision: weights trained by torchvision's authors, published by timm as safetensors
+  (BSD-3-Clause); 553 MB.
+- FILE: Keras's .h5, .safetensors with the names of torchvision or timm, or .npz.
 
-Downloads are kept in $XDG_CACHE_HOME/mmgc_jax (~/.cache/mmgc_jax); after a break, the same command
-resumes them. The file also gets the preprocessing that the weights were trained with.
+Downloads are kept in $XDG_CACHE_HOME/mmgc_jax (~/.cache/mmgc_jax by default). If one breaks off,
+run the same command again to resume it. The .npz file includes the preprocessing (mean and std)
+that the weights were trained with.
 """
 
 import logging
@@ -31,7 +33,7 @@ from mmgc_jax.runtime.files import write_atomically
 logger = logging.getLogger("mmgc_jax")
 
 _KERAS = "https://storage.googleapis.com/tensorflow/keras-applications/vgg16/"
-# Hashes as in keras/src/applications/vgg16.py.
+# Hashes from keras/src/applications/vgg16.py.
 KERAS_NOTOP = download.Published(
     _KERAS + "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5",
     "vgg16_keras_notop.h5",
@@ -46,7 +48,7 @@ KERAS_TOP = download.Published(
     "64373286793e3c8b2b4e3219cbf3544b",
     553_467_096,
 )
-# The hash as at https://huggingface.co/timm/vgg16.tv_in1k/blob/main/model.safetensors.
+# Hash from https://huggingface.co/timm/vgg16.tv_in1k/blob/main/model.safetensors.
 TORCHVISION = download.Published(
     "https://huggingface.co/timm/vgg16.tv_in1k/resolve/main/model.safetensors",
     "vgg16_torchvision.safetensors",
@@ -57,24 +59,25 @@ _IMAGENET_CLASSES = 1000
 
 
 def load(file, network: VGG16) -> dict:
-    """Reads the weights of a network from a file in any format of `vgg16_files`.
+    """Reads the parameters of a network from a file in any format that `vgg16_files` reads.
 
     Args:
-      file: of a colour network, with or without dense layers.
-      network: begins with block 1. The first kernel of a grey one is made by `to_grey_kernel`.
+      file: path of the weights of a colour network, with or without dense layers.
+      network: a network that begins with block 1. For a grey network, the first kernel is converted
+        by `to_grey_kernel`.
 
     Returns:
-      The parameters of `network`, <float32>, with those of the preprocessing.
+      The parameters as a nested dictionary of numpy arrays <float32>, including `preprocessing`.
 
     Raises:
-      InputError: if the file is missing or of no known format, or an array is missing, has another
-        shape than the network's, or holds a value that is not a finite float.
+      InputError: if the file is missing or in an unknown format, an array is missing or has the
+        wrong shape, or a value is not a finite float.
     """
     file = pathlib.Path(file)
     if not file.is_file():
         raise InputError(
-            f"{file}: no such file. To get VGG16's weights: python -m mmgc_jax.pretrained.vgg16 "
-            "--source=keras --output=vgg16.npz"
+            f"{file}: no such file. To get VGG16's weights, run: "
+            "python -m mmgc_jax.pretrained.vgg16 --source=keras --output=vgg16.npz"
         )
     params = vgg16_files.read(file, network.clone(grey=False))
     if network.grey:
@@ -84,34 +87,33 @@ def load(file, network: VGG16) -> dict:
 
 
 def save(file, params: dict) -> None:
-    """Writes the parameters of a colour network as `.npz`, atomically.
+    """Writes the parameters of a colour network to an `.npz` file, atomically.
 
     Args:
-      file: gets an array for each parameter, such as `block1_conv1/kernel`, those of the
-        preprocessing, `preprocessing/mean` and `preprocessing/std`, among them.
-      params: of `VGG16`.
+      file: path to write. Arrays are named like `block1_conv1/kernel` and `preprocessing/mean`.
+      params: parameters of `VGG16`.
     """
     arrays = flax.traverse_util.flatten_dict(jax.device_get(params), sep="/")
     write_atomically(pathlib.Path(file), lambda stream: np.savez(stream, **arrays))
 
 
 def convert(source: str, output: pathlib.Path, top: bool) -> str:
-    """Writes weights as `.npz`, after a download if need be.
+    """Converts weights to `.npz`; downloads them first if `source` is not a file.
 
     Args:
-      source: `keras`, `torchvision` or a file.
+      source: `keras`, `torchvision` or the path of a file.
       output: the file to write.
-      top: whether the dense layers are wanted.
+      top: whether to include the dense layers.
 
     Returns:
-      A line for the user: the file, the number of parameters and the source.
+      A summary for the user: the file, the number of parameters and the source.
 
     Raises:
       InputError: if the weights cannot be downloaded or read, or the file cannot be written.
     """
     published = {"keras": KERAS_TOP if top else KERAS_NOTOP, "torchvision": TORCHVISION}.get(source)
     if published is None and not pathlib.Path(source).exists():
-        raise InputError(f"--source={source} is neither keras nor torchvision nor a file.")
+        raise InputError(f"--source={source} is not keras, torchvision or an existing file.")
     file = download.fetch(published) if published else source
     params = load(file, VGG16(num_classes=_IMAGENET_CLASSES if top else None))
     try:
@@ -126,9 +128,9 @@ def convert(source: str, output: pathlib.Path, top: bool) -> str:
 
 
 def _define_flags() -> None:
-    flags.DEFINE_string("source", None, "keras, torchvision or a file.", required=True)
-    flags.DEFINE_string("output", None, "The .npz file to write.", required=True)
-    flags.DEFINE_bool("top", False, "With the dense layers, which tell ImageNet's classes apart.")
+    flags.DEFINE_string("source", None, "keras, torchvision or the path of a file.", required=True)
+    flags.DEFINE_string("output", None, "Path of the .npz file to write.", required=True)
+    flags.DEFINE_bool("top", False, "Include the dense layers that classify ImageNet.")
 
 
 def main(argv: list[str]) -> None:

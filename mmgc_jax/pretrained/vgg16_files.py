@@ -1,18 +1,17 @@
-"""Reads VGG16's weights from the files that Keras, torchvision, timm and this project write.
+"""Reads VGG16's weights from the file formats of Keras, torchvision, timm and this project.
 
-The format is recognised by the content, whatever the name:
+The format is detected from the content, not from the file's name:
 
 - Keras's HDF5: the files that Keras publishes, `model.save("x.h5")` of Keras 2 and 3, and
-  `model.save_weights("x.weights.h5")` of Keras 3. Their first kernel takes BGR, 0 to 255, minus
-  ImageNet's means; it is reversed to take RGB.
-- safetensors with torchvision's names or timm's. The preprocessing is the one of
-  torchvision's IMAGENET1K_V1: RGB, 0 to 1, standardised.
-- This project's `.npz` with the arrays `block1_conv1/kernel` and so on, and the preprocessing. A
-  file without the preprocessing is taken to have Keras's, BGR included.
+  `model.save_weights("x.weights.h5")` of Keras 3. Their first kernel takes BGR pixels from 0 to 255
+  minus ImageNet's means; it is reversed so that it takes RGB.
+- safetensors with the names of torchvision or timm. They get the preprocessing of torchvision's
+  IMAGENET1K_V1: RGB pixels from 0 to 1, standardised.
+- This project's `.npz`, with arrays such as `block1_conv1/kernel` and `preprocessing/mean`. A file
+  without preprocessing arrays is assumed to follow Keras, including BGR.
 
-Nothing is unpickled, links to other files are refused, and no array is read before its shape has
-been checked, however large the file says that it is. That is why neither Keras nor `np.load` alone
-reads the files.
+The files need not be trusted: pickles and links to other files are refused, and an array is read
+only after its declared shape has been checked. Keras and `np.load` do not guarantee this.
 """
 
 import collections
@@ -34,26 +33,26 @@ from mmgc_jax.models.vgg16 import BLOCKS, KERAS_MEAN, KERAS_STD, TOP_SIDE, VGG16
 from mmgc_jax.pretrained import port
 from mmgc_jax.runtime.errors import InputError
 
-# torchvision's VGG16_Weights.IMAGENET1K_V1.transforms, in pixels from 0 to 255.
+# From torchvision's VGG16_Weights.IMAGENET1K_V1.transforms, scaled to pixels from 0 to 255.
 TORCHVISION_MEAN = tuple(255 * mean for mean in (0.485, 0.456, 0.406))
 TORCHVISION_STD = tuple(255 * std for std in (0.229, 0.224, 0.225))
 
 _TORCHVISION_TOP = {"fc1": "classifier.0", "fc2": "classifier.3", "predictions": "classifier.6"}
 _TIMM_TOP = {"fc1": "pre_logits.fc1", "fc2": "pre_logits.fc2", "predictions": "head.fc"}
 
-# Limits on objects and on the depth of groups; an HDF5 file of Keras has far fewer.
+# Limits on the number of objects and the depth of groups; Keras's HDF5 files have far fewer.
 _MOST_OBJECTS, _DEEPEST = 100_000, 20
 
 
 @dataclasses.dataclass(frozen=True)
 class _Opened:
-    """A file that is open for reading.
+    """An open file of weights.
 
     Attributes:
-      names: of the arrays in the file.
-      get: name -> the array, perhaps not read yet, but with its `shape` and `dtype`.
-      sources: of the parameters, by name.
-      preprocessing: parameters of the preprocessing, if they follow from the format alone.
+      names: names of the arrays in the file.
+      get: maps a name to the array. It may be lazy, with `shape` and `dtype`.
+      sources: for each parameter, the array that it is made from.
+      preprocessing: parameters of the preprocessing if the format determines them, else empty.
     """
 
     names: Collection[str]
@@ -63,18 +62,18 @@ class _Opened:
 
 
 def read(file: pathlib.Path, network: VGG16) -> dict:
-    """Reads the parameters of a network; other arrays of the file are ignored.
+    """Reads the parameters of a network; other arrays in the file are ignored.
 
     Args:
-      file: in one of the formats above.
-      network: begins with block 1, in colour.
+      file: a file in one of the formats above.
+      network: a colour network that begins with block 1.
 
     Returns:
-      The parameters, <float32>.
+      The parameters as a nested dictionary of numpy arrays, <float32>.
 
     Raises:
-      InputError: if the file is none of these or is damaged, or an array is missing, has another
-        shape than the network's, or holds a value that is not a finite float.
+      InputError: if the file is damaged or in an unknown format, an array is missing or has the
+        wrong shape, or a value is not a finite float.
     """
     side = 2 ** len(BLOCKS) * TOP_SIDE
     image = jax.ShapeDtypeStruct((1, side, side, 3), np.uint8)
@@ -86,33 +85,33 @@ def read(file: pathlib.Path, network: VGG16) -> dict:
             if name not in opened.preprocessing
         }
     if (arrays["preprocessing/std"] <= 0).any():
-        raise InputError(f"{file}: preprocessing/std holds values that are not above 0.")
+        raise InputError(f"{file}: preprocessing/std has values that are not positive.")
     return flax.traverse_util.unflatten_dict(arrays, sep="/")
 
 
 def _existing_source(file: pathlib.Path, opened: _Opened, name: str) -> port.Source:
-    """The source of a parameter; an error says what kind of file it is that lacks it."""
+    """Returns a parameter's source; if it is missing, the error says what the file contains."""
     source = opened.sources[name]
     if source.name in opened.names:
         return source
     if not name.startswith(("block", "preprocessing")):
-        what = "VGG16 without its dense layers"
+        content = "VGG16 without its dense layers"
     elif any(source.name in opened.names for source in opened.sources.values()):
-        what = "not all of VGG16's weights"
+        content = "not all of VGG16's weights"
     else:
-        what = "no VGG16 weights"
-    raise InputError(f"{file} lacks {source.name}: it holds {what}.")
+        content = "no VGG16 weights"
+    raise InputError(f"{file} lacks {source.name}: it has {content}.")
 
 
 def _format_of(file: pathlib.Path) -> Callable:
-    """Returns the function that opens a file, judging by the first bytes."""
+    """Returns the function that opens a file, chosen by the file's first bytes."""
     with file.open("rb") as stream:
         start = stream.read(9)
     if start.startswith(b"\x89HDF\r\n\x1a\n"):
         return _open_keras
     if start[8:] == b"{":  # after the length of the header
         return _open_safetensors
-    pickled = start.startswith(b"\x80")  # as PyTorch wrote before its version 1.6
+    pickled = start.startswith(b"\x80")  # the format of PyTorch before version 1.6
     if start.startswith(b"PK"):
         with zipfile.ZipFile(file) as archive:
             pickled = any(name.endswith(".pkl") for name in archive.namelist())
@@ -120,14 +119,14 @@ def _format_of(file: pathlib.Path) -> Callable:
             return _open_npz
     if pickled:
         raise InputError(
-            f"{file} is a pickle, which could run any program, and so it is not read. The same "
-            "weights as safetensors: model.safetensors of "
-            "https://huggingface.co/timm/vgg16.tv_in1k, which "
-            "python -m mmgc_jax.pretrained.vgg16 --source=torchvision --output=FILE.npz gets."
+            f"{file} is a pickle, which is not read because it could run any code. The same "
+            "weights as safetensors are at https://huggingface.co/timm/vgg16.tv_in1k; to download "
+            "and convert them, run: "
+            "python -m mmgc_jax.pretrained.vgg16 --source=torchvision --output=FILE.npz"
         )
     raise InputError(
-        f"{file} is none of the files that VGG16's weights are read from: Keras's .h5, "
-        ".safetensors with PyTorch's names, .npz."
+        f"{file} is not in a supported format. VGG16's weights can be read from Keras's .h5, "
+        ".safetensors of torchvision or timm, and .npz files."
     )
 
 
@@ -138,7 +137,7 @@ def _open_keras(file, shapes, depths) -> Iterator[_Opened]:
         sources = {}
         for name, shape in shapes.items():
             layer, part = name.split("/")
-            # By order, since the names of kernel and bias differ between versions of Keras.
+            # Found by their order, since versions of Keras name kernel and bias differently.
             found = dict(zip(("kernel", "bias"), parts.get(layer, ())))
             sources[name] = port.Source(found.get(part, name), shape)
         yield _Opened(
@@ -150,14 +149,14 @@ def _open_keras(file, shapes, depths) -> Iterator[_Opened]:
 
 
 def _dataset(stored: h5py.File, path: str) -> h5py.Dataset:
-    """Returns an array of the file, after checks that no link or chunk leads out of it."""
+    """Returns an array, after checking for links to other files and oversized chunks."""
     for prefix in itertools.accumulate(path.split("/"), "{}/{}".format):
         link = stored.get(prefix, getlink=True)
         if not isinstance(link, h5py.HardLink | None):
             raise OSError(f"{prefix} is a link, perhaps to another file")
     item = stored[path]
     if not isinstance(item, h5py.Dataset):
-        raise OSError(f"{path} is no array")
+        raise OSError(f"{path} is not an array")
     if item.external or item.is_virtual:
         raise OSError(f"{path} lies in another file")
     if item.chunks and any(chunk > size for chunk, size in zip(item.chunks, item.shape)):
@@ -173,12 +172,12 @@ def _keras_parts(stored: h5py.File) -> dict[str, list[str]]:
 
     def visit(path, item):
         if next(visited) > _MOST_OBJECTS or path.count("/") > _DEEPEST:
-            raise OSError(f"more than {_MOST_OBJECTS} objects or {_DEEPEST} groups in each other")
-        if "weight_names" in item.attrs:  # of model.save and of what Keras publishes
+            raise OSError(f"more than {_MOST_OBJECTS} objects or {_DEEPEST} nested groups")
+        if "weight_names" in item.attrs:  # model.save, and the files that Keras publishes
             for name in item.attrs["weight_names"]:
                 whole = f"{path}/{_as_text(name)}"
                 parts[whole.split("/")[-2]].append(whole)
-        elif path.split("/")[-1] == "vars" and "name" in item.attrs:  # of model.save_weights
+        elif path.split("/")[-1] == "vars" and "name" in item.attrs:  # model.save_weights
             parts[_as_text(item.attrs["name"])] += [f"{path}/{name}" for name in sorted(item)]
 
     stored.visititems(visit)
@@ -201,7 +200,7 @@ def _open_npz(file, shapes, depths) -> Iterator[_Opened]:
 
 @dataclasses.dataclass(frozen=True)
 class _InNpz:
-    """An array whose header alone is read until numpy converts it; `np.load` reads all of it."""
+    """A lazy array of an .npz file: only its header is read until numpy converts it."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
@@ -223,7 +222,7 @@ class _InNpz:
 
 
 def _from_bgr(sources: dict[str, port.Source]) -> dict[str, port.Source]:
-    """Returns the same sources with the first kernel reversed along BGR, to take RGB."""
+    """Returns sources whose first kernel is reversed, so that it takes RGB instead of BGR."""
     first = sources["block1_conv1/kernel"]
     reversed_kernel = dataclasses.replace(first, to_param=lambda kernel: kernel[:, :, ::-1])
     return sources | {"block1_conv1/kernel": reversed_kernel}
@@ -255,7 +254,7 @@ def _open_safetensors(file, shapes, depths) -> Iterator[_Opened]:
 
 
 def _torch_convolutions(depths) -> dict[str, str]:
-    """Returns the modules of torchvision and timm, by our layers."""
+    """Maps layers to the modules of torchvision and timm, which have the same names."""
     modules, number = {}, 0
     for block, depth in enumerate(depths, start=1):
         for layer in range(1, depth + 1):
@@ -266,11 +265,11 @@ def _torch_convolutions(depths) -> dict[str, str]:
 
 
 def _torch_kernel(layer: str, shape: tuple[int, ...], is_timm: bool) -> tuple[tuple, Callable]:
-    """Returns the shape that a kernel has in PyTorch, and the function from there to ours."""
+    """Returns a kernel's shape in PyTorch and the function that converts it to Flax's layout."""
     if layer.startswith("block"):
         height, width, channels, out = shape
         return (out, channels, height, width), lambda kernel: kernel.transpose(2, 3, 1, 0)
-    # PyTorch flattens feature maps channels first; timm has convolutions for the dense layers.
+    # PyTorch flattens maps with channels first. timm's fc1 and fc2 are convolutions.
     rows, out = shape
     side = TOP_SIDE if layer == "fc1" else 1
     channels_first = (out, rows // side**2, side, side)

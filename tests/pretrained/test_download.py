@@ -1,4 +1,4 @@
-"""Downloads from a server on this machine that behaves as badly as servers do."""
+"""Tests downloads from a local server that breaks connections, ignores ranges and so on."""
 
 import concurrent.futures
 import hashlib
@@ -18,14 +18,16 @@ OTHER = np.random.default_rng(1).bytes(3 << 20)
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Gives `content`, as the attributes say; `requests` holds each one's Range and its answer.
+    """Serves one file.
 
     Attributes:
-      content: what it gives.
-      etag: the content's name; None sends none.
-      ranges: whether Range is understood.
-      lengths: how much of each answer is sent before the connection breaks; None sends all.
-      status: of every answer, if it is an error.
+      content: the file's bytes.
+      etag: the ETag header; None sends none.
+      ranges: whether Range requests are supported.
+      lengths: for each response, the number of bytes after which the connection breaks; when the
+        list is empty, responses are complete.
+      status: status code of every response, if it is an error.
+      requests: for each request, its Range header and the status of the response.
     """
 
     daemon_threads = True
@@ -43,15 +45,15 @@ class Server(http.server.ThreadingHTTPServer):
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         server = self.server
-        if self.path == "/elsewhere":  # as Hugging Face's server, which sends to another one
+        if self.path == "/elsewhere":  # Hugging Face redirects to another server, too
             self.send_response(302)
             self.send_header("Location", server.url)
             return self.end_headers()
-        start, status, asked = 0, server.status, self.headers.get("Range")
-        if asked and server.ranges and self.headers.get("If-Range") == server.etag:
-            start = int(asked.removeprefix("bytes=").removesuffix("-"))
+        start, status, requested = 0, server.status, self.headers.get("Range")
+        if requested and server.ranges and self.headers.get("If-Range") == server.etag:
+            start = int(requested.removeprefix("bytes=").removesuffix("-"))
             status = 206 if start < len(server.content) else 416
-        server.requests.append((asked, status))
+        server.requests.append((requested, status))
         if status >= 400:
             return self.send_error(status)
         rest = server.content[start:]
@@ -93,7 +95,7 @@ def published(url, content=CONTENT, size=SIZE):
 
 
 def refusal(wanted):
-    """The message; it names the file, what was expected, and where to get it by hand."""
+    """Returns the error message, which has the URL, the expected hash and the path in the cache."""
     with pytest.raises(InputError) as caught:
         download.fetch(wanted)
     message = str(caught.value)
@@ -102,21 +104,21 @@ def refusal(wanted):
     return message
 
 
-def kept(cache):
-    """What is in the cache, but for the empty file by which processes wait for each other."""
+def cached_files(cache):
+    """Returns the names of the files in the cache, except the lock file."""
     return [path.name for path in cache.iterdir() if path.name != "w.h5.lock"]
 
 
 @pytest.mark.parametrize("size", [SIZE, None])
-def test_downloaded_once_and_left_alone(server, cache, size):
+def test_a_file_is_downloaded_only_once(server, cache, size):
     for _ in range(2):
         assert download.fetch(published(server.url, size=size)) == cache / "w.h5"
         assert (cache / "w.h5").read_bytes() == CONTENT
     assert server.requests == [(None, 200)]
-    assert kept(cache) == ["w.h5"]
+    assert cached_files(cache) == ["w.h5"]
 
 
-def test_two_at_once_download_it_once(server, cache):
+def test_two_threads_download_it_only_once(server, cache):
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         files = list(pool.map(download.fetch, [published(server.url)] * 2))
     assert files == [cache / "w.h5"] * 2
@@ -125,7 +127,7 @@ def test_two_at_once_download_it_once(server, cache):
 
 
 @pytest.mark.parametrize("size", [SIZE, None])
-def test_broken_connection_is_continued(server, size):
+def test_a_broken_download_is_resumed(server, size):
     server.lengths = [2 << 20, 1000]
     file = download.fetch(published(server.url, size=size))
     assert file.read_bytes() == CONTENT
@@ -133,14 +135,14 @@ def test_broken_connection_is_continued(server, size):
     assert server.requests == [(None, 200), (f"bytes={2 << 20}-", 206), (f"bytes={rest}-", 206)]
 
 
-def test_redirection_is_followed_with_what_was_asked_for(server):
+def test_redirects_are_followed_when_resuming(server):
     server.lengths = [1 << 20]
     url = server.url.replace("weights.h5", "elsewhere")
     assert download.fetch(published(url)).read_bytes() == CONTENT
     assert server.requests == [(None, 200), (f"bytes={1 << 20}-", 206)]
 
 
-def test_no_progress_ends_the_trying_and_a_later_call_goes_on(server, cache):
+def test_without_progress_it_fails_and_a_later_call_resumes(server, cache):
     server.lengths = [1 << 20, 0]
     assert "cannot be downloaded: the connection was closed" in refusal(published(server.url))
     assert not (cache / "w.h5").exists()
@@ -148,11 +150,11 @@ def test_no_progress_ends_the_trying_and_a_later_call_goes_on(server, cache):
 
     assert download.fetch(published(server.url)).read_bytes() == CONTENT
     assert server.requests[-1] == (f"bytes={1 << 20}-", 206)
-    assert kept(cache) == ["w.h5"]
+    assert cached_files(cache) == ["w.h5"]
 
 
 @pytest.mark.parametrize("size", [SIZE, None])
-def test_stopped_between_the_last_byte_and_the_renaming(server, cache, size):
+def test_stopped_after_the_last_byte_but_before_the_rename(server, cache, size):
     cache.mkdir()
     (cache / "w.h5.partial").write_bytes(CONTENT)
     (cache / "w.h5.etag").write_text('"one"')
@@ -174,7 +176,7 @@ def test_server_that_ignores_range(server, cache):
     assert server.requests == [(f"bytes={1 << 20}-", 200)]
 
 
-def test_file_that_has_changed_in_between_is_downloaded_anew(server, cache):
+def test_a_file_that_changed_on_the_server_is_downloaded_again(server, cache):
     leave_partial(server, cache)
     server.content, server.etag = OTHER, '"two"'
     assert download.fetch(published(server.url, OTHER)).read_bytes() == OTHER
@@ -182,14 +184,14 @@ def test_file_that_has_changed_in_between_is_downloaded_anew(server, cache):
 
 
 @pytest.mark.parametrize("etag", [None, 'W/"one"'])
-def test_without_a_strong_etag_it_begins_anew(server, cache, etag):
+def test_without_a_strong_etag_it_starts_again(server, cache, etag):
     server.etag = etag
     server.lengths = [1 << 20]
     assert download.fetch(published(server.url)).read_bytes() == CONTENT
     assert server.requests == [(None, 200), (None, 200)]
 
 
-def test_wrong_content_is_refused_and_thrown_away(server, cache):
+def test_wrong_content_is_refused_and_deleted(server, cache):
     server.content = OTHER
     assert f"the md5 {hashlib.md5(OTHER).hexdigest()}, not" in refusal(published(server.url))
     assert not (cache / "w.h5").exists() and not (cache / "w.h5.partial").exists()
@@ -200,7 +202,7 @@ def test_wrong_content_is_refused_and_thrown_away(server, cache):
 def test_wrong_size_is_refused_before_anything_is_downloaded(server, cache):
     server.content = b"<html>Log in to this network first.</html>"
     assert "the server has 42 bytes" in refusal(published(server.url))
-    assert not kept(cache)
+    assert not cached_files(cache)
 
 
 @pytest.mark.parametrize("spoilt", [b"short", OTHER])
@@ -208,7 +210,7 @@ def test_damaged_file_in_the_cache_is_reported_and_replaced(server, cache, caplo
     cache.mkdir()
     (cache / "w.h5").write_bytes(spoilt)
     assert download.fetch(published(server.url)).read_bytes() == CONTENT
-    assert f"{cache / 'w.h5'} has " in caplog.text and "downloaded again" in caplog.text
+    assert f"{cache / 'w.h5'} has " in caplog.text and "downloading it again" in caplog.text
 
 
 @pytest.mark.parametrize("status", [404, 503])

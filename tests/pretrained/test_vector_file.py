@@ -1,4 +1,4 @@
-"""Files of word vectors: every format, other spellings, damage, and no more memory than needed."""
+"""Tests reading word vectors: formats, other spellings, damaged files and memory."""
 
 import gzip
 import pickle
@@ -22,7 +22,7 @@ def keyed(words=WORDS, vectors=VECTORS):
 
 
 def write(file, words, dim=2, binary=True):
-    """The n-th word gets a vector of n's."""
+    """Writes a file in which every entry of the n-th word's vector is n."""
     vectors = np.repeat(np.arange(len(words), dtype=np.float32)[:, None], dim, axis=1)
     keyed(words, vectors).save_word2vec_format(str(file), binary=binary)
     return file
@@ -31,9 +31,9 @@ def write(file, words, dim=2, binary=True):
 @pytest.mark.parametrize("header", [True, False])
 @pytest.mark.parametrize("gzipped", [False, True])
 @pytest.mark.parametrize("binary", [True, False])
-def test_every_format_of_gensim_is_read_whatever_its_name(tmp_path, binary, gzipped, header):
+def test_every_format_of_gensim_is_read_whatever_the_file_name(tmp_path, binary, gzipped, header):
     if binary and not header:
-        return  # nobody could tell how long the vectors are
+        return  # the length of the vectors would be unknown
     file = tmp_path / "vectors"
     keyed().save_word2vec_format(str(file), binary=binary, write_header=header)
     if gzipped:
@@ -55,7 +55,7 @@ def test_every_format_of_gensim_is_read_whatever_its_name(tmp_path, binary, gzip
     ],
     ids=["blanks in a word", "empty last line", "tabs", "line ends of Windows"],
 )
-def test_text_as_others_write_it(tmp_path, content):
+def test_text_as_other_programs_write_it(tmp_path, content):
     (tmp_path / "v").write_bytes(content.encode())
     assert vector_file.dimension(tmp_path / "v") == 3
     vectors = vector_file.read(tmp_path / "v", ["a", ". . .", "b"])
@@ -64,7 +64,7 @@ def test_text_as_others_write_it(tmp_path, content):
     ]  # fmt: skip
 
 
-def test_line_breaks_between_binary_vectors_as_the_original_program_writes_them(tmp_path):
+def test_line_breaks_between_binary_vectors_as_word2vec_writes_them(tmp_path):
     entries = b"".join(
         word.encode() + b" " + vector.tobytes() + b"\n" for word, vector in zip(WORDS, VECTORS)
     )
@@ -74,7 +74,7 @@ def test_line_breaks_between_binary_vectors_as_the_original_program_writes_them(
 
 
 @pytest.mark.parametrize("binary", [True, False])
-def test_entries_across_the_chunks_that_are_read(tmp_path, monkeypatch, binary):
+def test_entries_that_span_chunks(tmp_path, monkeypatch, binary):
     words = [f"w{n}" for n in range(300)]
     file = write(tmp_path / "v", words, dim=3, binary=binary)
     monkeypatch.setattr(vector_file, "_CHUNK", 64)
@@ -85,11 +85,11 @@ def test_entries_across_the_chunks_that_are_read(tmp_path, monkeypatch, binary):
 @pytest.mark.parametrize(
     ("word", "in_file", "found"),
     [
-        # Capitals: the fewest changed characters, then the first.
+        # Capitals: the spelling with the fewest changed characters, then the first.
         ("john", ["JOHN", "John", "john"], 2),
         ("john", ["JOHN", "John", "jOhn"], 1),
         ("john", ["johnny"], None),
-        # Phrases, and hyphens in their place.
+        # Phrases, with hyphens for underscores.
         ("new_york", ["NEW_YORK", "New-York", "newyork"], 1),
         ("new_york", ["New_York", "New-York"], 0),
         # Google's vectors have # for the digits of longer numbers.
@@ -97,7 +97,7 @@ def test_entries_across_the_chunks_that_are_read(tmp_path, monkeypatch, binary):
         ("1990s", ["####s", "1990s"], 1),
         ("1990s", ["1980s"], None),
         ("7", ["#"], None),
-        # Another form of the word, only where its own is not there.
+        # Another form, only if the file does not have the word itself.
         ("fiancée", ["fiancee"], 0),
         ("fiancée", ["fiancee", "FIANCÉE"], 1),
         ("widow's", ["widow"], 0),
@@ -113,7 +113,7 @@ def test_other_spellings_of_a_word(tmp_path, word, in_file, found):
     assert [int(vector[0]) for vector in vectors.values()] == ([] if found is None else [found])
 
 
-def test_one_entry_may_serve_several_words(tmp_path):
+def test_several_words_may_share_an_entry(tmp_path):
     vectors = vector_file.read(
         write(tmp_path / "v.bin", ["x", "####s"]), ["1980s", "1990s", "nobody"]
     )
@@ -135,17 +135,17 @@ def test_missing_file(tmp_path):
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ("", "does not begin"),
-        ("index,year,title\n1,1999,T\n", "does not begin"),
+        ("", "does not begin like"),
+        ("index,year,title\n1,1999,T\n", "does not begin like"),
         ("the quick brown\n", "not all of these are numbers"),
         ("the 0.1 0.2\nof 0.3\n", "entry 2 is not a word and 2 numbers"),
         ("2 3\nthe 0.1 0.2\nof 0.3 0.4\n", "entry 1 is not a word and 3 numbers"),
-        ("3 2\nthe 0.1 0.2\nof 0.3 0.4\n", "cut short: 2 of 3 words"),
+        ("3 2\nthe 0.1 0.2\nof 0.3 0.4\n", "truncated: 2 of 3 words"),
         ("2 2\nthe 0.1 nan\nof 0.3 0.4\n", "'the' is not finite"),
         ("2 2\nthe 0.1 x\nof 0.3 0.4\n", "not all of these are numbers"),
-        ("999999999999 300\nthe 0.1 0.2\n", "cut short: 0 of 999999999999 words"),
-        ("2 0\nthe\nof\n", "does not begin"),
-        ("0 2\n", "does not begin"),
+        ("999999999999 300\nthe 0.1 0.2\n", "truncated: 0 of 999999999999 words"),
+        ("2 0\nthe\nof\n", "does not begin like"),
+        ("0 2\n", "does not begin like"),
     ],
 )
 def test_malformed_text(tmp_path, content, reason):
@@ -160,7 +160,7 @@ def test_binary_without_words(tmp_path):
 
 @pytest.mark.parametrize("gzipped", [False, True])
 @pytest.mark.parametrize("binary", [True, False])
-def test_cut_short(tmp_path, binary, gzipped):
+def test_truncated_file(tmp_path, binary, gzipped):
     file = write(tmp_path / "v", [f"w{n}" for n in range(100)], dim=50, binary=binary)
     content = file.read_bytes()
     content = gzip.compress(content) if gzipped else content
@@ -176,7 +176,7 @@ def test_damaged_archive(tmp_path):
     refusal(tmp_path / "v.gz")
 
 
-def test_pickles_are_refused_with_the_way_out(tmp_path):
+def test_pickles_are_refused_with_advice(tmp_path):
     keyed().save(str(tmp_path / "v.kv"))
     assert "save_word2vec_format" in refusal(tmp_path / "v.kv")
     (tmp_path / "p.bin").write_bytes(pickle.dumps({"the": 1}))
@@ -184,8 +184,8 @@ def test_pickles_are_refused_with_the_way_out(tmp_path):
 
 
 @pytest.mark.parametrize("binary", [True, False])
-def test_memory_is_that_of_the_wanted_words(tmp_path, binary):
-    """A file of 30 MB, of which 20 kB are wanted."""
+def test_memory_is_proportional_to_the_wanted_words(tmp_path, binary):
+    """The file has 30 MB; the wanted vectors take 20 kB."""
     words = [f"word{n}" for n in range(25_000)]
     file = write(tmp_path / "v", words, dim=300, binary=binary)
     if binary:
@@ -203,11 +203,11 @@ def test_memory_is_that_of_the_wanted_words(tmp_path, binary):
 def test_the_real_vectors(request):
     file = request.config.rootpath.parent / "shared/weights/word2vec_googlenews_26k.bin.gz"
     if not file.is_file():
-        pytest.skip(f"no word vectors: {file} is not there")
+        pytest.skip(f"no word vectors: {file} does not exist")
     assert vector_file.dimension(file) == 300
     words = ["ghost", "vampire", "wedding", "serial_killer", "sarah", "to"]
     vectors = vector_file.read(file, words)
-    assert set(vectors) == set(words) - {"to"}  # which the original lacks
+    assert set(vectors) == set(words) - {"to"}  # Google's vectors do not have it
     theirs = gensim.models.KeyedVectors.load_word2vec_format(str(file), binary=True)
     for word in words[:-1]:
         key = "Sarah" if word == "sarah" else word
@@ -217,16 +217,16 @@ def test_the_real_vectors(request):
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"9" * 5000 + b" 3\nthe 1 2 3\n", "not a usable file"),
-        (b"3 " + b"9" * 4000 + b"\nthe 1 2 3\n", "does not begin"),
-        (b"2 10001\n" + b"the " + bytes(40_004), "does not begin"),
+        (b"9" * 5000 + b" 3\nthe 1 2 3\n", "not a valid file"),
+        (b"3 " + b"9" * 4000 + b"\nthe 1 2 3\n", "does not begin like"),
+        (b"2 10001\n" + b"the " + bytes(40_004), "does not begin like"),
         (b"2 2\nthe 1e999 0\nof 0 0\n", "'the' is not finite"),
         (b"2 2\nthe 1e39 0\nof 0 0\n", "'the' is not finite"),
         (b"1 2\nthe " + np.float32([np.nan, 1]).tobytes(), "'the' is not finite"),
-        (b"the" + b" 1" * 2_000_000, "does not begin"),
-        (gzip.compress(bytes(100 << 20)), "not a usable file"),
+        (b"the" + b" 1" * 2_000_000, "does not begin like"),
+        (gzip.compress(bytes(100 << 20)), "not a valid file"),
         (gzip.compress(b"2 300\n" + b"x" * (100 << 20)), "has no word"),
-        (b"\xfe\xff\0t\0h\0e", "not a usable file"),
+        (b"\xfe\xff\0t\0h\0e", "not a valid file"),
     ],
     ids=range(10),
 )
@@ -241,6 +241,6 @@ def test_hostile_file(tmp_path, content, reason):
         tracemalloc.stop()
 
 
-def test_of_a_word_that_is_there_twice_the_first_vector(tmp_path):
+def test_the_first_of_two_entries_for_a_word_is_used(tmp_path):
     (tmp_path / "v").write_text("3 1\nthe 1\nthe 2\nof 3\n")
     assert vector_file.read(tmp_path / "v", ["the"])["the"].tolist() == [1]

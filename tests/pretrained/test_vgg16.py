@@ -1,4 +1,4 @@
-"""Weights from a file of ours, and the command that gets them."""
+"""Tests reading and writing .npz files of weights, and the command line that converts weights."""
 
 import pathlib
 import subprocess
@@ -19,7 +19,7 @@ KERNEL = "block1_conv1/kernel"
 
 
 def arrays(network=NETWORK):
-    """Random weights of a narrow VGG16 as they lie in a file."""
+    """Returns random weights of a narrow VGG16, by their names in a file."""
     rng = np.random.default_rng(0)
     image = np.zeros((1, 224, 224, 3), np.uint8)
     shapes = jax.eval_shape(network.init, jax.random.key(0), image)["params"]
@@ -45,7 +45,7 @@ def assert_equal(params, stored):
 
 
 @pytest.mark.parametrize("top", [False, True])
-def test_saved_parameters_come_back_with_their_preprocessing(tmp_path, top):
+def test_saved_parameters_are_loaded_with_their_preprocessing(tmp_path, top):
     network = NETWORK.clone(num_classes=8, top_widths=(10, 9)) if top else NETWORK
     stored = arrays(network)
     vgg16.save(tmp_path / "weights", flax.traverse_util.unflatten_dict(stored, sep="/"))
@@ -53,7 +53,7 @@ def test_saved_parameters_come_back_with_their_preprocessing(tmp_path, top):
     assert_equal(vgg16.load(tmp_path / "weights", network), stored)
 
 
-def test_without_preprocessing_it_is_keras_and_bgr(tmp_path):
+def test_a_file_without_preprocessing_is_read_as_bgr_of_keras(tmp_path):
     stored = arrays()
     del stored["preprocessing/mean"], stored["preprocessing/std"]
     np.savez(tmp_path / "weights.npz", **stored)
@@ -64,11 +64,11 @@ def test_without_preprocessing_it_is_keras_and_bgr(tmp_path):
 
 
 @pytest.mark.parametrize("part", ["mean", "std"])
-def test_half_a_preprocessing_is_refused(tmp_path, part):
+def test_preprocessing_with_mean_or_std_only_is_refused(tmp_path, part):
     stored = arrays()
     del stored[f"preprocessing/{part}"]
     np.savez(tmp_path / "weights.npz", **stored)
-    with pytest.raises(InputError, match=f"lacks preprocessing/{part}: it holds not all"):
+    with pytest.raises(InputError, match=f"lacks preprocessing/{part}: it has not all"):
         vgg16.load(tmp_path / "weights.npz", NETWORK)
 
 
@@ -82,17 +82,17 @@ def test_grey_sums_the_first_kernel_over_its_channels(tmp_path):
     assert_equal(params, stored | {KERNEL: kernel})
 
 
-def test_dense_layers_are_left_alone_where_they_are_not_asked_for(tmp_path):
+def test_dense_layers_that_the_network_lacks_are_ignored(tmp_path):
     stored = arrays(NETWORK.clone(num_classes=8, top_widths=(10, 9)))
     np.savez(tmp_path / "weights.npz", **stored)
     blocks = {name: stored[name] for name in stored if name.startswith(("block", "pre_", "prepro"))}
     assert_equal(vgg16.load(tmp_path / "weights.npz", NETWORK), blocks)
 
 
-def test_dense_layers_that_are_asked_for_and_not_there(tmp_path):
+def test_missing_dense_layers_are_refused(tmp_path):
     np.savez(tmp_path / "weights.npz", **arrays())
     message = refusal(tmp_path / "weights.npz", NETWORK.clone(num_classes=8))
-    assert "lacks fc1/bias: it holds VGG16 without its dense layers" in message
+    assert "lacks fc1/bias: it has VGG16 without its dense layers" in message
 
 
 def test_missing_file(tmp_path):
@@ -127,14 +127,14 @@ def test_wrong_shape(tmp_path):
     [
         {"block5_conv3/kernel": np.full((3, 3, 6, 6), np.nan)},
         {"block5_conv3/kernel": np.full((3, 3, 6, 6), np.inf)},
-        {"block5_conv3/kernel": np.full((3, 3, 6, 6), 1e300)},  # none that float32 can hold
+        {"block5_conv3/kernel": np.full((3, 3, 6, 6), 1e300)},  # overflows float32
         {"block1_conv1/bias": np.array(["a", "b"])},
         {"block1_conv1/bias": np.array([1, 2])},
         {"preprocessing/std": np.float32([1, 0, 1])},
     ],
 )
 @pytest.mark.filterwarnings("ignore:overflow")
-def test_values_that_are_no_weights(tmp_path, harm):
+def test_invalid_values_are_refused(tmp_path, harm):
     np.savez(tmp_path / "weights.npz", **arrays() | harm)
     assert next(iter(harm)) in refusal(tmp_path / "weights.npz")
 
@@ -142,16 +142,16 @@ def test_values_that_are_no_weights(tmp_path, harm):
 @pytest.mark.parametrize("content", ["", "layer,value\nblock1_conv1,0.5\n"])
 def test_text_file(tmp_path, content):
     (tmp_path / "weights.npz").write_text(content)
-    assert "none of the files" in refusal(tmp_path / "weights.npz")
+    assert "not in a supported format" in refusal(tmp_path / "weights.npz")
 
 
-def test_one_array_alone(tmp_path):
+def test_npy_file(tmp_path):
     np.save(tmp_path / "weights.npy", arrays()[KERNEL])
     refusal(tmp_path / "weights.npy")
 
 
 class Payload:
-    """Unpickling it makes a file."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, file: pathlib.Path):
         self.file = file
@@ -161,14 +161,14 @@ class Payload:
 
 
 def test_pickled_arrays_are_refused_and_not_run(tmp_path):
-    trap = np.array([Payload(tmp_path / "trodden"), None], object)
+    trap = np.array([Payload(tmp_path / "created"), None], object)
     np.savez(tmp_path / "weights.npz", **arrays() | {"block1_conv1/bias": trap})
     refusal(tmp_path / "weights.npz")
-    assert not (tmp_path / "trodden").exists()
+    assert not (tmp_path / "created").exists()
 
     with np.load(tmp_path / "weights.npz", allow_pickle=True) as trusting:
         _ = trusting["block1_conv1/bias"]
-    assert (tmp_path / "trodden").exists()  # the trap was a real one
+    assert (tmp_path / "created").exists()  # the payload works
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
@@ -199,7 +199,7 @@ def test_a_name_is_fetched_from_its_publisher(tmp_path, monkeypatch, source, top
     monkeypatch.setattr(download, "fetch", fetch)
     with pytest.raises(InputError, match="no network"):
         vgg16.convert(source, tmp_path / "out.npz", top)
-    # As keras/src/applications/vgg16.py and the page of timm/vgg16.tv_in1k's file have them.
+    # From keras/src/applications/vgg16.py and the page of timm/vgg16.tv_in1k's file.
     hashes = {
         ("keras", False): "6d6bbae143d832006294945121d1f1fc",
         ("keras", True): "64373286793e3c8b2b4e3219cbf3544b",
@@ -216,7 +216,7 @@ def command(*arguments):
     )
 
 
-def test_command_converts_a_file_and_says_so(tmp_path):
+def test_command_converts_a_file_and_prints_a_summary(tmp_path):
     stored = arrays(VGG16())
     np.savez(tmp_path / "weights.npz", **stored)
     run = command(f"--source={tmp_path / 'weights.npz'}", f"--output={tmp_path / 'out' / 'o.npz'}")
@@ -232,12 +232,12 @@ def test_command_ends_without_traceback(tmp_path):
     (tmp_path / "text").write_text("no weights")
     run = command(f"--source={tmp_path / 'text'}", f"--output={tmp_path / 'o.npz'}")
     assert run.returncode == 2
-    assert run.stderr.startswith(f"error: {tmp_path / 'text'} is none of the files")
+    assert run.stderr.startswith(f"error: {tmp_path / 'text'} is not in a supported format")
     assert "Traceback" not in run.stderr
     assert not (tmp_path / "o.npz").exists()
 
 
-def test_command_explains_itself():
+def test_command_has_a_help_text():
     run = command("--help")
     for words in ("--source=keras --output=", "XDG_CACHE_HOME", "torchvision", "--[no]top"):
         assert words in run.stdout

@@ -1,4 +1,4 @@
-"""Other people's files: each format against a network in its own layout, computed in numpy."""
+"""Tests each format of weights against numpy networks in the layout of that format."""
 
 import os
 import pickle
@@ -23,14 +23,14 @@ KERAS_LAYERS = [
     f"block{b}_conv{i}" for b, n in enumerate((2, 2, 3, 3, 3), 1) for i in range(1, n + 1)
 ]
 KERAS_TOP = ["fc1", "fc2", "predictions"]
-# Where torch.nn.Sequential counts the convolutions of vgg16().features, as timm and torchvision do.
+# Indices of the convolutions in torch.nn.Sequential vgg16().features, in timm and torchvision.
 TORCHVISION_LAYERS = [f"features.{n}" for n in (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)]
 TORCHVISION_TOP = ["classifier.0", "classifier.3", "classifier.6"]
 TIMM_TOP = ["pre_logits.fc1", "pre_logits.fc2", "head.fc"]
 
 
 def random_layers():
-    """Kernels [out, in, height, width] or [out, in], and biases, as PyTorch has them."""
+    """Returns random weights in PyTorch's layout: [out, in, height, width] or [out, in], biases."""
     rng = np.random.default_rng(1)
     shapes, channels = [], 3
     for width in (width for block in CONVOLUTIONS for width in block):
@@ -47,7 +47,7 @@ def random_layers():
 
 
 def channels_first_logits(layers, x):
-    """VGG16 in PyTorch's layout, <float64>[batch, 3, height, width] to [batch, 8]."""
+    """Computes VGG16 in PyTorch's layout, from <float64>[batch, 3, height, width] to [batch, 8]."""
     layers = iter(layers)
     for block in CONVOLUTIONS:
         for _ in block:
@@ -82,7 +82,7 @@ def refusal(file, network=NETWORK):
     return str(caught.value)
 
 
-# PyTorch's names in safetensors.
+# Safetensors with PyTorch's names.
 
 
 def torch_arrays(top=TORCHVISION_TOP):
@@ -97,7 +97,7 @@ def torch_arrays(top=TORCHVISION_TOP):
 
 
 def torchvision_logits(layers):
-    # torchvision's transforms: 0 to 1, then standardised.
+    # torchvision's transforms: scale to 0 to 1, then standardise.
     x = IMAGES.transpose(0, 3, 1, 2) / 255
     x = x - np.array([0.485, 0.456, 0.406])[:, None, None]
     return channels_first_logits(layers, x / np.array([0.229, 0.224, 0.225])[:, None, None])
@@ -110,7 +110,7 @@ def test_safetensors(tmp_path, top):
 
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
-def test_safetensors_of_fewer_bits(tmp_path, dtype):
+def test_safetensors_in_16_bit_floats(tmp_path, dtype):
     arrays = {name: array.astype(dtype) for name, array in torch_arrays().items()}
     safetensors.numpy.save_file(arrays, tmp_path / "weights")
     rounded = [[np.float32(array.astype(dtype)) for array in layer] for layer in random_layers()]
@@ -121,11 +121,11 @@ def test_safetensors_without_dense_layers(tmp_path):
     arrays = {name: array for name, array in torch_arrays().items() if "features" in name}
     safetensors.numpy.save_file(arrays, tmp_path / "weights")
     assert "fc1" not in vgg16.load(tmp_path / "weights", NETWORK.clone(num_classes=None))
-    assert "lacks classifier.0.bias: it holds VGG16 without" in refusal(tmp_path / "weights")
+    assert "lacks classifier.0.bias: it has VGG16 without" in refusal(tmp_path / "weights")
 
 
 @pytest.mark.parametrize("top", [TORCHVISION_TOP, TIMM_TOP])
-def test_safetensors_of_another_shape(tmp_path, top):
+def test_safetensors_with_a_wrong_shape(tmp_path, top):
     arrays = torch_arrays(top)
     name = f"{top[0]}.weight"
     wrong = np.zeros((11, 5, 7, 7) if top is TIMM_TOP else (11, 245), np.float32)
@@ -134,7 +134,7 @@ def test_safetensors_of_another_shape(tmp_path, top):
     assert expected in refusal(tmp_path / "weights")
 
 
-def test_safetensors_of_whole_numbers(tmp_path):
+def test_safetensors_of_integers(tmp_path):
     arrays = torch_arrays()
     arrays["features.0.weight"] = arrays["features.0.weight"].astype(np.int8)
     safetensors.numpy.save_file(arrays, tmp_path / "weights")
@@ -143,14 +143,14 @@ def test_safetensors_of_whole_numbers(tmp_path):
 
 def test_safetensors_of_something_else(tmp_path):
     safetensors.numpy.save_file({"layer1.weight": np.zeros(3, np.float32)}, tmp_path / "weights")
-    assert "lacks features.0.bias: it holds no VGG16 weights" in refusal(tmp_path / "weights")
+    assert "lacks features.0.bias: it has no VGG16 weights" in refusal(tmp_path / "weights")
 
 
 # Keras's HDF5.
 
 
 def keras_arrays():
-    """[height, width, in, out], BGR; the first dense kernel takes the map channels last."""
+    """Yields names, kernels [height, width, in, out] for BGR, and biases, in Keras's layout."""
     for number, (name, (kernel, bias)) in enumerate(zip(KERAS_LAYERS + KERAS_TOP, random_layers())):
         if number == 0:
             kernel = kernel[:, ::-1]
@@ -168,7 +168,7 @@ def keras_logits():
 
 
 def write_published(file, layers):
-    """As the files that Keras publishes."""
+    """Writes a file in the format that Keras publishes."""
     with h5py.File(file, "w") as stored:
         stored.attrs["layer_names"] = [f"{name}".encode() for name, _, _ in layers]
         for name, kernel, bias in layers:
@@ -179,7 +179,7 @@ def write_published(file, layers):
 
 
 def write_keras_2(file, layers):
-    """As model.save of Keras 2, with an optimizer's arrays beside the model's."""
+    """Writes a file in the format of Keras 2's model.save, with arrays of an optimizer."""
     with h5py.File(file, "w") as stored:
         for name, kernel, bias in layers:
             group = stored.create_group(f"model_weights/{name}")
@@ -191,7 +191,7 @@ def write_keras_2(file, layers):
 
 
 def write_keras_2_nested(file, layers):
-    """As model.save of Keras 2 where VGG16 is a layer of the model."""
+    """Writes a file in the format of Keras 2's model.save, with VGG16 as a layer of the model."""
     with h5py.File(file, "w") as stored:
         group = stored.create_group("model_weights/vgg16")
         group.attrs["weight_names"] = [
@@ -202,7 +202,7 @@ def write_keras_2_nested(file, layers):
 
 
 def write_keras_3(file, layers):
-    """As save_weights of Keras 3, which numbers layers of a kind and notes their names."""
+    """Writes a file in the format of Keras 3's save_weights, with numbered layers."""
     with h5py.File(file, "w") as stored:
         for number, (name, kernel, bias) in enumerate(layers):
             group = stored.create_group(f"layers/layer_{number}/vars")
@@ -222,10 +222,10 @@ def test_hdf5(tmp_path, keras_logits, write):
 def test_hdf5_without_dense_layers(tmp_path, write):
     write(tmp_path / "weights", list(keras_arrays())[:13])
     assert "fc1" not in vgg16.load(tmp_path / "weights", NETWORK.clone(num_classes=None))
-    assert "lacks fc1/bias: it holds VGG16 without" in refusal(tmp_path / "weights")
+    assert "lacks fc1/bias: it has VGG16 without" in refusal(tmp_path / "weights")
 
 
-def test_hdf5_of_another_shape(tmp_path):
+def test_hdf5_with_a_wrong_shape(tmp_path):
     layers = list(keras_arrays())
     name, kernel, bias = layers[2]
     layers[2] = name, kernel[..., :2], bias
@@ -234,25 +234,25 @@ def test_hdf5_of_another_shape(tmp_path):
     assert expected in refusal(tmp_path / "weights")
 
 
-def test_hdf5_whose_array_is_a_group(tmp_path):
+def test_hdf5_with_a_group_instead_of_an_array(tmp_path):
     layers = list(keras_arrays())
     write_published(tmp_path / "weights", layers)
     with h5py.File(tmp_path / "weights", "a") as stored:
         del stored["block1_conv1/block1_conv1_W_1:0"]
         stored.create_group("block1_conv1/block1_conv1_W_1:0")
-    assert "is no array" in refusal(tmp_path / "weights")
+    assert "is not an array" in refusal(tmp_path / "weights")
 
 
 def test_hdf5_of_something_else(tmp_path):
     with h5py.File(tmp_path / "weights", "w") as stored:
         stored["data"] = np.zeros(3)
-    assert "lacks block1_conv1/bias: it holds no VGG16" in refusal(tmp_path / "weights")
+    assert "lacks block1_conv1/bias: it has no VGG16" in refusal(tmp_path / "weights")
 
 
-def test_keras_itself(tmp_path):
+def test_files_written_by_keras(tmp_path):
     os.environ.setdefault("KERAS_BACKEND", "jax")
     keras = pytest.importorskip("keras")
-    # Zeros, since the random initializers take long to compile.
+    # Zeros, because random initializers take long to compile.
     common = {"activation": "relu", "kernel_initializer": "zeros"}
     layers = [keras.Input((224, 224, 3))]
     for block, widths in enumerate(CONVOLUTIONS, start=1):
@@ -275,12 +275,12 @@ def test_keras_itself(tmp_path):
     assert_logits(tmp_path / "model.weights.h5", expected)
 
 
-# What is damaged, and what is dangerous.
+# Damaged and malicious files.
 
 
 @pytest.mark.parametrize("share", [0.001, 0.1, 0.5, 0.99])
 @pytest.mark.parametrize("kind", ["hdf5", "safetensors"])
-def test_file_that_is_cut_short(tmp_path, kind, share):
+def test_truncated_file(tmp_path, kind, share):
     file = tmp_path / "weights"
     if kind == "hdf5":
         write_published(file, list(keras_arrays()))
@@ -291,7 +291,7 @@ def test_file_that_is_cut_short(tmp_path, kind, share):
     refusal(file)
 
 
-def test_hdf5_whose_array_has_another_name_than_its_layer_says(tmp_path):
+def test_hdf5_whose_layer_names_a_missing_array(tmp_path):
     write_published(tmp_path / "weights", list(keras_arrays()))
     with h5py.File(tmp_path / "weights", "a") as stored:
         group = stored["block3_conv2"]
@@ -301,7 +301,7 @@ def test_hdf5_whose_array_has_another_name_than_its_layer_says(tmp_path):
 
 
 class Payload:
-    """Unpickling it makes a file."""
+    """Creates a folder when it is unpickled."""
 
     def __init__(self, file):
         self.file = file
@@ -313,8 +313,8 @@ class Payload:
 @pytest.mark.parametrize("zipped", [False, True])
 def test_pickles_are_refused_and_not_run(tmp_path, zipped):
     file = tmp_path / "vgg16-397923af.pth"
-    trap = pickle.dumps(Payload(tmp_path / "trodden"))
-    if zipped:  # as torch.save does since version 1.6
+    trap = pickle.dumps(Payload(tmp_path / "created"))
+    if zipped:  # the format of torch.save since version 1.6
         with zipfile.ZipFile(file, "w") as archive:
             archive.writestr("vgg16/data.pkl", trap)
             archive.writestr("vgg16/data/0", bytes(100))
@@ -322,10 +322,10 @@ def test_pickles_are_refused_and_not_run(tmp_path, zipped):
         file.write_bytes(trap)
     message = refusal(file)
     assert "is a pickle" in message and "https://huggingface.co/timm/vgg16.tv_in1k" in message
-    assert not (tmp_path / "trodden").exists()
+    assert not (tmp_path / "created").exists()
 
 
-def test_hdf5_that_leads_to_another_file(tmp_path):
+def test_hdf5_with_links_to_another_file(tmp_path):
     file, name = tmp_path / "weights", "block1_conv1/block1_conv1_W_1:0"
     private = tmp_path / "private"
     private.write_bytes(bytes(4 * 3 * 3 * 3 * 3))
@@ -358,16 +358,16 @@ def test_hdf5_that_leads_to_another_file(tmp_path):
     refusal(file)
 
 
-def test_hdf5_of_groups_without_end(tmp_path):
-    """To list all paths would take hours."""
+def test_hdf5_of_deeply_nested_groups(tmp_path):
+    """Listing all paths would take hours."""
     with h5py.File(tmp_path / "weights", "w") as stored:
         group = stored
         for _ in range(3000):
             group = group.create_group("g")
-    assert "or 20 groups in each other" in refusal(tmp_path / "weights")
+    assert "or 20 nested groups" in refusal(tmp_path / "weights")
 
 
-def test_hdf5_whose_chunk_unpacks_to_gigabytes(tmp_path):
+def test_hdf5_with_a_chunk_that_unpacks_to_gigabytes(tmp_path):
     name = "block1_conv1/block1_conv1_W_1:0"
     write_published(tmp_path / "weights", list(keras_arrays()))
     with h5py.File(tmp_path / "weights", "a") as stored:
@@ -414,7 +414,7 @@ def test_safetensors_that_are_not_finite(tmp_path, value):
         ("<c8", (3,), "holds complex64, not floats"),
     ],
 )
-def test_npz_that_unpacks_to_gigabytes_or_to_objects(tmp_path, descr, shape, reason):
+def test_npz_with_gigabytes_or_objects(tmp_path, descr, shape, reason):
     with zipfile.ZipFile(tmp_path / "weights", "w", zipfile.ZIP_DEFLATED) as archive:
         for name in ("block1_conv1/kernel", "block1_conv1/bias"):
             with archive.open(f"{name}.npy", "w") as stream:
