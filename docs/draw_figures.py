@@ -1,0 +1,221 @@
+"""Draws the figures of the README: architecture.png and results.png.
+
+    python docs/draw_figures.py
+
+`architecture.png` shows the system on a movie of the embedded corpus, with the exact probabilities
+of its genres. `results.png` shows docs/results/talk.csv, best.csv and missing_modalities.csv. Both
+are written to docs/images/ and take a few seconds.
+"""
+
+import csv
+import hashlib
+import io
+import pathlib
+import textwrap
+
+import matplotlib
+import numpy as np
+
+matplotlib.use("Agg")
+from matplotlib import pyplot
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+from PIL import Image
+
+from mmgc_jax.data import synthetic
+from mmgc_jax.data.movies import GENRES
+
+_DOCS = pathlib.Path(__file__).parent
+RESULTS = tuple(_DOCS / "results" / f"{n}.csv" for n in ("talk", "best", "missing_modalities"))
+IMAGES = _DOCS / "images"
+
+# Of the palette by Okabe and Ito, which colour-blind people can tell apart; grey is for text.
+_PLOT, _POSTER, _FUSION, _INK, _FAINT = "#0072B2", "#D55E00", "#00795A", "#24292f", "#8c959f"
+_DPI = 200
+_EXAMPLE = 2517  # number of a training movie whose plot and poster tell of different genres
+_BEST_OF_TALK = 0.91  # macro AUC, as the talk reports it
+
+
+def draw_architecture() -> Figure:
+    """Draws the system: a movie, its two encoders and their fusion."""
+    corpus = synthetic.generate(seed=0, train=_EXAMPLE + 1, validation=0, test=0)["train"]
+    *_, (movie, cues) = corpus
+    probabilities = {
+        name: synthetic.true_probabilities(cues, modalities)
+        for name, modalities in {
+            "plot": ("plot",), "poster": ("poster",), "fusion": ("plot", "poster"),
+        }.items()
+    }  # fmt: skip
+
+    figure = pyplot.figure(figsize=(10, 4.5))
+    ax = figure.add_axes((0, 0, 1, 1))
+    ax.axis("off")
+    upper, lower = 33.5, 11.5
+
+    for y, title, colour in ((upper, "Plot", _PLOT), (lower, "Poster", _POSTER)):
+        _box(ax, 2, y - 9, 21, 18, "white", _FAINT)
+        ax.text(3.4, y + 7.6, title, color=colour, weight="bold", fontsize=12, va="top")
+    plot = textwrap.fill(movie.plot.replace(" .", "."), 27)
+    ax.text(3.4, upper + 4, plot, color=_INK, fontsize=8.5, va="top", linespacing=1.35)
+    poster = np.asarray(Image.open(io.BytesIO(movie.poster)))
+    ax.imshow(poster, extent=(13.5, 21.5, lower - 8, lower + 8), aspect="auto", zorder=2)
+    ax.set(xlim=(0, 100), ylim=(0, 45))  # imshow has changed them
+
+    _step(ax, 28, upper, 12.5, _PLOT, "Word2Vec", "a vector for\neach word")
+    _step(ax, 44.5, upper, 12.5, _PLOT, "LSTM", "reads them in\nboth directions")
+    _step(ax, 28, lower, 12.5, _POSTER, "VGG16", "ImageNet weights,\nfine-tuned")
+    _step(ax, 44.5, lower, 12.5, _POSTER, "Dense", "fully connected\nlayers")
+    middle = (upper + lower) / 2
+    _step(ax, 73.5, middle, 9, _FUSION, "Fusion", "dense\nlayers")
+
+    shown = np.argsort(-probabilities["fusion"])[:3]
+    for name, y, colour in (("plot", upper, _PLOT), ("poster", lower, _POSTER)):
+        _genres(ax, 59.8, y, 11.5, probabilities[name], shown, colour)
+    _genres(ax, 85.5, middle, 13, probabilities["fusion"], shown, _FUSION)
+    ax.text(86.7, middle + 8.3, "Genres", color=_FUSION, weight="bold", fontsize=12)
+
+    for y, colour in ((upper, _PLOT), (lower, _POSTER)):
+        _arrow(ax, (23.4, y), (27.6, y), colour)
+        _arrow(ax, (40.9, y), (44.1, y), colour)
+        _arrow(ax, (57.4, y), (60.4, y), colour)
+    _arrow(ax, (71.6, upper - 1.5), (77, middle + 5.4), _PLOT, bend=-0.25)
+    _arrow(ax, (71.6, lower + 1.5), (77, middle - 5.4), _POSTER, bend=0.25)
+    _arrow(ax, (82.9, middle), (86, middle), _FUSION)
+    return figure
+
+
+def _box(ax: Axes, x: float, y: float, width: float, height: float, face: str, edge: str) -> None:
+    ax.add_patch(
+        FancyBboxPatch(
+            (x, y), width, height, "round,pad=0,rounding_size=1",
+            facecolor=face, edgecolor=edge, linewidth=1.2,
+        )
+    )  # fmt: skip
+
+
+def _step(ax, x: float, y: float, width: float, colour: str, title: str, text: str) -> None:
+    """Draws a box of the network; y is of its middle."""
+    _box(ax, x, y - 5, width, 10, matplotlib.colors.to_rgba(colour, 0.1), colour)
+    centre = x + width / 2
+    ax.text(centre, y + 2.4, title, color=colour, weight="bold", fontsize=12, ha="center",
+            va="center")  # fmt: skip
+    ax.text(centre, y - 1.7, text, color=_INK, fontsize=8.5, ha="center", va="center")
+
+
+def _genres(ax, x: float, y: float, width: float, probabilities, shown, colour: str) -> None:
+    """Draws the probabilities of some genres as bars; y is of the middle."""
+    for position, genre in enumerate(shown):
+        bottom = y + 3.2 - 4.4 * position
+        ax.text(x + 1.2, bottom + 1.8, GENRES[genre], fontsize=8.5, color=_INK, va="center")
+        ax.text(x + width, bottom + 1.8, f"{probabilities[genre]:.2f}", fontsize=8.5,
+                color=_INK, va="center", ha="right")  # fmt: skip
+        for share, alpha in ((1, 0.15), (probabilities[genre], 1)):
+            ax.barh(bottom, share * (width - 1.2), 1.1, left=x + 1.2, color=colour, alpha=alpha,
+                    align="center")  # fmt: skip
+    ax.text(x + 1.2, y - 8.2, "... 24 genres", fontsize=8.5, color=_FAINT, va="center")
+
+
+def _arrow(ax, start, end, colour: str, bend: float = 0.0) -> None:
+    ax.add_patch(
+        FancyArrowPatch(
+            start, end, arrowstyle="-|>", mutation_scale=13, linewidth=1.6, color=colour,
+            connectionstyle=f"arc3,rad={bend}", shrinkA=0, shrinkB=0,
+        )
+    )  # fmt: skip
+
+
+def draw_results() -> Figure:
+    """Draws macro AUC of all models, and of fusions when posters or plots are missing."""
+    talk, best, missing = map(read_rows, RESULTS)
+    figure, (left, right) = pyplot.subplots(
+        1, 2, figsize=(10, 3.9), width_ratios=(1.25, 1), layout="constrained"
+    )
+    _draw_models(left, talk, best)
+    _draw_missing(right, missing)
+    for ax in (left, right):
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.tick_params(labelsize=10, colors=_INK)
+        ax.grid(alpha=0.25)
+    return figure
+
+
+def _draw_models(ax: Axes, talk: list[dict], best: list[dict]) -> None:
+    fused = {"talk": "Fusion, config talk", "best": "Fusion, config best"}
+    rows = {}
+    for config, table in (("talk", talk), ("best", best)):
+        for row in table:
+            cross_validated = row["split"] == "cross-validation" and row["movies_with"] == "both"
+            if cross_validated and not row["model"].startswith("Fusion:"):
+                rows[fused[config] if row["model"] == "Fusion" else row["model"]] = row
+    rows = dict(sorted(rows.items(), key=lambda item: float(item[1]["auc_macro"])))
+    for y, (name, row) in enumerate(rows.items()):
+        auc, std = float(row["auc_macro"]), float(row["auc_macro_std"])
+        colour = _colour(name)
+        ax.errorbar(auc, y, xerr=std, fmt=_marker(name), color=colour, markersize=8, capsize=3)
+        ax.text(auc + std + 0.006, y, f"{auc:.3f}", va="center", fontsize=10, color=colour,
+                weight="bold")  # fmt: skip
+    ax.set_yticks(range(len(rows)), rows)
+    ax.axvline(_BEST_OF_TALK, color=_FAINT, linestyle="--", linewidth=1.2, zorder=0)
+    ax.text(_BEST_OF_TALK - 0.004, -0.1, f"the talk: {_BEST_OF_TALK}", fontsize=9, ha="right",
+            color="#57606a", va="center")  # fmt: skip
+    ax.set_xlim(0.72, 0.97)
+    movies = {row["movies"] for row in rows.values()}
+    (count,) = movies
+    ax.set_xlabel("macro AUC, cross-validation", fontsize=10)
+    ax.set_title(f"{int(count):,} movies with plot and poster", fontsize=11, loc="left")
+
+
+def _draw_missing(ax: Axes, missing: list[dict]) -> None:
+    shares = (0, 25, 50, 75, 100)
+    for config, style in (("best", "-"), ("talk", "--")):
+        for modality, colour, marker in (("poster", _PLOT, "o"), ("plot", _POSTER, "s")):
+            (row,) = (
+                row
+                for row in missing
+                if (row["config"], row["missing"], row["model"]) == (config, modality, "Fusion")
+            )
+            values = [float(row[f"auc_macro_{share}"]) for share in shares]
+            ax.plot(shares, values, style, color=colour, marker=marker, markersize=5,
+                    label=f"{modality}s, config {config}")  # fmt: skip
+    ax.set_xticks(shares, [f"{share} %" for share in shares])
+    ax.set_ylim(0.72, 0.97)
+    ax.set_xlabel("share of movies that lose their poster or plot", fontsize=10)
+    ax.set_ylabel("macro AUC of fusion", fontsize=10)
+    ax.legend(title="missing", fontsize=9, title_fontsize=9, loc="lower left", frameon=False)
+    ax.set_title("When a modality is missing", fontsize=11, loc="left")
+
+
+def _colour(model: str) -> str:
+    return {"Pl": _PLOT, "Po": _POSTER, "Fu": _FUSION}[model[:2]]
+
+
+def _marker(model: str) -> str:
+    return {"Pl": "o", "Po": "s", "Fu": "D"}[model[:2]]
+
+
+def read_rows(file: pathlib.Path) -> list[dict[str, str]]:
+    """Reads the rows of a CSV file with a header."""
+    with file.open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def fingerprint() -> str:
+    """Computes a SHA-256 hash of the CSV files that results.png shows."""
+    texts = "".join(file.read_text(encoding="utf-8") for file in RESULTS)
+    return hashlib.sha256(texts.encode()).hexdigest()
+
+
+def main() -> None:
+    IMAGES.mkdir(exist_ok=True)
+    for name, figure in (("architecture", draw_architecture()), ("results", draw_results())):
+        # The hash lets a test find out that the figure is older than the CSV files.
+        metadata = {"Software": None, "Description": fingerprint() if name == "results" else ""}
+        file = IMAGES / f"{name}.png"
+        figure.savefig(file, dpi=_DPI, facecolor="white", metadata=metadata)
+        pyplot.close(figure)
+        print(file)
+
+
+if __name__ == "__main__":
+    main()
