@@ -1,1 +1,1 @@
-"""From movies on disk to batches of arrays."""
+"""Reads movies, builds datasets and makes batches of arrays."""

@@ -1,7 +1,7 @@
-"""Turns plots into bags of words with TF-IDF weights.
+"""Converts plots to bags of words with TF-IDF weights.
 
-scikit-learn computes the weights. Its own way to save a vectorizer is a pickle, so `TfIdf` is saved
-as JSON.
+scikit-learn computes the weights. It can save a vectorizer only as a pickle, so `TfIdf` saves its
+vocabulary and settings as JSON instead.
 """
 
 import dataclasses
@@ -21,19 +21,20 @@ from mmgc_jax.runtime.files import Path, read_json, write_text
 
 @dataclasses.dataclass(frozen=True)
 class TfIdf:
-    """The words of the training plots with their inverse document frequencies.
+    """Computes TF-IDF weights with the vocabulary of the training plots.
 
     A word that occurs n times in a plot has the weight (1 + ln n) * idf; the weights of a plot are
     then scaled to an L2 norm of 1. Unknown words are ignored.
 
     Attributes:
-      words: their ids are the indices. A stem ends with *, which no token does; a phrase has blanks
-        between its words.
-      idf: <float64>[words], 1 + ln((1 + plots) / (1 + plots with the word)).
-      tokens: the tokenizer, a name in `text.TOKENIZERS`.
-      stem_length: a longer word also counts as its prefix of this many letters: with 4, `spies` is
-        `spies` and `spie*`. Through this crude stem, forms of a word share a weight. 0 for none.
-      longest_phrase: in words; 1 for single words only.
+      words: the vocabulary; a word's id is its index. Stems end with `*`, and the words of a phrase
+        are separated by blanks; no token contains either.
+      idf: inverse document frequencies <float64>[words],
+        1 + ln((1 + plots) / (1 + plots with the word)).
+      tokens: name of the tokenizer in `text.TOKENIZERS`.
+      stem_length: words longer than this also count as their prefix of this many letters: with 4,
+        `spies` counts as `spies` and `spie*`, so that forms of a word share a weight. 0: no stems.
+      longest_phrase: maximum number of words in a phrase; 1: no phrases.
     """
 
     words: tuple[str, ...]
@@ -51,13 +52,13 @@ class TfIdf:
         longest_phrase: int = 1,
         min_plots: int = 2,
     ) -> "TfIdf":
-        """Finds the words of plots, and their frequencies.
+        """Builds the vocabulary of some plots and computes its document frequencies.
 
         Args:
-          plots: of the training part only.
-          tokens: as the attribute.
-          stem_length: as the attribute.
-          longest_phrase: as the attribute.
+          plots: plots of training movies only.
+          tokens: see the attribute.
+          stem_length: see the attribute.
+          longest_phrase: see the attribute.
           min_plots: words, stems and phrases that occur in fewer plots are left out.
 
         Raises:
@@ -66,7 +67,7 @@ class TfIdf:
         vectorizer = _vectorizer(tokens, stem_length, longest_phrase, min_df=min_plots)
         try:
             vectorizer.fit(plots)
-        except ValueError as error:  # how scikit-learn reports an empty vocabulary
+        except ValueError as error:  # scikit-learn raises it for an empty vocabulary
             raise InputError(f"no word occurs in {min_plots} plots or more: {error}") from error
         words = tuple(vectorizer.get_feature_names_out().tolist())
         return cls(words, vectorizer.idf_, tokens, stem_length, longest_phrase)
@@ -75,10 +76,14 @@ class TfIdf:
         return len(self.words)
 
     def __call__(self, plots: Iterable[str]) -> scipy.sparse.csr_matrix:
-        """Computes the weights of plots, <float32>[plots, words], ids ascending in each row.
+        """Computes the TF-IDF weights of plots.
 
         Args:
-          plots: as written. The row of a plot without known words is empty.
+          plots: raw texts.
+
+        Returns:
+          A sparse matrix <float32>[plots, words], with ascending ids in each row. A plot without
+          known words has an empty row.
         """
         return self._fitted.transform(plots).astype(np.float32)
 
@@ -95,16 +100,16 @@ class TfIdf:
         """Reads a file that `save` wrote.
 
         Raises:
-          InputError: if the file is missing, is not JSON, or has other content.
+          InputError: if the file is missing, not JSON, or has unexpected content.
         """
-        content = read_json(file, "Run the experiment again to have it written anew.")
+        content = read_json(file, "Run the experiment again to write it anew.")
         if problem := _problem(content):
-            raise InputError(f"{file} does not hold the words of an experiment: {problem}.")
+            raise InputError(f"{file} is not a vocabulary with TF-IDF weights: {problem}.")
         idf = content.pop("idf")
         return cls(tuple(idf), np.array(list(idf.values()), np.float64), **content)
 
     def save(self, file: Path) -> None:
-        """Writes a JSON object with the settings by name and `{"idf": {word: idf}}`."""
+        """Writes a JSON object with the settings and `"idf": {word: idf}`, atomically."""
         content = {
             "tokens": self.tokens,
             "stem_length": self.stem_length,
@@ -132,10 +137,10 @@ def _vectorizer(tokens: str, stem_length: int, longest_phrase: int, **settings) 
 
 
 def _problem(content) -> str:
-    """Returns how JSON content differs from what `TfIdf.save` writes; empty if it does not."""
+    """Returns what is wrong with the content of a file by `TfIdf.save`; empty if nothing is."""
     names = ("tokens", "stem_length", "longest_phrase", "idf")
     if not isinstance(content, dict) or set(content) != set(names):
-        return f"{', '.join(names)} are expected"
+        return f"its fields are not {', '.join(names)}"
     if content["tokens"] not in tuple(text.TOKENIZERS):
         return f"tokens is {content['tokens']!r}, not one of {', '.join(text.TOKENIZERS)}"
     for name, least in (("stem_length", 0), ("longest_phrase", 1)):
@@ -143,8 +148,8 @@ def _problem(content) -> str:
             return f"{name} is {content[name]!r}, not a whole number of at least {least}"
     idf = content["idf"]
     if not isinstance(idf, dict) or not idf:
-        return "idf holds no words"
+        return "idf has no words"
     for word, value in idf.items():
         if type(value) not in (int, float) or not math.isfinite(value) or value <= 0:
-            return f"the idf of {word!r} is {value!r}, not a number above 0"
+            return f"the idf of {word!r} is {value!r}, not a positive number"
     return ""

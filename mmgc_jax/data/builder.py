@@ -1,9 +1,9 @@
-"""Builds TFDS datasets of the movies of any source, as array_record shards.
+"""Builds TFDS datasets of movies from any source, as array_record shards.
 
-Posters are stored as JPEGs of the size that the model takes, which makes decoding them cheap.
-TensorFlow is not needed while a split takes less than 1 GB: up to this size TFDS sorts in memory
-before it writes (MAX_MEM_BUFFER_SIZE in its shuffle.py). MM-IMDb's training part takes 0.3 GB with
-the posters of benchmarks/data.py.
+Posters are stored as JPEGs in the model's input size, so that they decode quickly. TensorFlow is
+not needed if each split takes less than 1 GB: up to this size TFDS sorts records in memory
+(MAX_MEM_BUFFER_SIZE in its shuffle.py). MM-IMDb's training split takes 0.3 GB with the posters of
+benchmarks/data.py.
 """
 
 import abc
@@ -34,19 +34,19 @@ from mmgc_jax.runtime.progress import progress_bar
 
 logger = logging.getLogger(__name__)
 
-_LARGEST_SIDE = 65_500  # pixels, of a JPEG (JPEG_MAX_DIMENSION of libjpeg)
+_LARGEST_SIDE = 65_500  # pixels, libjpeg's limit for JPEGs (JPEG_MAX_DIMENSION)
 
 
 @dataclasses.dataclass(kw_only=True)
 class MoviesConfig(tfds.core.BuilderConfig):
-    """Decides the content of the shards.
+    """Configuration of a dataset; determines the content of its shards.
 
     Attributes:
       source: a name in `SOURCES`.
-      path: the source's folder, or MM-IMDb's archive; empty for MM-IMDb in TFDS's manual_dir.
-      height: of the stored posters, in pixels.
-      width: likewise.
-      synthetic: the arguments of `synthetic.generate`.
+      path: the source's folder, or MM-IMDb's archive. Empty: MM-IMDb in TFDS's manual_dir.
+      height: height of the stored posters in pixels.
+      width: width of the stored posters in pixels.
+      synthetic: arguments of `synthetic.generate`.
     """
 
     source: str = "talk"
@@ -57,21 +57,21 @@ class MoviesConfig(tfds.core.BuilderConfig):
 
 
 class _MoviesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Writes shards of `movies`, which `read` sets; base class of the builders."""
+    """Base class of the builders; writes the shards of `movies`, which `read` sets."""
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "First version."}  # noqa: RUF012 (TFDS reads it so)
 
-    # Set by each class.
+    # Set by each subclass.
     GENRES: Sequence[str]
     ABOUT: Mapping[str, str]  # arguments of tfds.core.DatasetInfo
 
-    # By split, the position and the content of each movie; None before `read`.
+    # For each split, pairs of a movie's position in the split and the movie; None before `read`.
     movies: Mapping[str, Iterable[tuple[int, Movie]]] | None = None
 
     @abc.abstractmethod
     def read(self, path) -> None:
-        """Sets `movies`, after checks of all but posters, which are read while iterating."""
+        """Sets `movies` after checking everything but posters, which are read while iterating."""
 
     def _info(self) -> tfds.core.DatasetInfo:
         config = self.builder_config
@@ -105,14 +105,14 @@ class _MoviesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _generate_examples(
         self, found: Iterable[tuple[int, Movie]], split: str
     ) -> Iterator[tuple[int, dict]]:
-        """Yields records with the position as key, by which TFDS sorts a split before it writes."""
+        """Yields records with their position as the key, by which TFDS sorts each split."""
         config, metadata = self.builder_config, self.info.metadata
         no_poster = posters.encode_jpeg(np.zeros((config.height, config.width, 3), np.uint8))
         resized = _map_ahead(self._resize_poster, found)
         for number, movie, poster, error in progress_bar(
             resized, desc=f"preparing movies, {split}", unit="movie"
         ):
-            preemption.raise_if_requested_locally()  # the next run begins again
+            preemption.raise_if_requested_locally()  # the next run starts over
             if movie.poster is not None:
                 metadata["posters"] += 1
             if error is not None:
@@ -130,7 +130,12 @@ class _MoviesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             )
 
     def _resize_poster(self, numbered: tuple[int, Movie]):
-        """Returns position, movie, the poster to store, and the error if it cannot be decoded."""
+        """Resizes a movie's poster.
+
+        Returns:
+          The movie's position, the movie, the resized poster as JPEG (None if there is none), and
+          the error if it cannot be decoded.
+        """
         number, movie = numbered
         if movie.poster is None:
             return number, movie, None, None
@@ -143,9 +148,10 @@ class _MoviesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 
 def _map_ahead(function: Callable, items: Iterable) -> Iterator:
-    """Maps in threads, which suits Pillow, and yields results in order.
+    """Maps a function over items in threads, and yields the results in order.
 
-    Only a few items are read ahead, unlike by `Executor.map`, which reads all of them at once.
+    Reads only a few items ahead, unlike `Executor.map`, which reads all items at once. Threads are
+    enough because Pillow releases the GIL.
     """
     threads = multiprocessing.cpu_count()
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
@@ -159,12 +165,12 @@ def _map_ahead(function: Callable, items: Iterable) -> Iterator:
 
 
 def _find_manually(dl_manager) -> pathlib.Path:
-    """Finds the archive, or its folder, in TFDS's folder of manual downloads."""
+    """Returns the path of MM-IMDb's archive or folder in TFDS's folder for manual downloads."""
     folder = pathlib.Path(dl_manager.manual_dir)
     for path in (folder / "mmimdb.tar.gz", folder / "mmimdb"):
         if path.exists():
             return path
-    raise InputError(f"{folder} holds neither mmimdb.tar.gz nor mmimdb/. Put one of them into it.")
+    raise InputError(f"{folder} has no mmimdb.tar.gz and no mmimdb/. Put one of them there.")
 
 
 class Movies(_MoviesBuilder, skip_registration=True):
@@ -199,16 +205,17 @@ class MmImdb(_MoviesBuilder):
         )
     ]
     MANUAL_DOWNLOAD_INSTRUCTIONS = """
-    Put mmimdb.tar.gz (8.1 GB), or the folder mmimdb/ that it extracts to, into manual_dir. The
-    makers publish it at http://lisi1.unal.edu.co/mmimdb/mmimdb.tar.gz, the Internet Archive at
+    Put mmimdb.tar.gz (8.1 GB), or the extracted folder mmimdb/, into manual_dir. Download it from
+    the authors at http://lisi1.unal.edu.co/mmimdb/mmimdb.tar.gz, or from the Internet Archive at
     https://archive.org/download/mmimdb/mmimdb.tar.gz.
     """
     ABOUT = {  # noqa: RUF012 (a constant)
         "description": (
             "Multimodal IMDb: 25,959 movies with plot, poster and one or more of 23 genres, split "
-            "into 15,552 to train on, 2,608 to validate on and 7,799 to test on. Of a movie's "
-            "plots the longest is taken, as written. Movies without plot, poster or known genre "
-            "are left out; metadata.json says how many. Posters are resized, whatever their shape."
+            "into 15,552 for training, 2,608 for validation and 7,799 for testing. If a movie has "
+            "several plots, the longest is used. Movies without a plot, poster or known genre are "
+            "left out; metadata.json has their number. Posters are resized without keeping their "
+            "aspect ratio."
         ),
         "homepage": "http://lisi1.unal.edu.co/mmimdb/",
         "citation": """@article{arevalo2017gated,
@@ -219,7 +226,7 @@ class MmImdb(_MoviesBuilder):
   year={2017}
 }""",
         "license": (
-            "The makers' code is under the MIT licence. No licence of the data is known to us; "
+            "The authors' code is under the MIT licence. We know of no licence for the data; "
             "plots and posters come from IMDb."
         ),
     }
@@ -236,7 +243,7 @@ class MmImdb(_MoviesBuilder):
 _BUILDERS = {"talk": Movies, "mmimdb": MmImdb, "synthetic": Movies}
 SOURCES = tuple(_BUILDERS)
 
-# The files and folders that are read from a source's folder.
+# Files and folders that are read from a source's folder.
 _READ_FROM = {
     "talk": ("movies.csv", "posters"),
     "mmimdb": ("split.json", "dataset"),
@@ -245,21 +252,21 @@ _READ_FROM = {
 
 
 def build(data: ml_collections.ConfigDict, directory) -> _MoviesBuilder:
-    """Writes the shards of a source, or finds those written before.
+    """Builds the dataset of a source, or finds the shards of an earlier run.
 
-    The source is read only if shards must be written. Unreadable posters are listed in the log and
-    count as missing.
+    Unreadable posters are logged and treated as missing.
 
     Args:
       data: the section `data` of an experiment's config.
-      directory: keeps the shards, in a folder for each source, content and size of posters.
+      directory: folder for shards. Each combination of a source's content and poster size has its
+        own subfolder.
 
     Returns:
       The builder, ready for `as_data_source`.
 
     Raises:
-      InputError: if a field of `data` is impossible, the source's files are missing or malformed,
-        or more than `data.max_bad_fraction` of the posters are unreadable.
+      InputError: if a field of `data` has an invalid value, files are missing or malformed, or more
+        than `data.max_bad_fraction` of the posters are unreadable.
     """
     _check_fields(data)
     make = functools.partial(
@@ -273,7 +280,7 @@ def build(data: ml_collections.ConfigDict, directory) -> _MoviesBuilder:
     if not builder.is_prepared():
         _read(builder)
         with machine_lock(pathlib.Path(directory)):
-            if builder.is_prepared():  # another process has written them in the meantime
+            if builder.is_prepared():  # another process has written the shards meanwhile
                 builder = make()
             else:
                 _write(builder)
@@ -282,7 +289,7 @@ def build(data: ml_collections.ConfigDict, directory) -> _MoviesBuilder:
 
 
 def _check_fields(data: ml_collections.ConfigDict) -> None:
-    """Checks the values that TFDS, Pillow or the synthetic corpus would fail at, or accept."""
+    """Checks fields whose invalid values other libraries would accept or report unclearly."""
     if data.source not in SOURCES:
         raise InputError(
             f"config.data.source is {data.source!r}: no such source. Known: {', '.join(SOURCES)}."
@@ -297,7 +304,9 @@ def _check_fields(data: ml_collections.ConfigDict) -> None:
             )
     fraction = data.max_bad_fraction
     if type(fraction) not in (int, float) or not 0 <= fraction <= 1:
-        raise InputError(f"config.data.max_bad_fraction is {fraction!r}, not a share from 0 to 1.")
+        raise InputError(
+            f"config.data.max_bad_fraction is {fraction!r}, not a fraction from 0 to 1."
+        )
     if not isinstance(data.synthetic, ml_collections.ConfigDict):
         raise InputError(f"config.data.synthetic is {data.synthetic!r}, not a section.")
     if data.source == "synthetic":
@@ -327,35 +336,37 @@ def _builder_config(data: ml_collections.ConfigDict) -> MoviesConfig:
 
 
 def _check_posters(builder: _MoviesBuilder, max_bad_fraction: float) -> None:
-    posters_in_all, bad = (builder.info.metadata[key] for key in ("posters", "bad_posters"))
+    num_posters, bad = (builder.info.metadata[key] for key in ("posters", "bad_posters"))
     for line in bad:
         logger.warning("Unreadable poster, treated as missing: %s", line)
-    if len(bad) > max_bad_fraction * posters_in_all:
+    if len(bad) > max_bad_fraction * num_posters:
         raise InputError(
-            f"{len(bad)} of {posters_in_all} posters under {builder.builder_config.path} are "
+            f"{len(bad)} of {num_posters} posters in {builder.builder_config.path} are "
             f"unreadable, more than config.data.max_bad_fraction={max_bad_fraction} allows. The "
-            f"first: {bad[0]}. All are listed in the log."
+            f"first: {bad[0]}. The log lists all of them."
         )
 
 
 def _read(builder: _MoviesBuilder) -> None:
-    """Reads the source, so that its mistakes are found before anything is written."""
+    """Reads and checks the source before any shard is written."""
     config = builder.builder_config
     path = config.path
     builder.read(path)
     if "train" not in builder.movies:
         if config.source == "synthetic":
-            raise InputError("config.data.synthetic.train is 0: no movie to train on.")
+            raise InputError("config.data.synthetic.train is 0: no movies to train on.")
         raise InputError(
-            f"config.data.path={path}: no movie to train on; is its movies.csv or split.json empty?"
+            f"config.data.path={path}: no movies to train on; is movies.csv or split.json empty?"
         )
     if isinstance(builder, MmImdb) and "validation" not in builder.movies:
-        raise InputError(f"config.data.path={path}: no movie to validate on, dev in split.json.")
+        raise InputError(
+            f"config.data.path={path}: no movies to validate on; is dev in split.json empty?"
+        )
 
 
 def _write(builder: _MoviesBuilder) -> None:
     tfds.disable_progress_bar()  # `_generate_examples` shows one of ours
-    for leftover in builder.data_path.parent.glob("incomplete.*"):  # of a run that was killed
+    for leftover in builder.data_path.parent.glob("incomplete.*"):  # left by a killed run
         shutil.rmtree(leftover)
     # TFDS prints that it downloads, which is never so.
     with contextlib.redirect_stdout(io.StringIO()):
@@ -363,11 +374,11 @@ def _write(builder: _MoviesBuilder) -> None:
 
 
 def _fingerprint(config: MoviesConfig) -> str:
-    """Hashes the source's files and the size of posters into 12 hexadecimal digits.
+    """Hashes the source's files and the poster size; returns 12 hexadecimal digits.
 
-    Tables are hashed by content, posters by name and size; other files of the folder are ignored.
-    An archive is hashed by its size and its last eight bytes, which are the checksum and the length
-    of the uncompressed content (RFC 1952, section 2.3.1).
+    Tables are hashed by content, posters by name and file size; other files are ignored. An archive
+    is hashed by its size and its last eight bytes, which gzip uses for the checksum and length of
+    the uncompressed content (RFC 1952, section 2.3.1).
     """
     digest = hashlib.sha256(
         repr((config.height, config.width, sorted(config.synthetic.items()))).encode()

@@ -1,12 +1,12 @@
-"""Reads MM-IMDb from its official archive or the folder that it extracts to (arXiv 1702.01992).
+"""Reads MM-IMDb (arXiv 1702.01992) from its official archive or from the extracted folder.
 
-The archive is read once for the texts and the split, and once for the posters of each split. Only
-the texts are kept in memory.
+The archive is read once for all texts and the split, and once more for the posters of each split.
+Only the texts are kept in memory.
 
-Movies and plots are chosen as in the authors' own code (github.com/johnarevalo/gmu-mmimdb,
-make_dataset.py): the longest of a movie's plots is taken, in characters, and movies without a plot,
-a poster or one of the 23 genres are left out. The 23 are the most frequent genres, and all of the
-talk's data but News.
+Movies and plots are selected as in the authors' code (github.com/johnarevalo/gmu-mmimdb,
+make_dataset.py): each movie's longest plot in characters is used, and movies without a plot, a
+poster or one of the 23 genres are left out. The 23 genres are the most frequent ones; they are
+the talk's genres without News.
 
 TFDS has no builder for this dataset.
 """
@@ -27,22 +27,23 @@ logger = logging.getLogger(__name__)
 
 GENRES = tuple(genre for genre in movies.GENRES if genre != "News")
 
-# Movies of the official archive (arXiv 1702.01992).
+# Number of movies in the official archive (arXiv 1702.01992).
 OFFICIAL_SIZES = {"train": 15_552, "validation": 2_608, "test": 7_799}
 
-_SPLIT_NAMES = {"train": "train", "validation": "dev", "test": "test"}  # ours -> split.json's
+# Our names -> names in split.json.
+_SPLIT_NAMES = {"train": "train", "validation": "dev", "test": "test"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Catalogue:
-    """The movies of an archive or folder, without their posters.
+    """All movies of MM-IMDb, without their posters.
 
     Attributes:
       path: the archive or the folder.
-      movies: for `train`, `validation` (the archive's `dev`) and `test`, movies without posters, in
+      movies: movies without posters for `train`, `validation` (the archive's `dev`) and `test`, in
         the order of `split.json`.
-      left_out: number of movies of `split.json` that are left out, by reason.
-      dropped_genres: number of genres outside `GENRES` that the movies have, counted per movie.
+      left_out: {reason: number of movies left out}.
+      dropped_genres: number of labels dropped because the genre is not in `GENRES`.
     """
 
     path: pathlib.Path
@@ -53,11 +54,14 @@ class Catalogue:
     def with_posters(self, split: str) -> Iterator[tuple[int, Movie]]:
         """Reads the posters of a split, in the order of the archive.
 
+        Args:
+          split: `train`, `validation` or `test`.
+
         Yields:
-          A movie's position in `movies[split]`, and the movie with its poster.
+          The movie's position in `movies[split]`, and the movie with its poster.
 
         Raises:
-          InputError: if the archive cannot be read, or has changed since `read`.
+          InputError: if the archive cannot be read or has changed since `read`.
         """
         position = {movie.id: number for number, movie in enumerate(self.movies[split])}
 
@@ -70,30 +74,32 @@ class Catalogue:
                 yield number, dataclasses.replace(self.movies[split][number], poster=content)
             if not position:
                 return
-        raise InputError(f"{self.path} has changed: the poster of {min(position)} is gone.")
+        raise InputError(
+            f"{self.path} has changed: it no longer has the poster of {min(position)}."
+        )
 
 
 def read(path) -> Catalogue:
     """Reads and checks the texts and the split.
 
-    Genres outside `GENRES` are dropped, and titles and plots are passed through `movies.clean`. The
-    log says how many movies are left out or changed.
+    Genres outside `GENRES` are dropped, and titles and plots are cleaned by `movies.clean`. The
+    number of movies left out or changed is logged.
 
     Args:
-      path: of `mmimdb.tar.gz`, or of the folder with `split.json`, `dataset/<id>.json` and
+      path: path of `mmimdb.tar.gz`, or of a folder with `split.json`, `dataset/<id>.json` and
         `dataset/<id>.jpeg`.
 
     Raises:
-      InputError: if neither exists; if files are missing, malformed, too large, or links that lead
-        out of the folder; if the archive is cut short, damaged, a decompression bomb, or has a
-        member that leads out of it or is not a plain file.
+      InputError: if the path does not exist; if files are missing, malformed, too large, or links
+        to places outside the folder; if the archive is truncated, damaged, a decompression bomb,
+        or has a member with a path outside of it or a member that is not a regular file.
     """
     place = pathlib.Path(path)
     is_folder = (place / mmimdb_files.SPLIT).is_file() and (place / "dataset").is_dir()
     if not str(path) or not (place.is_file() or is_folder):
         raise InputError(
-            f"config.data.path is {str(path)!r}: it must be MM-IMDb's mmimdb.tar.gz, or the folder "
-            f"that holds {mmimdb_files.SPLIT} and dataset/ of the extracted archive."
+            f"config.data.path is {str(path)!r}: it must be MM-IMDb's mmimdb.tar.gz, or the "
+            f"extracted folder with {mmimdb_files.SPLIT} and dataset/."
         )
     texts = _read_texts(place)
     ids = _ids_by_split(texts.split, place)
@@ -108,7 +114,13 @@ def read(path) -> Catalogue:
 
 
 class _Parsed(NamedTuple):
-    """A movie's JSON file; the movie has no poster yet."""
+    """The content of a movie's JSON file.
+
+    Attributes:
+      movie: the movie, without its poster.
+      dropped_genres: number of its genres outside `GENRES`.
+      is_cleaned: whether `movies.clean` changed the title or the plot.
+    """
 
     movie: Movie
     dropped_genres: int
@@ -116,13 +128,13 @@ class _Parsed(NamedTuple):
 
 
 class _Texts(NamedTuple):
-    """All files but the posters.
+    """The content of all files except posters.
 
     Attributes:
       split: the content of `split.json`.
-      parsed: the good JSON files, by id.
-      problems: the malformed ones, by id: what is wrong.
-      with_poster: ids of the movies that have a poster file.
+      parsed: well-formed JSON files by movie id.
+      problems: error messages for malformed JSON files by movie id.
+      with_poster: ids of movies that have a poster file.
     """
 
     split: Mapping
@@ -144,12 +156,12 @@ def _read_texts(place: pathlib.Path) -> _Texts:
             except InputError as error:
                 problems[name.stem] = str(error)
     if split is None:
-        raise InputError(f"{place} holds no {mmimdb_files.SPLIT}; is it MM-IMDb's archive?")
+        raise InputError(f"{place} has no {mmimdb_files.SPLIT}; is it MM-IMDb's archive?")
     return _Texts(split, parsed, problems, with_poster)
 
 
 def _ids_by_split(split: Mapping, place: pathlib.Path) -> dict[str, list[str]]:
-    """Returns the ids of each split, by our names; each id must be listed one time only."""
+    """Returns the ids of each split by our names, after checking that no id is listed twice."""
     missing = [name for name in _SPLIT_NAMES.values() if not _are_ids(split.get(name))]
     if missing:
         raise InputError(
@@ -170,7 +182,7 @@ def _are_ids(listed) -> bool:
 
 
 def _check_listed_movies(texts: _Texts, ids: Mapping[str, list[str]], place: pathlib.Path) -> None:
-    """Raises one `InputError` for all movies of the split whose file is missing or malformed."""
+    """Raises one `InputError` that lists all movies with missing or malformed files."""
     listed = [movie_id for ids_of_split in ids.values() for movie_id in ids_of_split]
     problems = []
     for movie_id in listed:
@@ -184,7 +196,7 @@ def _check_listed_movies(texts: _Texts, ids: Mapping[str, list[str]], place: pat
 def _choose(
     texts: _Texts, ids: Mapping[str, list[str]]
 ) -> tuple[dict[str, list[Movie]], dict[str, int]]:
-    """Returns the movies of each split that have everything, and how many have not, by reason."""
+    """Selects movies that have plot, poster and genres; counts the others by reason."""
     chosen, left_out = {}, collections.Counter()
     for split, ids_of_split in ids.items():
         chosen[split] = []
@@ -212,16 +224,18 @@ def _log_summary(
     cleaned: int,
 ) -> None:
     for reason, number in left_out.items():
-        logger.info("MM-IMDb: %d movies are left out: %s.", number, reason)
+        logger.info("MM-IMDb: left out %d movies: %s.", number, reason)
     logger.info(
         "MM-IMDb: %s movies; arXiv 1702.01992 has %s.",
         ", ".join(f"{len(movies_of_split)} {split}" for split, movies_of_split in chosen.items()),
         ", ".join(f"{size} {split}" for split, size in OFFICIAL_SIZES.items()),
     )
-    logger.info("MM-IMDb: %d times a genre outside the %d is dropped.", dropped_genres, len(GENRES))
+    logger.info(
+        "MM-IMDb: dropped %d labels that are not among the %d genres.", dropped_genres, len(GENRES)
+    )
     if cleaned:
         logger.warning(
-            "MM-IMDb: control characters or lone surrogates of %d movies were replaced.", cleaned
+            "MM-IMDb: replaced control characters or lone surrogates in %d movies.", cleaned
         )
 
 
@@ -244,7 +258,7 @@ def _parse_movie(name: pathlib.PurePosixPath, content: bytes) -> _Parsed:
 
 
 def _title_and_plot(name: pathlib.PurePosixPath, fields: Mapping) -> tuple[str, str]:
-    """Returns the title and the longest plot as written, each empty if it is missing."""
+    """Returns the title and the longest plot, unchanged; an empty string for a missing one."""
     title, plots = (fields.get(key) or [] for key in ("title", "plot"))
     plots = [plots] if isinstance(plots, str) else plots
     if not isinstance(plots, list) or not all(isinstance(plot, str) for plot in plots):
@@ -253,7 +267,9 @@ def _title_and_plot(name: pathlib.PurePosixPath, fields: Mapping) -> tuple[str, 
         raise InputError(f"{name}: title is not a string")
     written = str(title or ""), max(plots, key=len, default="")
     if max(map(len, written)) > movies.MAX_CHARACTERS:
-        raise InputError(f"{name}: title or plot has over {movies.MAX_CHARACTERS:,} characters")
+        raise InputError(
+            f"{name}: title or plot has more than {movies.MAX_CHARACTERS:,} characters"
+        )
     return written
 
 
@@ -263,5 +279,5 @@ def _parse(content: bytes, name: pathlib.PurePosixPath) -> dict:
     except (ValueError, RecursionError) as error:
         raise InputError(f"{name} is not JSON: {error}") from error
     if not isinstance(parsed, dict):
-        raise InputError(f"{name} does not hold a JSON object")
+        raise InputError(f"{name} is not a JSON object")
     return parsed

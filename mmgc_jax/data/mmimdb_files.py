@@ -1,8 +1,8 @@
-"""Reads the files of MM-IMDb out of its archive, or out of the folder that it extracts to.
+"""Reads the files of MM-IMDb from its archive or from the extracted folder.
 
-The archive is never unpacked, but read as a stream from beginning to end. It is not trusted: links,
-names that lead out of it, decompression bombs and silent ends are errors. TFDS's `iter_archive`
-lets all of these pass.
+The archive is streamed from beginning to end and never extracted. It need not be trusted: links,
+paths outside of it, decompression bombs and truncated archives are errors. TFDS's `iter_archive`
+does not detect any of these.
 """
 
 import gzip
@@ -15,14 +15,14 @@ from mmgc_jax.data import movies
 from mmgc_jax.runtime.errors import InputError
 
 SPLIT = "split.json"
-# Larger files are mistakes or attacks.
+# Maximum file sizes; larger files are mistakes or attacks.
 _MAX_BYTES = {".json": 16 << 20, ".jpeg": 64 << 20}
-_BLOCK = 1 << 20  # bytes; also the limit for a header
-# Uncompressed to compressed size. More is a decompression bomb, since JPEGs hardly shrink; small
-# archives may have any ratio.
+_BLOCK = 1 << 20  # bytes; also the maximum size of a header
+# Maximum ratio of uncompressed to compressed size; JPEGs hardly shrink, so more is a decompression
+# bomb. Archives of up to _ALWAYS_ALLOWED bytes (uncompressed) may have any ratio.
 _MAX_RATIO = 20
-_ALWAYS_ALLOWED = 256 << 20  # bytes, uncompressed
-# Raised by gzip and tarfile for a damaged file; the last two for numbers too large for an offset.
+_ALWAYS_ALLOWED = 256 << 20
+# gzip and tarfile raise these for damaged files; the last two for sizes that exceed an offset.
 _DAMAGE = (OSError, EOFError, zlib.error, tarfile.TarError, ValueError, OverflowError)
 
 IsWanted = Callable[[pathlib.PurePosixPath], bool]
@@ -30,9 +30,18 @@ Files = Iterator[tuple[pathlib.PurePosixPath, bytes | None]]
 
 
 def files(place: pathlib.Path, is_wanted: IsWanted) -> Files:
-    """Yields `split.json` and the files of `dataset/`; the content only of those wanted, else None.
+    """Yields the names and contents of `split.json` and the files in `dataset/`.
 
-    Other files are skipped. A name that occurs twice is an `InputError`.
+    Args:
+      place: path of the archive or the folder.
+      is_wanted: returns whether to read the file with a given name.
+
+    Yields:
+      The file's name, and its content, or None if it is not wanted. Other files are skipped.
+
+    Raises:
+      InputError: if the archive or folder cannot be read, is malformed or malicious, or has the
+        same name twice.
     """
     seen = set()
     for name, content in (_of_archive if place.is_file() else _of_folder)(place, is_wanted):
@@ -43,7 +52,7 @@ def files(place: pathlib.Path, is_wanted: IsWanted) -> Files:
 
 
 def _inside(name: pathlib.PurePosixPath) -> pathlib.PurePosixPath | None:
-    """Returns a file's name without the archive's root, mmimdb/; None if it is not of the data."""
+    """Removes the root folder (mmimdb/) from a name; returns None for files to be skipped."""
     parts = name.parts[1:] if len(name.parts) > 1 and name.parts[0] != "dataset" else name.parts
     of_a_movie = len(parts) == 2 and parts[0] == "dataset" and name.suffix in _MAX_BYTES
     return pathlib.PurePosixPath(*parts) if of_a_movie or parts == (SPLIT,) else None
@@ -55,7 +64,7 @@ def _of_folder(folder: pathlib.Path, is_wanted: IsWanted) -> Files:
             name = _inside(pathlib.PurePosixPath(file.relative_to(folder)))
             if name is not None and file.is_file():
                 if movies.leads_out(file):
-                    raise InputError(f"{file} is a link that leads out of its folder.")
+                    raise InputError(f"{file} is a link to a place outside its folder.")
                 _check_size(folder, name, file.stat().st_size)
                 yield name, file.read_bytes() if is_wanted(name) else None
     except OSError as error:
@@ -77,27 +86,27 @@ def _of_archive(file: pathlib.Path, is_wanted: IsWanted) -> Files:
         raise
     except _DAMAGE as error:
         raise InputError(
-            f"{file} is not a whole .tar.gz archive: {error}. Download it again."
+            f"{file} is not a complete .tar.gz archive: {error}. Download it again."
         ) from error
 
 
 def _check_member(file: pathlib.Path, member: tarfile.TarInfo) -> None:
-    if member.size < 0:  # tarfile would go back, and read the same member for ever
+    if member.size < 0:  # tarfile would seek back and read the same member forever
         raise tarfile.ReadError("a member has a negative size")
     name = pathlib.PurePosixPath(member.name)
     if name.is_absolute() or ".." in name.parts:
-        raise InputError(f"{file}: the member {member.name!r} leads out of it.")
+        raise InputError(f"{file}: the member {member.name!r} has a path outside the archive.")
     if not (member.isfile() or member.isdir()) or member.issparse():
         raise InputError(
-            f"{file}: the member {member.name!r} is a link or a device, or sparse, which MM-IMDb's "
-            "archive does not have."
+            f"{file}: the member {member.name!r} is a link, a device or a sparse file, which "
+            "MM-IMDb's archive does not have."
         )
 
 
 class _Stream(gzip.GzipFile):
-    """The uncompressed archive, with a limit on how far it may be read.
+    """The uncompressed archive, with a limit on the offset up to which it can be read.
 
-    tarfile itself reads a header of any size that the header claims, into memory.
+    Without the limit, tarfile would read a header of any declared size into memory.
     """
 
     def __init__(self, file: pathlib.Path):
@@ -106,32 +115,39 @@ class _Stream(gzip.GzipFile):
         self.allow(0)
 
     def allow(self, offset: int) -> None:
-        """Allows reading up to an offset where a header begins, and that header.
+        """Allows reading up to the offset of a header, plus the maximum size of a header.
 
         Raises:
-          tarfile.ReadError: if the offset is more than an archive of this size can hold.
+          tarfile.ReadError: if the offset is too large for an archive of this size.
         """
         if offset > self._limit:
-            raise tarfile.ReadError(f"it holds over {self._limit} bytes: a decompression bomb")
+            raise tarfile.ReadError(f"a decompression bomb of more than {self._limit} bytes")
         self._allowed = offset + _BLOCK
 
     def read(self, size: int = -1) -> bytes:
         if not 0 <= size <= self._allowed - self.tell():
-            raise tarfile.ReadError(f"a header has over {_BLOCK} bytes")
+            raise tarfile.ReadError(f"a header has more than {_BLOCK} bytes")
         return super().read(size)
 
 
 def _check_size(place: pathlib.Path, name: pathlib.PurePosixPath, size: int) -> None:
     limit = _MAX_BYTES[name.suffix]
     if size > limit:
-        raise InputError(f"{place}: {name} has {size} bytes; more than {limit} are a mistake.")
+        raise InputError(f"{place}: {name} has {size} bytes, more than the limit of {limit}.")
 
 
 def _check_end(stream: _Stream, end: int) -> None:
-    """Reads to the end of the file, where gzip compares its checksum.
+    """Reads to the end of the file, so that gzip verifies its checksum.
 
-    tarfile stops silently at a header that it does not understand, or at the end of the data. So
-    only zeros may follow `end`, and at least the block of them that ends an archive.
+    tarfile silently stops at a header that it cannot parse and where the data ends. A complete
+    archive has at least one block of zeros after the last member, and nothing but zeros.
+
+    Args:
+      stream: the archive.
+      end: offset of the end of the last member.
+
+    Raises:
+      tarfile.ReadError: if the archive is truncated or a header is damaged.
     """
     if stream.tell() < end + tarfile.BLOCKSIZE:
         raise tarfile.ReadError("unexpected end of data")

@@ -1,12 +1,13 @@
-"""Loads a corpus from shards, and makes batches of it.
+"""Loads a corpus from shards and makes batches.
 
-An *examples* object turns movie indices into arrays: `examples(indices) -> dict`. Each kind of
-input has a class for it. If several processes share a batch, each makes the rows of its own movies,
-and `examples(indices, batch)` also gets the indices of the whole batch, which decide the padding.
+An *examples* object converts movie indices to arrays: `examples(indices) -> dict`. There is a class
+of examples for each kind of input. If several processes share a batch, each makes only its own
+rows; `examples(indices, batch)` then also takes the indices of the whole batch, which determine the
+padding.
 
-`Batches` decides which movies form a batch. It depends on a seed alone, so that step n of a run has
-the same batch however often the run was interrupted. Grain prefetches the batches, but does not
-form them: it has no batches by length, only `batch`, in order, and packing.
+`Batches` determines which movies form each batch. This depends only on a seed, so step n of a run
+has the same batch no matter how often the run was interrupted. Grain only prefetches batches: it
+cannot group examples of similar length, it can only batch them in order or pack them.
 """
 
 import bisect
@@ -27,27 +28,27 @@ from mmgc_jax.data import posters, text
 from mmgc_jax.runtime import preemption
 from mmgc_jax.runtime.errors import InputError
 
-# Imported where they are used, since predictions need none of them and start in half the time.
+# Imported where they are used: predictions do not need them, and start in half the time.
 if TYPE_CHECKING:
     import scipy.sparse
     import tensorflow_datasets as tfds
 
-# Movies are sorted by length within this many batches of shuffled movies.
+# After shuffling, movies are sorted by length within chunks of this many batches.
 _BATCHES_SORTED_TOGETHER = 16
 
 
 @dataclasses.dataclass(frozen=True)
 class Corpus:
-    """All n movies of an experiment, which are identified by their index.
+    """All n movies of an experiment. A movie is identified by its index, 0 to n - 1.
 
     Attributes:
       ids: the movies' ids in their source.
-      genres: the names of the columns of `labels`, in alphabetical order.
-      labels: <float32>[n, len(genres)].
-      has_plot: <bool>[n].
-      has_poster: <bool>[n].
-      split: the indices of the movies of `train`, `validation` and, in some sources, `test`.
-      records: of the shards; plots and posters are read from them when needed.
+      genres: names of the genres, the columns of `labels`, in alphabetical order.
+      labels: <float32>[n, len(genres)], 1 where the movie has the genre, otherwise 0.
+      has_plot: <bool>[n], whether the movie has a plot.
+      has_poster: <bool>[n], whether the movie has a poster.
+      split: indices of the movies in `train`, `validation` and, in some sources, `test`.
+      records: the records in the shards, from which plots and posters are read when needed.
     """
 
     ids: Sequence[str]
@@ -59,19 +60,19 @@ class Corpus:
     records: Sequence[Mapping]
 
     def plot(self, index: int) -> str:
-        """Reads the plot of a movie; empty if it has none."""
+        """Reads the plot of a movie; an empty string if it has none."""
         return self.records[index]["plot"].decode()
 
 
 def load_corpus(builder: "tfds.core.DatasetBuilder", data: ml_collections.ConfigDict) -> Corpus:
-    """Reads ids and labels; holds out a validation part if the source has none.
+    """Reads ids and labels, and holds out a validation split if the source has none.
 
     Args:
-      builder: as `mmgc_jax.data.builder.build` returns it.
+      builder: the builder that `mmgc_jax.data.builder.build` returned.
       data: the section `data` of an experiment's config.
 
     Raises:
-      InputError: if a shard is damaged, or no validation part can be held out.
+      InputError: if a shard is damaged, or no validation split can be held out.
     """
     sizes = {name: builder.info.splits[name].num_examples for name in builder.info.splits}
     records = _Records(builder, tuple(sizes))
@@ -104,7 +105,7 @@ def load_corpus(builder: "tfds.core.DatasetBuilder", data: ml_collections.Config
 
 
 def _hold_out(strata: np.ndarray, data: ml_collections.ConfigDict) -> tuple[np.ndarray, np.ndarray]:
-    """Holds out a validation part; raises an `InputError` if a part would be empty."""
+    """Holds out a validation split; raises an `InputError` if either split would be empty."""
     from mmgc_jax.data import splits
 
     problem = None
@@ -117,8 +118,8 @@ def _hold_out(strata: np.ndarray, data: ml_collections.ConfigDict) -> tuple[np.n
             return kept, held_out
     raise InputError(
         f"config.data.validation_fraction={data.validation_fraction!r} with config.data.split_seed="
-        f"{data.split_seed!r} does not split {len(strata)} movies into a part to train and one to "
-        f"validate on: {problem or 'one of them is empty'}."
+        f"{data.split_seed!r} cannot split {len(strata)} movies into a training and a validation "
+        f"split: {problem or 'one of them would be empty'}."
     ) from problem
 
 
@@ -144,23 +145,23 @@ class _Records:
 
     @contextlib.contextmanager
     def _damage_as_input_error(self) -> Iterator[None]:
-        """Raises an `InputError` for a RuntimeError, as array_record has for wrong checksums."""
+        """Converts a RuntimeError, which array_record raises for bad checksums, to InputError."""
         try:
             yield
         except RuntimeError as error:
             raise InputError(
-                f"{self._folder} is damaged: {error}. Delete it, and the next run writes it anew."
+                f"{self._folder} is damaged: {error}. Delete it; the next run writes it again."
             ) from error
 
 
 @dataclasses.dataclass(frozen=True)
 class PlotExamples:
-    """Batches of plots: `tokens` <int32>[batch, length] and `lengths` <int32>[batch].
+    """Makes batches of plots: `tokens` <int32>[batch, length] and `lengths` <int32>[batch].
 
     Attributes:
-      plots: word ids of each movie's plot, <int32>[length] each.
+      plots: word ids <int32>[length] of each movie's plot.
       pad_to_multiple_of: batches are padded to a multiple of this many words.
-      name: of the first array, if the model does not call it `tokens`.
+      name: name of the array of word ids, for models that do not call it `tokens`.
     """
 
     plots: Sequence[np.ndarray]
@@ -180,12 +181,12 @@ class PlotExamples:
 
 @dataclasses.dataclass(frozen=True)
 class BagOfWordsExamples:
-    """Batches of bags of words: `tokens` <int32>[batch, words] and their `weights` <float32>.
+    """Makes batches of bags of words: `tokens` <int32>[batch, words] and `weights` <float32>.
 
-    Padding is token 0 with weight 0.
+    Padding has the token 0 and the weight 0.
 
     Attributes:
-      rows: the weights, <float32>[movies, words], as `TfIdf` returns them.
+      rows: TF-IDF weights, a sparse matrix <float32>[movies, words]; see `TfIdf`.
       pad_to_multiple_of: batches are padded to a multiple of this many words.
     """
 
@@ -208,7 +209,13 @@ class BagOfWordsExamples:
 
 @dataclasses.dataclass(frozen=True)
 class PosterExamples:
-    """Batches of posters, decoded on the fly: `images` <uint8>[batch, height, width, 3]."""
+    """Makes batches of posters, decoded on the fly: RGB `images` <uint8>[batch, height, width, 3].
+
+    Attributes:
+      records: records with the JPEG bytes of a poster.
+      height: height of the images in pixels.
+      width: width of the images in pixels.
+    """
 
     records: Sequence[Mapping]
     height: int
@@ -224,7 +231,11 @@ class PosterExamples:
 
 @dataclasses.dataclass(frozen=True)
 class ArrayExamples:
-    """Batches of rows of arrays in memory, by name."""
+    """Makes batches of rows of arrays in memory.
+
+    Attributes:
+      arrays: arrays [movies, ...] by the names that they have in a batch.
+    """
 
     arrays: Mapping[str, np.ndarray]
 
@@ -234,16 +245,19 @@ class ArrayExamples:
 
 
 class Batches:
-    """A sequence of batches of some movies, in which each movie occurs one time per epoch.
+    """A sequence of batches in which each of some movies occurs once per epoch.
 
     A batch has the arrays of `examples`, `labels` <float32>[batch, genres], `indices`
-    <int32>[batch] and `mask` <float32>[batch]. The last batch of an epoch is padded with its first
-    movie: with 3 movies of indices 5, 7, 9 and a batch size of 2, the batches of an epoch are
+    <int32>[batch] and `mask` <float32>[batch], 0 for padding. The last batch of an epoch is padded
+    with its first movie. For example, the movies 5, 7 and 9 in batches of 2:
 
         indices [5, 7]  mask [1, 1]
         indices [9, 9]  mask [1, 0]
 
-    With several processes, each makes only its own rows: see `share`.
+    With several processes, each makes only its own rows of a batch; see `share`.
+
+    Attributes:
+      batch_size: number of rows in a batch, over all processes.
     """
 
     def __init__(
@@ -256,24 +270,25 @@ class Batches:
         shuffle_seed: int | None = None,
         epochs: int = 1,
     ):
-        """Plans the batches; they are made when they are indexed.
+        """Stores the arguments; a batch is made when it is indexed.
 
         Args:
-          examples: turns movie indices into arrays. If it has the attribute `lengths`, movies of
-            similar length share a batch.
-          labels: <float32>[movies of the corpus, genres].
-          indices: of the movies to use.
-          batch_size: rows of a batch over all processes; at least 1.
-          shuffle_seed: decides the order of each epoch; None keeps one fixed order.
+          examples: converts movie indices to arrays. If it has an attribute `lengths`, movies of
+            similar length are put into the same batch.
+          labels: labels <float32>[movies, genres] of the whole corpus.
+          indices: indices of the movies to use, <int>[movies].
+          batch_size: number of rows in a batch, over all processes; at least 1.
+          shuffle_seed: seed that determines the order in each epoch. None: the same fixed order in
+            all epochs.
           epochs: number of passes over the movies.
 
         Raises:
-          ValueError: if there is no movie, or the batch size is below 1.
+          ValueError: if there are no movies, or the batch size is less than 1.
         """
         if not len(indices):
-            raise ValueError("no movies to make batches of")
+            raise ValueError("there are no movies to make batches of")
         if batch_size < 1:
-            raise ValueError(f"batch_size is {batch_size}, not at least 1")
+            raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
         self._examples = examples
         self._labels = labels
         self._indices = np.asarray(indices)
@@ -284,17 +299,17 @@ class Batches:
         self._planned: tuple[int, list[np.ndarray]] | None = None
 
     def share(self, number: int, count: int) -> "Batches":
-        """Returns the same sequence with only the rows of one process in each batch.
+        """Returns the same sequence, with only one process's rows in each batch.
 
         Args:
           number: index of the process.
-          count: number of processes, a divisor of the batch size.
+          count: number of processes; must divide the batch size.
 
         Raises:
-          ValueError: if the batch size is not a multiple of it.
+          ValueError: if `count` does not divide the batch size.
         """
         if self.batch_size % count:
-            raise ValueError(f"{count} processes cannot share batches of {self.batch_size}")
+            raise ValueError(f"{count} processes cannot share batches of {self.batch_size} rows")
         share = copy.copy(self)
         size = self.batch_size // count
         share._rows = slice(number * size, (number + 1) * size)
@@ -302,7 +317,7 @@ class Batches:
 
     @property
     def order(self) -> np.ndarray:
-        """The indices of the movies in the order of the first epoch, <int64>[movies]."""
+        """Indices of the movies in the order of the first epoch, <int64>[movies]."""
         return np.concatenate(self._plan(0))
 
     @property
@@ -328,7 +343,7 @@ class Batches:
         if not 0 <= step < len(self):
             raise IndexError(f"step {step} of {len(self)}")
         epoch, position = divmod(int(step), self.steps_per_epoch)
-        planned = self._planned  # read one time only, since threads share it
+        planned = self._planned  # read only once, because threads share it
         if planned is None or planned[0] != epoch:
             self._planned = planned = (epoch, self._plan(epoch))
         members = planned[1][position]
@@ -365,15 +380,15 @@ class Batches:
 
 
 def iterate(batches: Batches, start: int = 0, workers: int = 0) -> Iterator[dict[str, np.ndarray]]:
-    """Iterates over batches, which are prefetched; each has only the rows of this process.
+    """Iterates over batches with prefetching; yields only this process's rows of each batch.
 
     Args:
-      batches: the whole sequence.
-      start: the first step; a run that stopped after n steps continues with start=n.
-      workers: number of processes that prepare batches; 0 uses two threads of this process.
+      batches: the whole sequence, with the rows of all processes.
+      start: step to start at; a run that stopped after n steps resumes with start=n.
+      workers: number of worker processes that prepare batches; 0: two threads of this process.
 
     Raises:
-      Interrupted: if a worker fails while the process is asked to stop.
+      Interrupted: if a worker fails after a stop was requested.
     """
     batches = batches.share(jax.process_index(), jax.process_count())
     if len(batches) - start == 1:  # nothing to prefetch
@@ -393,6 +408,6 @@ def iterate(batches: Batches, start: int = 0, workers: int = 0) -> Iterator[dict
     try:
         yield from dataset
     except Exception:
-        # A signal to stop may have ended a worker that was just starting.
+        # A stop signal may have killed a worker that was just starting.
         preemption.raise_if_requested_locally()
         raise

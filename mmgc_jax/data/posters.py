@@ -1,7 +1,7 @@
 """Decodes and augments posters.
 
-Pixels are <uint8>[height, width, 3], RGB. A network's own preprocessing (grey, BGR, means) is part
-of the network: see `mmgc_jax.models`.
+Pixels are RGB <uint8>[height, width, 3]. Preprocessing that belongs to a network (grey, BGR, means)
+is part of that network: see `mmgc_jax.models`.
 """
 
 import io
@@ -11,14 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import ExifTags, Image
 
-# Larger files are mistakes or attacks. 64 megapixels take 256 MB when decoded, and each scan of a
-# progressive JPEG passes over all of them; ten scans are usual.
+# Larger files are mistakes or attacks. Decoding 64 megapixels takes 256 MB of memory. A progressive
+# JPEG usually has about ten scans, and decoding each of them passes over all pixels.
 MAX_BYTES = 64 << 20
 MAX_PIXELS = 64_000_000
 _MAX_SCANS = 100
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
-# By EXIF's orientation, 1 to 8 (CIPA DC-008, section 4.6.4). `ImageOps.exif_transpose` is not used:
-# it also writes the other EXIF tags anew, and raises if one of them is damaged.
+# Modes of PIL images that PNG files can hold without loss, and that `decode` knows.
+_PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
+# EXIF orientation (CIPA DC-008, section 4.6.4) -> transposition. `ImageOps.exif_transpose` is not
+# used: it also rewrites the other EXIF tags, and raises an exception if one of them is damaged.
 _TRANSPOSES = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -31,35 +33,39 @@ _TRANSPOSES = {
 
 
 class PosterError(ValueError):
-    """An image that cannot be used; the message says why."""
+    """Raised for images that cannot be decoded; the message says why."""
 
 
 def read_image(file) -> bytes:
-    """Reads an image file; of one that is too large for `decode`, only the beginning.
+    """Reads an image file, up to one byte more than `decode` accepts.
+
+    Args:
+      file: path of the file.
 
     Raises:
-      OSError: if it cannot be read.
+      OSError: if the file cannot be read.
     """
     with open(file, "rb") as stream:
         return stream.read(MAX_BYTES + 1)
 
 
 def decode(image: bytes, height: int, width: int) -> np.ndarray:
-    """Decodes an image file and resizes it, without keeping its aspect ratio.
+    """Decodes an image and resizes it without keeping its aspect ratio.
 
-    The format is recognised by the content. The image is rotated or mirrored by its EXIF
-    orientation, or left as it is if that is damaged. Transparency is dropped.
+    The format is detected from the content. The image is rotated or mirrored according to its EXIF
+    orientation, if it has one. Transparency is dropped. Only the first frame of an animation is
+    used.
 
     Args:
-      image: the bytes of a JPEG, PNG, WebP, GIF or BMP file; of an animation, the first frame.
-      height: of the result, in pixels.
-      width: of the result, in pixels.
+      image: bytes of a JPEG, PNG, WebP, GIF or BMP file.
+      height: height of the result in pixels.
+      width: width of the result in pixels.
 
     Returns:
-      <uint8>[height, width, 3], RGB.
+      RGB <uint8>[height, width, 3].
 
     Raises:
-      PosterError: if the bytes are not such an image, are damaged or cut short, or exceed
+      PosterError: if the format is unknown, the image is damaged or truncated, or it exceeds
         `MAX_BYTES` or `MAX_PIXELS`.
     """
     if len(image) > MAX_BYTES:
@@ -68,7 +74,7 @@ def decode(image: bytes, height: int, width: int) -> np.ndarray:
         with Image.open(io.BytesIO(image), formats=_FORMATS) as picture:
             _check_cost(picture, image)
             transpose = _transpose(picture)
-            # A JPEG several times too large is scaled down while it is decoded.
+            # JPEGs that are much larger than needed are scaled down during decoding.
             picture.draft("RGB", (width, height))
             picture = _to_rgb(picture)
             if transpose is not None:
@@ -84,50 +90,65 @@ def decode(image: bytes, height: int, width: int) -> np.ndarray:
 
 
 def _check_cost(picture: Image.Image, image: bytes) -> None:
-    """Raises a `PosterError` if an image whose header is read would be too expensive to decode."""
+    """Raises a `PosterError` if an opened image would be too expensive to decode."""
     if picture.width * picture.height > MAX_PIXELS:
         raise PosterError(f"{picture.width} x {picture.height} pixels are more than {MAX_PIXELS:,}")
     if picture.format in ("JPEG", "MPO") and image.count(b"\xff\xda") > _MAX_SCANS:
-        raise PosterError(f"a JPEG of more than {_MAX_SCANS} scans")
+        raise PosterError(f"a JPEG with more than {_MAX_SCANS} scans")
 
 
 def _transpose(picture: Image.Image) -> Image.Transpose | None:
-    """Returns how EXIF wants an image to be transposed; None if not at all, or EXIF is damaged."""
+    """Returns the transposition that EXIF requests; None without one or if EXIF is damaged."""
     try:
         return _TRANSPOSES.get(picture.getexif().get(ExifTags.Base.Orientation))
-    except Exception:  # Pillow raises many kinds for damaged EXIF, and the image is good without
+    except Exception:  # Pillow raises many kinds for damaged EXIF; the image itself may be good
         return None
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:
-    if picture.mode.startswith("I;16"):  # Pillow would cut 16 bits off at 255
+    if picture.mode.startswith("I;16"):  # Pillow would clip 16-bit values at 255
         picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
     return picture.convert("RGB")
 
 
 def encode_jpeg(pixels: np.ndarray, quality: int = 95) -> bytes:
-    """Encodes pixels, <uint8>[height, width, 3], as JPEG."""
+    """Encodes RGB pixels <uint8>[height, width, 3] as JPEG; returns the file's bytes."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=quality)
+    return buffer.getvalue()
+
+
+def encode_png(picture: Image.Image) -> bytes:
+    """Encodes a PIL image without loss, rotated by its EXIF orientation; returns the file's bytes.
+
+    Raises:
+      OSError: if the image was opened from a file that is damaged or truncated.
+    """
+    if (transpose := _transpose(picture)) is not None:
+        picture = picture.transpose(transpose)
+    if picture.mode not in _PNG_MODES:
+        picture = picture.convert("RGB")
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
 
 
 def augment(
     key: jax.Array, images: jax.Array, *, flip: bool, crop: float, colour: float
 ) -> jax.Array:
-    """Randomly flips, shifts and recolours images, each independently.
+    """Augments images: random flips, shifts and colour changes, independently for each image.
 
-    Flips and shifts can also be used on feature maps; colour is for pixels only.
+    Flips and shifts also work on feature maps; colour changes are for pixels only.
 
     Args:
-      key: a random key.
-      images: <float32 or uint8>[batch, height, width, channels], from 0 to 255 if colour > 0.
-      flip: whether to mirror each image left to right with probability 0.5.
-      crop: the largest shift, as a share of height and width. Pixels shifted in repeat the edge.
-      colour: the largest relative change of brightness, of contrast and of each channel's gain.
+      key: random key.
+      images: <float32 or uint8>[batch, height, width, channels]; from 0 to 255 if colour > 0.
+      flip: whether to mirror each image horizontally with probability 0.5.
+      crop: maximum shift as a fraction of height and width. Edge pixels are repeated to fill in.
+      colour: maximum relative change of brightness, of contrast and of each channel's gain.
 
     Returns:
-      Images of the same shape, <float32>.
+      <float32>[batch, height, width, channels].
     """
     flip_key, crop_key, colour_key = jax.random.split(key, 3)
     images = images.astype(jnp.float32)

@@ -1,4 +1,4 @@
-"""Splits movies into parts and folds, stratified by several labels."""
+"""Splits movies into two parts or into folds, stratified by several labels."""
 
 import numpy as np
 from iterstrat.ml_stratifiers import MultilabelStratifiedKFold, MultilabelStratifiedShuffleSplit
@@ -8,16 +8,16 @@ def hold_out(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray
     """Splits movies into two parts by iterative stratification (Sechidis et al. 2011).
 
     Args:
-      labels: <float32>[movies, labels], 0 or 1: genres and anything else to spread evenly.
-      fraction: the share of movies in the second part, above 0 and below 1. Of a few movies a part
-        can be empty.
-      seed: of the random choice, from 0 to 2**32 - 1.
+      labels: <float32>[movies, labels], 0 or 1: genres, and other properties to distribute evenly.
+      fraction: fraction of the movies in the second part, above 0 and below 1. With few movies, a
+        part may be empty.
+      seed: random seed, from 0 to 2**32 - 1.
 
     Returns:
-      The indices of the first and of the second part, <int64>, ascending.
+      The indices of the movies in the first and in the second part, <int64>, ascending.
 
     Raises:
-      ValueError: if fraction or seed is out of its range, or the movies are too few.
+      ValueError: if fraction or seed is out of range, or there are too few movies.
     """
     if not isinstance(fraction, float) or not 0 < fraction < 1:
         raise ValueError(f"fraction is {fraction!r}, not a number above 0 and below 1")
@@ -31,15 +31,15 @@ def assign_folds(labels: np.ndarray, folds: int, seed: int) -> np.ndarray:
     """Assigns movies to folds of equal size by iterative stratification (Sechidis et al. 2011).
 
     Args:
-      labels: as in `hold_out`.
-      folds: the number of folds, from 2 to the number of movies.
-      seed: as in `hold_out`.
+      labels: see `hold_out`.
+      folds: number of folds, from 2 to the number of movies.
+      seed: see `hold_out`.
 
     Returns:
       The fold of each movie, <int64>[movies], from 0 to folds - 1.
 
     Raises:
-      ValueError: if folds or seed is out of its range.
+      ValueError: if folds or seed is out of range.
     """
     _check_seed(seed)
     assigned = np.zeros(len(labels), np.int64)
@@ -50,5 +50,5 @@ def assign_folds(labels: np.ndarray, folds: int, seed: int) -> np.ndarray:
 
 
 def _check_seed(seed: int) -> None:
-    if not isinstance(seed, int) or not 0 <= seed < 1 << 32:  # None would be random
+    if not isinstance(seed, int) or not 0 <= seed < 1 << 32:  # None would mean a random seed
         raise ValueError(f"seed is {seed!r}, not a whole number from 0 to 2**32 - 1")

@@ -1,14 +1,14 @@
-"""Generates a synthetic corpus, for which the best possible AUC is known.
+"""Generates a synthetic corpus for which the best possible AUC is known.
 
-A movie has each genre independently, with a fixed probability. A genre that it has leaves a *cue*
-in the plot (a sentence with two of the genre's words) and in the poster (the genre's figure, in its
-colour), each with a probability that depends on the genre; a genre that it has not leaves a false
-cue with a smaller one. Genres with even indices are better recognised from the plot, odd ones from
-the poster.
+Each movie has each genre with the same fixed probability, independently of the others. A genre can
+leave a *cue* in the plot (a sentence with two of the genre's words) and in the poster (the genre's
+figure in the genre's colour). The probability of a cue depends on the genre and the modality. A
+movie without the genre has a false cue with a smaller probability. Genres with even indices are
+easier to recognise from the plot, those with odd indices from the poster.
 
-Since genres are independent, and cues are independent given the genre, Bayes' rule gives the exact
-probability of a genre given the cues: see `true_probabilities`. No model can reach a higher AUC,
-but for sampling noise.
+Genres are independent, and cues are independent given the genre, so Bayes' rule gives the exact
+probability of a genre given the cues: see `true_probabilities`. Up to sampling noise, no model can
+have a higher AUC than these probabilities.
 """
 
 import dataclasses
@@ -21,12 +21,12 @@ from PIL import Image, ImageDraw
 from mmgc_jax.data.movies import GENRES, Movie
 
 POSTER_HEIGHT, POSTER_WIDTH = 256, 128
-_CELL = 32  # pixels; the poster is a grid of 8 x 4 cells, one for each figure and 8 to spare
+_CELL = 32  # pixels; the poster is a grid of 8 x 4 cells, more than there are genres
 
 _PREVALENCE = 0.15  # P(genre)
-_TRUE_CUE = {"strong": 0.95, "weak": 0.5}  # P(cue | genre), by modality of the genre
+_TRUE_CUE = {"strong": 0.95, "weak": 0.5}  # P(cue | genre), in the genre's two modalities
 _FALSE_CUE = {"strong": 0.02, "weak": 0.1}  # P(cue | no genre)
-_NO_PLOT, _NO_POSTER = 0.05, 0.15
+_NO_PLOT, _NO_POSTER = 0.05, 0.15  # P(missing)
 
 _CUE_WORDS = {
     "Action": "explosion chase gunfight", "Adventure": "treasure expedition jungle",
@@ -54,7 +54,7 @@ _WHERE = (
     "one winter",
     "far from home",
 )
-# A cue has two words of its genre, so that word vectors can learn which words belong together.
+# Each cue has two of its genre's words, so that word vectors can learn that they belong together.
 _CUE_PATTERNS = (
     "{who} cannot forget the {cue} and the {also} {where} .",
     "{where} , {who} is drawn into a {cue} with a {also} .",
@@ -77,11 +77,11 @@ _FIGURES = ("disc", "cross", "bars")
 
 @dataclasses.dataclass(frozen=True)
 class Cues:
-    """Which genres have a cue in a movie.
+    """The cues in a movie.
 
     Attributes:
-      plot: <bool>[24], or None for a movie without a plot.
-      poster: <bool>[24], or None for a movie without a poster.
+      plot: <bool>[24], whether each genre has a cue in the plot; None if there is no plot.
+      poster: <bool>[24], whether each genre has a cue in the poster; None if there is no poster.
     """
 
     plot: np.ndarray | None
@@ -94,13 +94,13 @@ def generate(
     """Generates the corpus.
 
     Args:
-      seed: decides all movies; at least 0.
-      train: number of movies in this split; at least 0.
-      validation: likewise.
-      test: likewise.
+      seed: random seed, at least 0.
+      train: number of movies in the training split, at least 0.
+      validation: number of movies in the validation split, at least 0.
+      test: number of movies in the test split, at least 0.
 
     Returns:
-      For each split, an iterator over its movies and their cues. Ids are `<split>-<number>`.
+      For each split, an iterator over movies and their cues. Movie ids are `<split>-<number>`.
 
     Raises:
       ValueError: if an argument is not a whole number of at least 0.
@@ -121,7 +121,7 @@ def _generate_split(seed: list[int], split: str, size: int) -> Iterator[tuple[Mo
 
 
 def _cue_rates(modality: str) -> tuple[np.ndarray, np.ndarray]:
-    """Returns P(cue | genre) and P(cue | no genre), each <float64>[24], in `plot` or `poster`."""
+    """Returns a modality's P(cue | genre) and P(cue | no genre), each <float64>[24]."""
     strong = np.arange(len(GENRES)) % 2 == (modality == "poster")
     return (
         np.where(strong, _TRUE_CUE["strong"], _TRUE_CUE["weak"]),
@@ -130,11 +130,14 @@ def _cue_rates(modality: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def true_probabilities(cues: Cues, modalities=("plot", "poster")) -> np.ndarray:
-    """Computes P(genre | cues), <float64>[24], by Bayes' rule.
+    """Computes P(genre | cues) by Bayes' rule.
 
     Args:
-      cues: of one movie.
-      modalities: whose cues to use, as far as the movie has them.
+      cues: the cues of one movie.
+      modalities: modalities whose cues to use; missing ones are ignored.
+
+    Returns:
+      <float64>[24], a probability for each genre.
     """
     log_odds = np.full(len(GENRES), np.log(_PREVALENCE / (1 - _PREVALENCE)))
     for modality in modalities:
@@ -168,7 +171,7 @@ def _movie(rng: np.random.Generator, movie_id: str) -> tuple[Movie, Cues]:
 
 
 def _write_plot(rng: np.random.Generator, cues: np.ndarray) -> str:
-    """Writes a sentence for each cue and two to five neutral ones, in random order."""
+    """Writes one sentence for each cue and two to five neutral ones, in random order."""
     words = [_CUE_WORDS[genre].split() for genre, seen in zip(GENRES, cues) if seen]
     sentences = [(rng.choice(_CUE_PATTERNS), *rng.permutation(three)[:2]) for three in words]
     sentences += [(rng.choice(_PLAIN_PATTERNS), "", "") for _ in range(rng.integers(2, 6))]
@@ -185,7 +188,7 @@ def _write_plot(rng: np.random.Generator, cues: np.ndarray) -> str:
 
 
 def _draw_poster(rng: np.random.Generator, cues: np.ndarray) -> bytes:
-    """Draws the figure of each cue on a grey ground, each in a cell of its own; returns a PNG."""
+    """Draws the figure of each cue into a separate cell on a grey background; returns a PNG."""
     ground = tuple(int(value) for value in rng.integers(100, 130, 3))
     picture = Image.new("RGB", (POSTER_WIDTH, POSTER_HEIGHT), ground)
     draw = ImageDraw.Draw(picture)

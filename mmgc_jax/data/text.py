@@ -1,4 +1,4 @@
-"""Turns plots into padded sequences of word ids: tokens, phrases, vocabulary, padding."""
+"""Converts plots to padded sequences of word ids: tokens, phrases, vocabulary, padding."""
 
 import collections
 import json
@@ -17,11 +17,11 @@ _LONGEST_PHRASE = 3  # words
 
 
 def tokenize(plot: str) -> list[str]:
-    """Splits a plot into lowercase words and numbers, without punctuation but for apostrophes."""
+    """Splits a plot into lowercase words and numbers; drops punctuation except apostrophes."""
     return _TOKEN.findall(plot.lower().replace("’", "'"))
 
 
-# Replacements before a plot is split at blanks, in this order, from the code named below.
+# Replacements, in this order, before a plot is split at blanks. From make_dataset.py (see below).
 _MMIMDB_RULES = (
     (re.compile(r"<br />"), " "),
     (re.compile(r"^https?://.*[\r\n]*", re.MULTILINE), " L "),
@@ -32,10 +32,11 @@ _MMIMDB_RULES = (
 
 
 def tokenize_mmimdb(plot: str) -> list[str]:
-    """Splits a plot into lowercase words, punctuation marks, N for a number and L for a link.
+    """Splits a plot into tokens as in arXiv 1702.01992 (MM-IMDb).
 
-    These are the tokens of arXiv 1702.01992 (github.com/johnarevalo/gmu-mmimdb, make_dataset.py),
-    where only a line that begins with an address is a link.
+    Tokens are lowercase words, punctuation marks, N for a number, and L for a line that begins
+    with a web address. The rules are those of make_dataset.py in
+    github.com/johnarevalo/gmu-mmimdb.
     """
     plot = plot.lower()
     for pattern, replacement in _MMIMDB_RULES:
@@ -47,11 +48,11 @@ TOKENIZERS = {"words": tokenize, "mmimdb": tokenize_mmimdb}
 
 
 def count_words(plots: Iterable[Sequence[str]], phrases: bool = False) -> collections.Counter:
-    """Counts the words of tokenized plots.
+    """Counts words in tokenized plots.
 
     Args:
-      plots: tokens of each plot.
-      phrases: whether to count sequences of two and three words too, joined by underscores.
+      plots: the tokens of each plot.
+      phrases: whether to also count sequences of two and three words, joined by underscores.
     """
     return collections.Counter(
         "_".join(plot[start : start + length])
@@ -65,8 +66,8 @@ def join_phrases(tokens: Sequence[str], phrases: Collection[str]) -> list[str]:
     """Joins the words of known phrases, greedily from the left: `new york` becomes `new_york`.
 
     Args:
-      tokens: of a plot.
-      phrases: words joined by underscores; where several match, the longest is taken.
+      tokens: the tokens of a plot.
+      phrases: known phrases, words joined by underscores. The longest match is used.
     """
     joined, start = [], 0
     while start < len(tokens):
@@ -80,9 +81,13 @@ def join_phrases(tokens: Sequence[str], phrases: Collection[str]) -> list[str]:
 
 
 class Vocabulary:
-    """Maps words to ids: 0 is padding, 1 any unknown word, 2 the first word, and so on.
+    """Maps words to ids: 0 is padding, 1 is any unknown word, 2 is the first word, and so on.
 
-    Words with an underscore are phrases (no token has one), which `encode` joins.
+    Words with an underscore are phrases, which `encode` joins; tokens never have an underscore.
+
+    Attributes:
+      words: the words in the order of their ids, starting with id 2.
+      phrases: the words that are phrases.
     """
 
     def __init__(self, words: Sequence[str]):
@@ -98,9 +103,9 @@ class Vocabulary:
         """Makes a vocabulary of the most frequent words; ties are broken alphabetically.
 
         Args:
-          counts: of the words in the training part only.
+          counts: counts of the words in training plots only.
           min_count: words that occur less often are left out.
-          max_size: the largest number of ids, including those of padding and unknown words.
+          max_size: maximum number of ids, including padding and the unknown word.
         """
         kept = sorted((-n, word) for word, n in counts.items() if n >= min_count)
         return cls([word for _, word in kept[: max_size - FIRST_WORD_ID]])
@@ -110,20 +115,28 @@ class Vocabulary:
         """Reads a file that `save` wrote.
 
         Raises:
-          InputError: if the file is missing, or is not a JSON list of different words.
+          InputError: if the file is missing, or is not a JSON list of distinct words.
         """
-        words = read_json(as_path(path), "Run the experiment again to have it written anew.")
+        words = read_json(as_path(path), "Run the experiment again to write it anew.")
         is_list = isinstance(words, list) and all(isinstance(word, str) for word in words)
         if not is_list or len(set(words)) < len(words):
-            raise InputError(f"{path} does not hold a list of different words.")
+            raise InputError(f"{path} is not a list of distinct words.")
         return cls(words)
 
     def save(self, path) -> None:
-        """Writes the words as a JSON list."""
+        """Writes the words as a JSON list, atomically."""
         write_text(as_path(path), json.dumps(self.words, ensure_ascii=False))
 
     def encode(self, tokens: Sequence[str], max_length: int) -> np.ndarray:
-        """Returns the ids of the first `max_length` words and phrases, <int32>[<= max_length]."""
+        """Converts tokens to ids.
+
+        Args:
+          tokens: the tokens of a plot.
+          max_length: maximum number of ids; the words and phrases after it are dropped.
+
+        Returns:
+          <int32>[length], with a length of at most `max_length`.
+        """
         words = join_phrases(tokens, self.phrases)[:max_length]
         return np.array([self._ids.get(word, UNKNOWN_ID) for word in words], np.int32)
 
@@ -133,16 +146,16 @@ def pad(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Pads sequences of ids to a common length that is a multiple of `pad_to_multiple_of`.
 
-    Rounding up keeps the number of different shapes small, since JAX compiles for each shape.
+    JAX compiles a program for each shape; rounding up keeps the number of shapes small.
 
     Args:
-      sequences: <int32>[length] each.
+      sequences: ids <int32>[length] of each sequence.
       pad_to_multiple_of: the padded length is the smallest multiple of this number that fits the
         longest sequence; at least 1.
-      longest: the length of the longest sequence of the whole batch, of which these may be a part.
+      longest: length of the longest sequence in the whole batch, if these are only part of it.
 
     Returns:
-      The padded ids, <int32>[batch, padded length], and the lengths, <int32>[batch].
+      Padded ids <int32>[batch, padded length], and lengths without padding <int32>[batch].
     """
     lengths = np.array([len(sequence) for sequence in sequences], np.int32)
     multiples = max(1, -(-int(lengths.max(initial=longest)) // pad_to_multiple_of))

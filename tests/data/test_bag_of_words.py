@@ -1,4 +1,4 @@
-"""TF-IDF: scikit-learn's numbers, before and after a file."""
+"""Tests TF-IDF weights against scikit-learn, and saving them to a file."""
 
 import json
 import math
@@ -27,7 +27,7 @@ def dense(tfidf, plots):
 def test_weights_worked_out_by_hand():
     found = TfIdf.fit(["spy spy cat", "spy", "spy cat dog", "nothing"], min_plots=2)
     assert found.words == ("cat", "spy")
-    # Four plots; two have a cat, three a spy.
+    # Four plots, two with a cat and three with a spy.
     idf = np.array([1 + math.log(5 / 3), 1 + math.log(5 / 4)])
     np.testing.assert_allclose(found.idf, idf)
     raw = idf * [1, 1 + math.log(2)]
@@ -64,17 +64,17 @@ def test_phrases_equal_scikit_learns_ngrams():
     np.testing.assert_allclose(dense(tfidf, PLOTS), reference.transform(PLOTS).toarray(), rtol=1e-6)
 
 
-def test_a_long_word_counts_as_its_stem_too():
+def test_a_long_word_also_counts_as_its_stem():
     tfidf = TfIdf.fit(["killer kills", "a killing spree", "spree"], stem_length=5, min_plots=1)
     assert tfidf.words == ("a", "kille*", "killer", "killi*", "killing", "kills", "spree")
     tfidf = TfIdf.fit(["killer kills", "a killing"], stem_length=4, min_plots=2)
     assert tfidf.words == ("kill*",)
-    # A word of just that length has no stem; one that was never seen has the others'.
+    # A word of exactly this length has no stem; an unknown word can have a known stem.
     np.testing.assert_array_equal(dense(tfidf, ["kill", "killjoys", "kin"]), [[0], [1], [0]])
 
 
 @pytest.mark.parametrize("tokens", ["words", "mmimdb"])
-def test_stems_and_phrases_are_never_taken_for_words(tokens):
+def test_stems_and_phrases_differ_from_words(tokens):
     plots = ["kill* killer kill killer new york * york*"] * 2
     tfidf = TfIdf.fit(plots, tokens, stem_length=4, longest_phrase=2)
     assert len(set(tfidf.words)) == len(tfidf.words)
@@ -116,23 +116,23 @@ CONTENT = {"tokens": "words", "stem_length": 0, "longest_phrase": 1, "idf": {"sp
     ("content", "reason"),
     [
         ("[", "is not JSON"),
-        ([], "tokens, stem_length, longest_phrase, idf are expected"),
-        ({"tokens": "words"}, "tokens, stem_length, longest_phrase, idf are expected"),
+        ([], "fields are not tokens, stem_length, longest_phrase, idf"),
+        ({"tokens": "words"}, "fields are not tokens, stem_length, longest_phrase, idf"),
         (CONTENT | {"tokens": "letters"}, "'letters', not one of words, mmimdb"),
         (CONTENT | {"tokens": ["words"]}, "not one of words, mmimdb"),
         (CONTENT | {"stem_length": -1}, "stem_length is -1"),
         (CONTENT | {"stem_length": True}, "stem_length is True"),
         (CONTENT | {"longest_phrase": 0}, "longest_phrase is 0"),
         (CONTENT | {"longest_phrase": 1.5}, "longest_phrase is 1.5"),
-        (CONTENT | {"idf": {}}, "idf holds no words"),
-        (CONTENT | {"idf": ["spy"]}, "idf holds no words"),
+        (CONTENT | {"idf": {}}, "idf has no words"),
+        (CONTENT | {"idf": ["spy"]}, "idf has no words"),
         (CONTENT | {"idf": {"spy": "1"}}, "the idf of 'spy' is '1'"),
         (CONTENT | {"idf": {"spy": 0}}, "the idf of 'spy' is 0"),
         (CONTENT | {"idf": {"spy": float("nan")}}, "the idf of 'spy' is nan"),
         (CONTENT | {"idf": {"spy": float("inf")}}, "the idf of 'spy' is inf"),
     ],
 )
-def test_a_file_that_holds_something_else_is_refused(tmp_path, content, reason):
+def test_a_file_with_other_content_is_refused(tmp_path, content, reason):
     file = tmp_path / "words.json"
     file.write_text(content if isinstance(content, str) else json.dumps(content))
     with pytest.raises(InputError, match=reason) as error:

@@ -1,3 +1,5 @@
+"""Tests building datasets: content of shards, reuse, bad posters and errors in the source."""
+
 import io
 import itertools
 import json
@@ -21,7 +23,7 @@ from tests.tiny import write_mmimdb_archive, write_mmimdb_folder
 
 
 def data_config(path="", **fields):
-    """The `data` part of a config, by default for posters of 64 x 32 pixels."""
+    """Returns the section `data` of a config, with posters of 64 x 32 pixels by default."""
     config = default.get_config().data
     config.update({"path": str(path), "poster_height": 64, "poster_width": 32} | fields)
     return config
@@ -33,7 +35,7 @@ def synthetic_config(**arguments):
 
 
 def mmimdb_files():
-    """The files of a small MM-IMDb; the archive's order is not that of the split."""
+    """Returns the files of a small MM-IMDb, in another order than the split lists them."""
     genres = {"genres": ["War", "News", "Drama"]}
     ids = [*map(str, range(1, 12)), "plotless", "posterless"]
     fields = {i: genres | {"plot": ["Short.", f"The longest plot of {i}."]} for i in ids}
@@ -54,7 +56,7 @@ def folder_of(dataset) -> pathlib.Path:
     return pathlib.Path(dataset.data_path)
 
 
-def test_order_is_that_of_the_source(talk_folder, tmp_path):
+def test_movies_keep_the_order_of_the_source(talk_folder, tmp_path):
     config = data_config(talk_folder)
     corpus = pipeline.load_corpus(builder.build(config, tmp_path / "shards"), config)
     read = list(movies.read_talk(str(talk_folder)))
@@ -66,16 +68,16 @@ def test_order_is_that_of_the_source(talk_folder, tmp_path):
     assert [record["title"].decode() for record in corpus.records] == [m.title for m in read]
 
 
-def test_what_a_killed_run_left_behind_is_cleared_away(talk_folder, tmp_path):
+def test_leftovers_of_a_killed_run_are_deleted(talk_folder, tmp_path):
     config = data_config(talk_folder)
     written = folder_of(builder.build(config, tmp_path / "shards"))
-    # The name that a killed process leaves behind, seen with TFDS 4.9.10.
+    # The name of an unfinished folder in TFDS 4.9.10.
     written.rename(written.with_name("incomplete.OAW6JS_1.0.0"))
     assert folder_of(builder.build(config, tmp_path / "shards")) == written
     assert os.listdir(written.parent) == [written.name]
 
 
-def test_posters_are_stored_as_jpeg_of_the_models_size(talk_folder, tmp_path):
+def test_posters_are_stored_as_jpeg_in_the_models_size(talk_folder, tmp_path):
     config = data_config(talk_folder)
     corpus = pipeline.load_corpus(builder.build(config, tmp_path / "shards"), config)
     for record, movie in zip(corpus.records, movies.read_talk(str(talk_folder)), strict=True):
@@ -87,7 +89,7 @@ def test_posters_are_stored_as_jpeg_of_the_models_size(talk_folder, tmp_path):
 
 
 def test_without_tensorflow(tmp_path):
-    """A package of that name, put in front of any real one, tells whether it is imported."""
+    """A fake package, first on the path, creates a file if it is imported."""
     (tmp_path / "tensorflow").mkdir()
     witness = tmp_path / "imported"
     (tmp_path / "tensorflow/__init__.py").write_text(
@@ -118,7 +120,7 @@ def test_without_tensorflow(tmp_path):
 
 
 class TestReuse:
-    def test_a_second_build_finds_the_first(self, talk_folder, tmp_path, monkeypatch):
+    def test_a_second_build_reuses_the_shards(self, talk_folder, tmp_path, monkeypatch):
         config = data_config(talk_folder)
         first = builder.build(config, tmp_path / "shards")
         monkeypatch.setattr(posters, "decode", None)
@@ -127,7 +129,7 @@ class TestReuse:
         corpora = [pipeline.load_corpus(dataset, config) for dataset in (first, second)]
         assert corpora[0].ids == corpora[1].ids
 
-    def test_every_change_gets_a_folder_of_its_own(self, talk_folder, tmp_path):
+    def test_every_change_gets_a_separate_folder(self, talk_folder, tmp_path):
         rows, images = forty_movies()
 
         def build(**fields):
@@ -139,10 +141,10 @@ class TestReuse:
         write_talk(talk_folder, rows, images | {139: image_bytes(Image.new("RGB", (9, 9)))})
         folders.append(build())
         (talk_folder / "posters/139.jpg").unlink()
-        assert build() == folders[0], "back to where it was"
+        assert build() == folders[0], "the content is the original one again"
         assert len(set(folders)) == len(folders)
 
-    def test_the_same_content_elsewhere_is_the_same(self, talk_folder, tmp_path):
+    def test_the_same_content_elsewhere_shares_a_folder(self, talk_folder, tmp_path):
         copy = write_talk(tmp_path / "copy", *forty_movies())
         folders = [
             folder_of(builder.build(data_config(path), tmp_path / "shards"))
@@ -150,7 +152,7 @@ class TestReuse:
         ]
         assert folders[0] == folders[1]
 
-    def test_arguments_of_the_synthetic_corpus_count(self, tmp_path):
+    def test_arguments_of_the_synthetic_corpus_change_the_folder(self, tmp_path):
         datasets = [
             builder.build(synthetic_config(**changed), tmp_path) for changed in ({}, {"seed": 3})
         ]
@@ -159,17 +161,17 @@ class TestReuse:
 
 
 class TestBadPosters:
-    """Of the forty movies 32 have a poster."""
+    """Of the forty movies, 32 have a poster."""
 
     def spoil(self, folder, count):
-        """Replaces the posters of the first movies; returns their indices."""
+        """Damages the posters of the first movies; returns their indices."""
         found = sorted((folder / "posters").iterdir(), reverse=True)[:count]
         for number, file in enumerate(found):
             content = file.read_bytes()
             file.write_bytes((b"<html>", content[: len(content) // 2])[number % 2])
         return [file.stem for file in found]
 
-    def test_they_are_listed_and_count_as_missing(self, talk_folder, tmp_path, caplog):
+    def test_they_are_logged_and_count_as_missing(self, talk_folder, tmp_path, caplog):
         bad = self.spoil(talk_folder, 3)
         config = data_config(talk_folder, max_bad_fraction=3 / 32)
         for _ in ("built", "found"):
@@ -203,7 +205,7 @@ class TestBadPosters:
 
 
 class TestMistakesInTheSource:
-    """They come to light before anything is written."""
+    """All of these are reported before anything is written."""
 
     @pytest.fixture
     def refused(self, tmp_path):
@@ -226,7 +228,7 @@ class TestMistakesInTheSource:
             *(("max_bad_fraction", value) for value in (-0.1, 1.5, None, float("nan"))),
         ],
     )
-    def test_impossible_field(self, talk_folder, refused, field, value):
+    def test_invalid_field(self, talk_folder, refused, field, value):
         config = data_config(talk_folder)
         config.update({field: value})
         refused(config, rf"config\.data\.{field} is {value!r}")
@@ -239,18 +241,18 @@ class TestMistakesInTheSource:
             ({"test": None}, "test is None, not"),
             ({"validation": 1.5}, r"validation is 1\.5, not"),
             ({"trian": 5}, "'trian'.* seed, train, validation and test"),
-            ({"train": 0}, r"config\.data\.synthetic\.train is 0: no movie to train on"),
+            ({"train": 0}, r"config\.data\.synthetic\.train is 0: no movies to train on"),
         ],
     )
-    def test_impossible_argument_of_the_synthetic_corpus(self, refused, arguments, reason):
+    def test_invalid_argument_of_the_synthetic_corpus(self, refused, arguments, reason):
         refused(synthetic_config(**arguments), reason)
 
-    def test_no_arguments_of_the_synthetic_corpus(self, refused):
+    def test_arguments_of_the_synthetic_corpus_must_be_a_section(self, refused):
         config = data_config(source="synthetic")
         config.synthetic = None
         refused(config, r"config\.data\.synthetic is None, not a section")
 
-    def test_folder_that_is_not_there(self, tmp_path, refused):
+    def test_missing_folder(self, tmp_path, refused):
         refused(data_config(tmp_path / "nowhere"), "nowhere")
 
     def test_bad_row(self, tmp_path, refused):
@@ -263,19 +265,19 @@ class TestMistakesInTheSource:
         files = mmimdb_files() | {"dataset/3.json": b"{"}
         refused(data_config(write(tmp_path / "mmimdb", files), source="mmimdb"), r"3\.json is not")
 
-    def test_archive_that_is_cut_short(self, tmp_path, refused):
+    def test_truncated_archive(self, tmp_path, refused):
         archive = write_mmimdb_archive(tmp_path / "mmimdb.tar.gz", mmimdb_files())
         archive.write_bytes(archive.read_bytes()[:-20])
-        refused(data_config(archive, source="mmimdb"), r"mmimdb\.tar\.gz is not a whole")
+        refused(data_config(archive, source="mmimdb"), r"mmimdb\.tar\.gz is not a complete")
 
-    def test_no_movie_to_train_on(self, tmp_path, refused):
+    def test_no_movies_to_train_or_validate_on(self, tmp_path, refused):
         files = mmimdb_files() | {"split.json": b'{"train": ["1"], "dev": [], "test": ["2"]}'}
         path = write_mmimdb_folder(tmp_path / "dev", files)
-        refused(data_config(path, source="mmimdb"), "no movie to validate on")
+        refused(data_config(path, source="mmimdb"), "no movies to validate on")
         files = mmimdb_files() | {"split.json": b'{"train": [], "dev": ["1"], "test": ["2"]}'}
         refused(data_config(write_mmimdb_folder(tmp_path / "m", files), source="mmimdb"), "split")
 
-    def test_no_movie_at_all(self, tmp_path, refused):
+    def test_no_movies_at_all(self, tmp_path, refused):
         refused(data_config(write_talk(tmp_path / "talk", [], {})), r"movies\.csv")
 
 
@@ -300,7 +302,7 @@ class TestMmImdb:
             ).items()
         }
 
-    def test_the_order_is_that_of_the_split_and_not_of_the_archive(self, archive, tmp_path):
+    def test_movies_keep_the_order_of_the_split_not_of_the_archive(self, archive, tmp_path):
         config = data_config(archive, source="mmimdb")
         corpus = pipeline.load_corpus(builder.build(config, tmp_path / "shards"), config)
         of_split = json.loads(mmimdb_files()["split.json"])
@@ -326,14 +328,14 @@ class TestMmImdb:
                 for name in one:
                     np.testing.assert_array_equal(one[name], other[name])
 
-    def test_what_is_left_out_stays_known(self, archive, tmp_path):
+    def test_counts_of_movies_left_out_are_stored(self, archive, tmp_path):
         for _ in ("built", "found"):
             dataset = builder.build(data_config(archive, source="mmimdb"), tmp_path / "shards")
             assert dataset.info.metadata["left_out"] == {"no plot": 1, "no poster": 1}
             assert dataset.info.metadata["dropped_genres"] == 11
             assert dataset.info.metadata["posters"] == 11
 
-    def test_a_poster_that_cannot_be_decoded(self, tmp_path):
+    def test_a_poster_that_cannot_be_decoded_counts_as_missing(self, tmp_path):
         files = mmimdb_files() | {"dataset/2.jpeg": b"<html>"}
         archive = write_mmimdb_archive(tmp_path / "mmimdb.tar.gz", files)
         config = data_config(archive, source="mmimdb", max_bad_fraction=0.2)
@@ -342,7 +344,7 @@ class TestMmImdb:
         assert corpus.has_poster.sum() == 10 and not corpus.has_poster[corpus.ids.index("2")]
         assert dataset.info.metadata["bad_posters"] == ["2: not an image of a known format"]
 
-    def test_shards_that_are_there_need_no_look_into_the_archive(
+    def test_existing_shards_are_reused_without_reading_the_archive(
         self, archive, tmp_path, monkeypatch
     ):
         config = data_config(archive, source="mmimdb")
@@ -350,7 +352,9 @@ class TestMmImdb:
         monkeypatch.setattr(mmimdb, "read", None)
         assert folder_of(builder.build(config, tmp_path / "shards")) == folder_of(first)
 
-    def test_each_split_is_one_pass_and_the_texts_another(self, archive, tmp_path, monkeypatch):
+    def test_the_archive_is_read_once_for_the_texts_and_once_per_split(
+        self, archive, tmp_path, monkeypatch
+    ):
         opened, module = [], mmimdb.mmimdb_files
         of_archive = module._of_archive
         monkeypatch.setattr(
@@ -359,7 +363,7 @@ class TestMmImdb:
         builder.build(data_config(archive, source="mmimdb"), tmp_path / "shards")
         assert opened == [archive] * 4
 
-    def test_another_archive_gets_a_folder_of_its_own(self, archive, tmp_path):
+    def test_another_archive_gets_a_separate_folder(self, archive, tmp_path):
         config = data_config(archive, source="mmimdb")
         first = builder.build(config, tmp_path / "shards")
         files = mmimdb_files()
@@ -369,11 +373,11 @@ class TestMmImdb:
 
 
 class TestAsAnyTfdsDataset:
-    """What tfds.testing.DatasetBuilderTestCase asks for, which needs TensorFlow."""
+    """Checks of tfds.testing.DatasetBuilderTestCase, which itself needs TensorFlow."""
 
     @pytest.fixture
     def load(self, tmp_path):
-        """Builds from a folder for what people download themselves, as `tfds build` does."""
+        """Builds from the folder for manual downloads, as `tfds build` does."""
 
         def load(write, name):
             write(tmp_path / "manual" / name, mmimdb_files())
@@ -412,12 +416,12 @@ class TestAsAnyTfdsDataset:
         (tmp_path / "manual").mkdir()
         (tmp_path / "manual/other.zip").write_bytes(b"")
         dataset = tfds.builder("mm_imdb", data_dir=tmp_path, file_format="array_record")
-        with pytest.raises(InputError, match=r"holds neither mmimdb\.tar\.gz nor mmimdb/"):
+        with pytest.raises(InputError, match=r"has no mmimdb\.tar\.gz and no mmimdb/"):
             dataset.download_and_prepare(
                 download_config=tfds.download.DownloadConfig(manual_dir=tmp_path / "manual")
             )
 
-    def test_it_says_what_it_is(self, tmp_path):
+    def test_dataset_info(self, tmp_path):
         info = tfds.builder("mm_imdb", data_dir=tmp_path).info
         assert "25,959 movies" in info.description
         assert "1702.01992" in info.citation and "G{\\'o}mez" in info.citation

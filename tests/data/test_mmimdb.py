@@ -1,3 +1,5 @@
+"""Tests reading MM-IMDb from a folder and an archive, including malformed and malicious ones."""
+
 import gzip
 import json
 import pathlib
@@ -19,14 +21,14 @@ GOOD = {
 
 
 def files_of(contents, train=None, dev=(), test=(), posters=None):
-    """The files of an archive by name.
+    """Returns the files of an archive by name.
 
     Args:
-      contents: id -> fields, or the text of its file.
-      train: ids; all by default.
-      dev: ids.
-      test: ids.
-      posters: ids that have one; all by default. It is made of the id.
+      contents: for each id, the fields of its JSON file, or the file's text.
+      train: ids in this split; all by default.
+      dev: ids in this split.
+      test: ids in this split.
+      posters: ids with a poster, which contains the id; all by default.
     """
     split = {"train": list(contents) if train is None else train, "dev": dev, "test": test}
     files = {"split.json": json.dumps(split).encode()}
@@ -40,14 +42,14 @@ def files_of(contents, train=None, dev=(), test=(), posters=None):
 
 @pytest.fixture(params=["folder", "archive"])
 def write(request, tmp_path):
-    """Writes files, as `files_of` gives them, in one of the two forms."""
+    """A function that writes the result of `files_of` as a folder or an archive."""
     if request.param == "folder":
         return lambda files: write_mmimdb_folder(tmp_path / "mmimdb", files)
     return lambda files: write_mmimdb_archive(tmp_path / "mmimdb.tar.gz", files)
 
 
 def read(path):
-    """All movies with their posters, by split, in the order of split.json."""
+    """Reads all movies with their posters, by split, in the order of split.json."""
     found = mmimdb.read(path)
     return {
         split: [movie for _, movie in sorted(found.with_posters(split))] for split in found.movies
@@ -55,8 +57,7 @@ def read(path):
 
 
 def test_genres_are_those_of_the_talk_without_news():
-    # As code for the makers' features lists them, the most frequent one first: write_mmimdb.py of
-    # github.com/YiLunLee/missing_aware_prompts, in its first lines.
+    # From write_mmimdb.py of github.com/YiLunLee/missing_aware_prompts, most frequent first.
     by_frequency = (
         "Drama Comedy Romance Thriller Crime Action Adventure Horror Documentary Mystery Sci-Fi "
         "Fantasy Family Biography War History Music Animation Musical Western Sport Short Film-Noir"
@@ -82,7 +83,7 @@ class TestMovies:
         assert movie.plot == "The longest of them."
         assert movie.poster == b"image of 0000002"
 
-    def test_archive_and_folder_hold_the_same_whatever_the_order(self, tmp_path):
+    def test_archive_and_folder_give_the_same_in_any_order(self, tmp_path):
         contents = {str(n): GOOD | {"title": f"Movie {n}"} for n in range(20)}
         ids = list(contents)
         files = files_of(contents, train=ids[::-2], dev=ids[:6:2], test=ids[6::2])
@@ -93,7 +94,7 @@ class TestMovies:
         for number, ordered in enumerate((files, backwards, by_kind)):
             assert read(write_mmimdb_archive(tmp_path / f"{number}.tar.gz", ordered)) == from_folder
 
-    def test_of_equally_long_plots_the_first(self, write):
+    def test_the_first_of_equally_long_plots_is_used(self, write):
         path = write(files_of({"1": GOOD | {"plot": ["abc", "ABC"]}}))
         assert read(path)["train"][0].plot == "abc"
 
@@ -101,10 +102,10 @@ class TestMovies:
         fields = GOOD | {"title": "A\0 title", "plot": ["A \x96 plot\n"]}
         (movie, _) = read(write(files_of({"1": fields, "2": GOOD})))["train"]
         assert (movie.title, movie.plot) == ("A  title", "A   plot\n")
-        assert any("surrogates of 1 movies" in message for message in caplog.messages)
+        assert any("surrogates in 1 movies" in message for message in caplog.messages)
 
     @pytest.mark.parametrize("year", [float("nan"), True, "1999", [1999]])
-    def test_a_year_that_is_no_number_is_none(self, write, year):
+    def test_a_year_that_is_not_a_number_is_none(self, write, year):
         assert read(write(files_of({"1": GOOD | {"year": year}})))["train"][0].year is None
 
     def test_lone_surrogates_become_question_marks(self, write):
@@ -112,14 +113,14 @@ class TestMovies:
         (movie,) = read(write(files_of({"1": fields})))["train"]
         assert (movie.title, movie.plot) == ("A ? title", "A ? plot")
 
-    def test_a_plot_alone(self, write):
+    def test_a_plot_that_is_not_a_list(self, write):
         path = write(files_of({"1": GOOD | {"plot": "The only one."}}))
         assert read(path)["train"][0].plot == "The only one."
 
     def test_missing_title_is_empty(self, write):
         assert read(write(files_of({"1": GOOD | {"title": None}})))["train"][0].title == ""
 
-    def test_what_is_left_out_is_counted(self, write, caplog):
+    def test_movies_left_out_are_counted(self, write, caplog):
         contents = {"good": GOOD, "other": GOOD | {"genres": ["Adult", "News"]}}
         contents |= {"unlabelled": {"plot": ["A plot."]}}
         for number, plot in enumerate([[], None, "", [" "], ["~ * #"]]):
@@ -131,7 +132,7 @@ class TestMovies:
             found = mmimdb.read(path)
         assert [movie.id for movie in found.movies["train"]] == ["good"]
         assert found.left_out == {"none of the 23 genres": 2, "no plot": 5, "no poster": 2}
-        for line in ("2 movies are left out: none of the", "5 movies are left out: no plot"):
+        for line in ("left out 2 movies: none of the", "left out 5 movies: no plot"):
             assert any(line in message for message in caplog.messages)
         assert any("1 train, 0 validation, 0 test" in message for message in caplog.messages)
 
@@ -142,10 +143,12 @@ class TestMovies:
         with caplog.at_level("INFO", logger="mmgc_jax"):
             found = mmimdb.read(path)
         assert found.movies["train"][0].genres == ("Drama", "War")
-        assert found.dropped_genres == 3  # of movies that take part
-        assert any("3 times a genre outside the 23" in message for message in caplog.messages)
+        assert found.dropped_genres == 3  # only of movies that are kept
+        assert any(
+            "dropped 3 labels that are not among the 23" in message for message in caplog.messages
+        )
 
-    def test_other_files_are_passed_over(self, write):
+    def test_other_files_are_skipped(self, write):
         files = files_of({"1": GOOD}) | {
             "README": b"read me",
             "dataset/1.txt": b"?",
@@ -162,14 +165,14 @@ class TestMistakes:
         ("content", "reason"),
         [
             ("{", "1.json is not JSON"),
-            ("[1]", "1.json does not hold a JSON object"),
+            ("[1]", "1.json is not a JSON object"),
             ("[" * 100_000, "1.json is not JSON"),
             (GOOD | {"genres": "Drama"}, "1.json: genres is not a list"),
             (GOOD | {"plot": [None]}, "1.json: plot is not a list of strings"),
             (GOOD | {"plot": 5}, "1.json: plot is not a list of strings"),
             (GOOD | {"plot": {"en": "x"}}, "1.json: plot is not a list of strings"),
             (GOOD | {"title": {"en": "x"}}, "1.json: title is not a string"),
-            (GOOD | {"plot": "x" * 1_000_001}, "1.json: title or plot has over 1,000,000"),
+            (GOOD | {"plot": "x" * 1_000_001}, "1.json: title or plot has more than 1,000,000"),
             ('{"year": ' + "9" * 5000 + "}", "1.json is not JSON"),
         ],
     )
@@ -210,7 +213,7 @@ class TestMistakes:
         ("content", "reason"),
         [
             ("{", "split.json is not JSON"),
-            ("[]", "split.json does not hold"),
+            ("[]", "split.json is not a JSON object"),
             ('{"train": [], "test": []}', "no list of ids under dev"),
             ('{"train": 1, "dev": {}, "test": []}', "no list of ids under train, dev"),
             ('{"train": ["1", ["2"]], "dev": [NaN], "test": []}', "under train, dev"),
@@ -221,14 +224,14 @@ class TestMistakes:
             mmimdb.read(write(files_of({"1": GOOD}) | {"split.json": content.encode()}))
 
     @pytest.mark.parametrize("missing", ["split.json", "dataset"])
-    def test_folder_that_lacks_something(self, tmp_path, missing):
+    def test_incomplete_folder(self, tmp_path, missing):
         folder = write_mmimdb_folder(tmp_path / "mmimdb", files_of({"1": GOOD}))
         (folder / missing).rename(folder / "elsewhere")
         with pytest.raises(InputError, match=r"split\.json and dataset/"):
             mmimdb.read(folder)
 
     def test_archive_of_something_else(self, tmp_path):
-        with pytest.raises(InputError, match=r"x\.tar\.gz holds no split\.json"):
+        with pytest.raises(InputError, match=r"x\.tar\.gz has no split\.json"):
             mmimdb.read(write_mmimdb_archive(tmp_path / "x.tar.gz", {"a": b"1"}))
 
     def test_no_path(self, tmp_path):
@@ -247,14 +250,14 @@ class TestMistakes:
         folder = write_mmimdb_folder(tmp_path / "mmimdb", files_of({"1": GOOD}))
         (folder / name).rename(tmp_path / "elsewhere")
         (folder / name).symlink_to(tmp_path / "elsewhere")
-        with pytest.raises(InputError, match=rf"{name} is a link that leads out"):
+        with pytest.raises(InputError, match=rf"{name} is a link to a place outside"):
             read(folder)
 
-    def test_poster_that_vanishes_while_it_is_read(self, tmp_path):
+    def test_poster_that_is_deleted_meanwhile(self, tmp_path):
         folder = write_mmimdb_folder(tmp_path / "mmimdb", files_of({"1": GOOD}))
         found = mmimdb.read(folder)
         (folder / "dataset/1.jpeg").unlink()
-        with pytest.raises(InputError, match="the poster of 1 is gone"):
+        with pytest.raises(InputError, match="no longer has the poster of 1"):
             list(found.with_posters("train"))
 
 
@@ -265,28 +268,28 @@ def member(name, kind=tarfile.REGTYPE, target=""):
 
 
 class TestArchive:
-    """What only an archive can get wrong; nothing is ever written to the disk."""
+    """Mistakes that only archives can have; nothing is ever written to disk."""
 
     @pytest.mark.parametrize(
-        ("hostile", "reason"),
+        ("malicious", "reason"),
         [
-            (member("/etc/passwd"), "leads out"),
-            (member("../mmimdb/dataset/2.json"), "leads out"),
-            (member("mmimdb/dataset/../../../2.json"), "leads out"),
-            (member("mmimdb/dataset/2.json", tarfile.SYMTYPE, "/etc/passwd"), "link or a device"),
-            (member("mmimdb/dataset/2.jpeg", tarfile.LNKTYPE, "/etc/passwd"), "link or a device"),
-            (member("mmimdb/elsewhere", tarfile.SYMTYPE, ".."), "link or a device"),
-            (member("mmimdb/dataset/2.json", tarfile.CHRTYPE), "link or a device"),
-            (member("mmimdb/dataset/2.json", tarfile.BLKTYPE), "link or a device"),
-            (member("mmimdb/dataset/2.json", tarfile.FIFOTYPE), "link or a device"),
+            (member("/etc/passwd"), "has a path outside"),
+            (member("../mmimdb/dataset/2.json"), "has a path outside"),
+            (member("mmimdb/dataset/../../../2.json"), "has a path outside"),
+            (member("mmimdb/dataset/2.json", tarfile.SYMTYPE, "/etc/passwd"), "a link, a device"),
+            (member("mmimdb/dataset/2.jpeg", tarfile.LNKTYPE, "/etc/passwd"), "a link, a device"),
+            (member("mmimdb/elsewhere", tarfile.SYMTYPE, ".."), "a link, a device"),
+            (member("mmimdb/dataset/2.json", tarfile.CHRTYPE), "a link, a device"),
+            (member("mmimdb/dataset/2.json", tarfile.BLKTYPE), "a link, a device"),
+            (member("mmimdb/dataset/2.json", tarfile.FIFOTYPE), "a link, a device"),
         ],
     )
-    def test_hostile_member(self, tmp_path, hostile, reason):
-        files = {"first": hostile} | files_of({"1": GOOD})
+    def test_malicious_member(self, tmp_path, malicious, reason):
+        files = {"first": malicious} | files_of({"1": GOOD})
         file = write_mmimdb_archive(tmp_path / "mmimdb.tar.gz", files)
         with pytest.raises(InputError) as caught:
             mmimdb.read(file)
-        assert f"{file}: the member {hostile.name!r}" in str(caught.value)
+        assert f"{file}: the member {malicious.name!r}" in str(caught.value)
         assert reason in str(caught.value)
         assert list(tmp_path.iterdir()) == [file]
 
@@ -295,7 +298,7 @@ class TestArchive:
         file = write_mmimdb_archive(
             tmp_path / "m.tar.gz", {"first": sparse} | files_of({"1": GOOD})
         )
-        with pytest.raises(InputError, match="or sparse"):
+        with pytest.raises(InputError, match="or a sparse file"):
             mmimdb.read(file)
 
     @pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME])
@@ -311,7 +314,7 @@ class TestArchive:
         )
         tracemalloc.start()
         try:
-            with pytest.raises(InputError, match="a header has over 1048576 bytes"):
+            with pytest.raises(InputError, match="a header has more than 1048576 bytes"):
                 mmimdb.read(whole)
             assert tracemalloc.get_traced_memory()[1] < 10_000_000
         finally:
@@ -344,23 +347,25 @@ class TestArchive:
         file = write_mmimdb_archive(tmp_path / "x.tar.gz", files_of({"1": GOOD}), root)
         assert [movie.id for movie in read(file)["train"]] == ["1"]
 
-    def test_cut_short_anywhere(self, tmp_path):
+    def test_truncated_archive(self, tmp_path):
         whole = write_mmimdb_archive(tmp_path / "whole.tar.gz", files_of({"1": GOOD, "2": GOOD}))
         content = whole.read_bytes()
         file = tmp_path / "cut.tar.gz"
         for length in range(0, len(content), 7):
             file.write_bytes(content[:length])
-            with pytest.raises(InputError, match=r"cut\.tar\.gz is not a whole \.tar\.gz archive"):
+            with pytest.raises(
+                InputError, match=r"cut\.tar\.gz is not a complete \.tar\.gz archive"
+            ):
                 mmimdb.read(file)
 
-    def test_cut_short_before_it_was_packed(self, tmp_path):
+    def test_truncated_before_compression(self, tmp_path):
         whole = write_mmimdb_archive(tmp_path / "whole.tar.gz", files_of({"1": GOOD, "2": GOOD}))
         content = gzip.decompress(whole.read_bytes()).rstrip(b"\0")
         file = tmp_path / "cut.tar.gz"
-        # Also where a member ends, which is where tarfile takes it for the end.
+        # Some lengths are ends of members, where tarfile assumes the end of the archive.
         for length in (512, 1024, 1536, 1600, 2048, 2560, len(content)):
             file.write_bytes(gzip.compress(content[:length]))
-            with pytest.raises(InputError, match="not a whole"):
+            with pytest.raises(InputError, match="not a complete"):
                 mmimdb.read(file)
 
     def test_damaged_header_in_the_middle(self, tmp_path):
@@ -375,16 +380,16 @@ class TestArchive:
     def test_damaged_content(self, tmp_path):
         whole = write_mmimdb_archive(tmp_path / "whole.tar.gz", files_of({"1": GOOD}))
         content = bytearray(whole.read_bytes())
-        content[-6] ^= 1  # of the checksum
+        content[-6] ^= 1  # part of the checksum
         whole.write_bytes(content)
-        with pytest.raises(InputError, match=r"whole\.tar\.gz is not a whole .*CRC"):
+        with pytest.raises(InputError, match=r"whole\.tar\.gz is not a complete .*CRC"):
             mmimdb.read(whole)
 
     @pytest.mark.parametrize("size", [-512, 1 << 70])
-    def test_impossible_size(self, tmp_path, size):
+    def test_invalid_size(self, tmp_path, size):
         empty = tarfile.TarInfo("mmimdb/elsewhere").tobuf(tarfile.GNU_FORMAT)
         header = bytearray(empty)
-        # Numbers that do not fit are stored to the base of 256, after a byte that says so.
+        # Numbers that do not fit are stored in base 256, after a marker byte.
         marker = b"\xff" if size < 0 else b"\x80"
         header[124:136] = marker + size.to_bytes(11, "big", signed=True)
         header[148:156] = b" " * 8
@@ -393,18 +398,18 @@ class TestArchive:
         whole.write_bytes(
             gzip.compress(empty + bytes(header) + gzip.decompress(whole.read_bytes()))
         )
-        with pytest.raises(InputError, match="not a whole"):
+        with pytest.raises(InputError, match="not a complete"):
             mmimdb.read(whole)
 
     @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"<html>"])
-    def test_no_archive(self, tmp_path, content):
+    def test_not_an_archive(self, tmp_path, content):
         file = tmp_path / "mmimdb.tar.gz"
         file.write_bytes(content)
         with pytest.raises(InputError, match="Download it again"):
             mmimdb.read(file)
 
 
-def test_genres_of_the_talk_are_not_touched():
+def test_genres_of_the_talk_are_unchanged():
     assert "News" in movies.GENRES and len(movies.GENRES) == 24
 
 

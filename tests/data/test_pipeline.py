@@ -1,3 +1,5 @@
+"""Tests the corpus, examples of each kind of input, and batches."""
+
 import itertools
 
 import numpy as np
@@ -42,12 +44,12 @@ class TestCorpus:
         assert set(corpus.split) == {"train", "validation"}
         assert sorted([*train, *validation]) == list(range(40))
         assert len(validation) == pytest.approx(10, abs=1)
-        # 10 movies are comedies, 4 about war, 8 lack a poster: a quarter of each is held out.
+        # 10 comedies, 4 war movies and 8 movies without a poster: a quarter of each is held out.
         comedies, war = corpus.labels[validation][:, [4, 22]].sum(axis=0)
         assert 2 <= comedies <= 3 and war == 1
         assert 1 <= (~corpus.has_poster[validation]).sum() <= 3
 
-    def test_split_seed_decides(self, dataset, data_config, corpus):
+    def test_the_split_depends_on_its_seed(self, dataset, data_config, corpus):
         def held_out(seed):
             config = data_config.copy_and_resolve_references()
             config.split_seed = seed
@@ -80,11 +82,11 @@ class TestCorpus:
         ("genres", "reason"),
         [
             (["['War']"], "1 movies .*: With n_samples=1"),
-            # Each has a genre that no other has, and so all go to the larger part.
-            (["['War']", "['Drama']", "['Comedy']"], "3 movies .*: one of them is empty"),
+            # No two movies share a genre, so all of them go to the larger part.
+            (["['War']", "['Drama']", "['Comedy']"], "3 movies .*: one of them would be empty"),
         ],
     )
-    def test_movies_that_are_too_few_to_split(self, tmp_path, genres, reason):
+    def test_too_few_movies_to_split(self, tmp_path, genres, reason):
         rows = [(number, 2000, "T", "p", of_movie, 5) for number, of_movie in enumerate(genres)]
         config = default.get_config().data
         config.path = str(write_talk(tmp_path / "talk", rows, {}))
@@ -92,11 +94,11 @@ class TestCorpus:
         with pytest.raises(InputError, match=rf"data\.validation_fraction=0\.15 .* {reason}"):
             pipeline.load_corpus(dataset, config)
 
-    def test_what_movies_lack(self, corpus):
+    def test_missing_plots_and_posters(self, corpus):
         assert np.flatnonzero(~corpus.has_plot).tolist() == [0]
         assert np.flatnonzero(~corpus.has_poster).tolist() == list(range(0, 40, 5))
 
-    def test_a_sources_own_splits_are_kept(self, tmp_path):
+    def test_splits_of_the_source_are_kept(self, tmp_path):
         config = default.get_config().data
         config.update(source="synthetic", poster_height=64, poster_width=32)
         config.synthetic.update({"train": 7, "validation": 3, "test": 4})
@@ -138,7 +140,7 @@ class TestExamples:
         assert (batch["tokens"].dtype, batch["weights"].dtype) == (np.int32, np.float32)
         assert examples(np.array([3]))["tokens"].shape == (1, 8)
 
-    def test_batches_of_bags_of_words_hold_movies_with_as_many_words(self):
+    def test_movies_with_similar_numbers_of_words_share_batches(self):
         counts = np.random.default_rng(0).permutation(50)
         weights = scipy.sparse.csr_matrix(np.arange(50) < counts[:, None], dtype=np.float32)
         batches = Batches(BagOfWordsExamples(weights, 8), LABELS, INDICES, 4)
@@ -160,13 +162,13 @@ INDICES = np.arange(3, 49, 2)  # 23 movies
 
 
 def array_batches(batch_size=4, **settings):
-    """Batches of arrays in which each movie is its own number."""
+    """Batches of an array that contains the index of each movie."""
     examples = ArrayExamples({"number": np.arange(50)})
     return Batches(examples, LABELS, INDICES, batch_size, **settings)
 
 
 def plot_batches(batch_size=4, movies=INDICES, **settings):
-    """Batches of plots of 0 to 49 words; each begins with the movie's number plus 2."""
+    """Batches of plots of 0 to 49 words; every word id of a plot is the movie's index plus 2."""
     rng = np.random.default_rng(0)
     plots = [np.full(length, n + 2, np.int32) for n, length in enumerate(rng.permutation(50))]
     examples = PlotExamples(plots, pad_to_multiple_of=8)
@@ -178,14 +180,14 @@ def all_of(batches):
 
 
 def seen(batches):
-    """The movies in a list of batches, in their order, without padding."""
+    """Returns the movies in a list of batches, in order, without padding."""
     return [i for batch in batches for i in batch["indices"][batch["mask"] == 1].tolist()]
 
 
 class TestBatches:
     @pytest.mark.parametrize("make", [array_batches, plot_batches])
     @pytest.mark.parametrize("seed", [None, 0])
-    def test_every_movie_once_an_epoch(self, make, seed):
+    def test_every_movie_occurs_once_per_epoch(self, make, seed):
         batches = make(shuffle_seed=seed, epochs=3)
         assert (batches.num_movies, batches.num_movies_in_corpus) == (23, 50)
         assert (batches.steps_per_epoch, len(batches)) == (6, 18)
@@ -193,7 +195,7 @@ class TestBatches:
         for epoch in range(3):
             assert sorted(seen(found[6 * epoch : 6 * epoch + 6])) == INDICES.tolist()
 
-    def test_all_arrays_are_of_the_same_movies(self):
+    def test_all_arrays_belong_to_the_same_movies(self):
         for batch in all_of(array_batches(shuffle_seed=0)):
             np.testing.assert_array_equal(batch["number"], batch["indices"])
             np.testing.assert_array_equal(batch["labels"], LABELS[batch["indices"]])
@@ -218,7 +220,7 @@ class TestBatches:
         assert seen(all_of(batches)) == 2 * INDICES.tolist()
 
     @pytest.mark.parametrize("make", [array_batches, plot_batches])
-    def test_the_seed_decides(self, make):
+    def test_the_order_depends_on_the_seed(self, make):
         one, again, other = (seen(all_of(make(shuffle_seed=seed))) for seed in (3, 3, 4))
         assert one == again != other
         assert one != sorted(one)
@@ -229,20 +231,20 @@ class TestBatches:
         first, second, third = orders[:23], orders[23:46], orders[46:]
         assert first != second != third != first
 
-    def test_a_batch_does_not_depend_on_those_asked_for_before(self):
+    def test_batches_can_be_indexed_in_any_order(self):
         in_order = all_of(plot_batches(shuffle_seed=0, epochs=2))
         batches = plot_batches(shuffle_seed=0, epochs=2)
         for step in (11, 0, 6, 5, 11):
             np.testing.assert_array_equal(batches[step]["indices"], in_order[step]["indices"])
 
-    def test_it_ends(self):
+    def test_a_step_after_the_end_is_an_index_error(self):
         batches = array_batches(shuffle_seed=0)
         with pytest.raises(IndexError):
             batches[len(batches)]
 
     @pytest.mark.parametrize("batch_size", [0, -4])
     def test_batches_without_rows(self, batch_size):
-        with pytest.raises(ValueError, match=f"batch_size is {batch_size}, not at least 1"):
+        with pytest.raises(ValueError, match=f"batch_size is {batch_size}; it must be at least 1"):
             array_batches(batch_size)
 
     def test_processes_that_cannot_share_a_batch(self):
@@ -255,7 +257,7 @@ class TestBatches:
 
 
 class TestSimilarLengths:
-    """So few movies are all sorted together: the batches cut their lengths into intervals."""
+    """There are so few movies that all are sorted by length before they are cut into batches."""
 
     @pytest.mark.parametrize("seed", [None, 0])
     def test_plots_of_similar_length_share_batches(self, seed):
@@ -273,7 +275,7 @@ class TestSimilarLengths:
         assert len(first_lengths) > 2
 
     def test_neighbours_in_length_change_from_epoch_to_epoch(self):
-        """Of 50 movies in pairs 32 are sorted together, another 32 in the next epoch."""
+        """With batches of 2, a random 32 of the 50 movies are sorted together in each epoch."""
         found = all_of(plot_batches(2, np.arange(50), shuffle_seed=0, epochs=2))
         pairs = [frozenset(batch["indices"].tolist()) for batch in found]
         assert set(pairs[:25]) != set(pairs[25:])
@@ -289,21 +291,21 @@ def assert_same(found, expected):
 
 class TestIterate:
     @pytest.mark.parametrize("start", [0, 1, 6, 11, 12])
-    def test_from_a_start_it_is_the_tail(self, start):
+    def test_starting_at_a_step_gives_the_remaining_batches(self, start):
         batches = plot_batches(shuffle_seed=5, epochs=2)
         found = list(pipeline.iterate(batches, start))
         assert_same(found, all_of(plot_batches(shuffle_seed=5, epochs=2))[start:])
 
     @pytest.fixture
     def flags_parsed(self):
-        """Sets whether absl's flags are parsed, as below app.run they are."""
+        """A function that sets whether absl's flags count as parsed, as they do in app.run."""
         before = flags.FLAGS.is_parsed()
         change = {True: flags.FLAGS.mark_as_parsed, False: flags.FLAGS.unparse_flags}
         yield lambda parsed: change[parsed]()
         change[before]()
 
     @pytest.mark.slow
-    def test_worker_processes_bring_the_same(self, corpus, flags_parsed):
+    def test_worker_processes_give_the_same_batches(self, corpus, flags_parsed):
         flags_parsed(True)
         examples = PosterExamples(corpus.records, 64, 32)
         batches = Batches(examples, corpus.labels, np.arange(40), 7, shuffle_seed=1, epochs=2)
@@ -311,8 +313,8 @@ class TestIterate:
         assert_same(found, all_of(batches)[5:])
 
     @pytest.mark.slow
-    def test_worker_processes_do_without_flags(self, flags_parsed):
-        """Who imports the package, say in a notebook, has parsed no command line."""
+    def test_worker_processes_do_not_need_parsed_flags(self, flags_parsed):
+        """In a notebook, for example, no command line has been parsed."""
         flags_parsed(False)
         found = list(pipeline.iterate(array_batches(), workers=1))
         assert_same(found, all_of(array_batches()))

@@ -1,3 +1,5 @@
+"""Tests decoding posters, including damaged and malicious files, and augmentation."""
+
 import io
 import struct
 import zlib
@@ -13,7 +15,7 @@ from tests.conftest import image_bytes
 
 
 def png_that_claims(width: int, height: int) -> bytes:
-    """A well-formed PNG file of less than 100 bytes with a size of its own in the header."""
+    """Returns a PNG file of less than 100 bytes whose header has the given size in pixels."""
 
     def chunk(kind, content):
         checksum = zlib.crc32(kind + content)
@@ -34,7 +36,7 @@ class TestDecode:
         assert (pixels.shape, pixels.dtype) == ((256, 160, 3), np.uint8)
         assert np.abs(pixels.astype(int) - (200, 100, 40)).max() <= 4
 
-    def test_width_and_height_are_not_mixed_up(self):
+    def test_width_and_height_are_not_swapped(self):
         left_half = np.zeros((40, 20, 3), np.uint8)
         left_half[:, :10] = 255
         pixels = posters.decode(image_bytes(Image.fromarray(left_half), "PNG"), 64, 32)
@@ -73,7 +75,7 @@ class TestDecode:
 
     @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
     @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "GIF", "BMP"])
-    def test_file_cut_short(self, noise, file_format, share):
+    def test_truncated_file(self, noise, file_format, share):
         content = image_bytes(Image.fromarray(noise), file_format)
         with pytest.raises(posters.PosterError):
             posters.decode(content[: int(share * len(content))], 64, 32)
@@ -86,7 +88,7 @@ class TestDecode:
         with pytest.raises(posters.PosterError, match="not an image of a known format"):
             posters.decode(content, 64, 32)
 
-    def test_format_that_posters_do_not_come_in(self, noise):
+    def test_unsupported_format(self, noise):
         with pytest.raises(posters.PosterError, match="not an image of a known format"):
             posters.decode(image_bytes(Image.fromarray(noise), "TIFF"), 64, 32)
 
@@ -104,13 +106,13 @@ class TestDecode:
 
     @pytest.mark.parametrize("orientation", range(1, 9))
     @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP"])
-    def test_upright_as_exif_asks_for(self, orientation, file_format):
+    def test_exif_orientation_is_applied(self, orientation, file_format):
         corners = [["red", "green"], ["blue", "white"]]
         upright = Image.new("RGB", (32, 32))
         for y, row in enumerate(corners):
             for x, colour in enumerate(row):
                 upright.paste(colour, (16 * x, 16 * y, 16 * x + 16, 16 * y + 16))
-        # How a picture lies in the file whose top left is shown elsewhere: EXIF 3.0, section 4.6.4.
+        # The stored picture for each orientation (EXIF 3.0, section 4.6.4).
         stored = {
             1: lambda p: p, 2: ImageOps.mirror, 3: lambda p: p.rotate(180), 4: ImageOps.flip,
             5: lambda p: ImageOps.mirror(p.rotate(-90)), 6: lambda p: p.rotate(90),
@@ -122,17 +124,19 @@ class TestDecode:
         pixels = posters.decode(image_bytes(stored, file_format, exif=exif, **options), 32, 32)
         assert np.abs(pixels.astype(int) - np.asarray(upright))[4::8, 4::8].max() <= 8
 
-    def test_damaged_exif_leaves_the_picture_as_it_is(self, noise):
+    def test_damaged_exif_is_ignored(self, noise):
         good = image_bytes(Image.fromarray(noise), "PNG")
         bad = image_bytes(Image.fromarray(noise), "PNG", exif=b"Exif\0\0MM\0*" + b"\xff" * 20)
         np.testing.assert_array_equal(posters.decode(bad, 8, 8), posters.decode(good, 8, 8))
 
     @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP"])
-    def test_upright_even_if_another_tag_of_exif_is_damaged(self, noise, file_format):
-        """A tag that Pillow reads but cannot write: `ImageOps.exif_transpose` raises for it."""
+    def test_exif_orientation_is_applied_despite_a_damaged_tag(self, noise, file_format):
+        """Pillow can read the damaged tag but not write it; `ImageOps.exif_transpose` raises."""
         exif = Image.Exif()
         exif[ExifTags.Base.Orientation], exif[ExifTags.Base.XResolution] = 3, 72
-        damaged = exif.tobytes().replace(b"\x01\x1a\x00\x05", b"\x01\x1a\x00\x02")  # now text
+        damaged = exif.tobytes().replace(
+            b"\x01\x1a\x00\x05", b"\x01\x1a\x00\x02"
+        )  # the type is now text
         assert damaged != exif.tobytes()
         options = {"lossless": True} if file_format == "WEBP" else {}
         turned, upright = (
@@ -145,7 +149,7 @@ class TestDecode:
         np.testing.assert_allclose(turned[::-1, ::-1].astype(int), upright, atol=3)
 
     @pytest.mark.parametrize("size", [(1, 60_000), (60_000, 1)])
-    def test_a_line_of_pixels(self, size):
+    def test_an_image_one_pixel_wide(self, size):
         content = image_bytes(Image.new("RGB", size, (9, 200, 30)), "PNG")
         assert posters.decode(content, 64, 32)[32, 16].tolist() == [9, 200, 30]
 
@@ -157,8 +161,8 @@ class TestDecode:
         with pytest.raises(posters.PosterError, match="more than 67,108,864 bytes"):
             posters.decode(content, 64, 32)
 
-    def test_jpeg_of_endless_scans(self, noise):
-        """Each goes over all pixels and may take ten bytes: days for a file of some megabytes."""
+    def test_jpeg_with_too_many_scans(self, noise):
+        """A scan can have ten bytes but decodes all pixels: a small file could take days."""
         content = image_bytes(Image.fromarray(noise), "JPEG", progressive=True)
         scan = content[content.rindex(b"\xff\xda") : -2]
         few, many = (content[:-2] + scan * n + content[-2:] for n in (20, 1000))
@@ -166,7 +170,7 @@ class TestDecode:
         with pytest.raises(posters.PosterError, match="more than 100 scans"):
             posters.decode(many, 64, 32)
 
-    def test_text_that_unpacks_to_gigabytes(self, noise):
+    def test_png_with_a_large_compressed_text(self, noise):
         info = PngImagePlugin.PngInfo()
         info.add_text("bomb", "x" * (2 << 20), zip=True)
         with pytest.raises(posters.PosterError):
@@ -204,7 +208,7 @@ class TestAugment:
 
     @pytest.fixture
     def images(self, noise):
-        """<uint8>[32, 24, 16, 3]: 32 times one image in which no two places look alike."""
+        """<uint8>[32, 24, 16, 3]: 32 copies of one noise image."""
         return np.repeat(noise[None, :24, :16], 32, axis=0)
 
     def augment(self, images, seed=0, **settings):
@@ -215,14 +219,14 @@ class TestAugment:
     @pytest.mark.parametrize(
         "settings", [{"flip": True}, {"crop": 0.2}, {"colour": 0.3}], ids=lambda s: next(iter(s))
     )
-    def test_the_key_decides(self, images, settings):
+    def test_results_depend_on_the_key(self, images, settings):
         one = self.augment(images, seed=1, **settings)
         np.testing.assert_array_equal(one, self.augment(images, seed=1, **settings))
         assert (one != self.augment(images, seed=2, **settings)).any()
         assert (one.shape, one.dtype) == (images.shape, np.float32)
-        assert len(np.unique(one, axis=0)) > 1, "each image is changed on its own"
+        assert len(np.unique(one, axis=0)) > 1, "each image is changed independently"
 
-    def test_nothing_asked_for_nothing_done(self, images):
+    def test_without_augmentation_images_are_unchanged(self, images):
         augmented = self.augment(images)
         assert augmented.dtype == np.float32
         np.testing.assert_array_equal(augmented, images)
@@ -235,7 +239,7 @@ class TestAugment:
         assert 6 < mirrored.sum() < 26
 
     def test_crop_shifts_and_repeats_the_edge(self, images):
-        """A shift of up to 0.125 * 24 = 3 rows and 0.125 * 16 = 2 columns, and nothing else."""
+        """Images are shifted by at most 0.125 * 24 = 3 rows and 0.125 * 16 = 2 columns."""
         augmented = self.augment(images, crop=0.125)
         height, width = images.shape[1:3]
         shifts = []
@@ -250,14 +254,14 @@ class TestAugment:
         down, right = zip(*shifts)
         assert (min(down), max(down), min(right), max(right)) == (-3, 3, -2, 2)
 
-    def test_crop_smaller_than_a_pixel_keeps(self, images):
+    def test_crop_of_less_than_a_pixel_changes_nothing(self, images):
         np.testing.assert_array_equal(self.augment(images, crop=0.01), images)
 
     def test_flip_and_crop_work_on_activations(self):
         maps = np.random.default_rng(0).normal(size=(4, 8, 5, 64)).astype(np.float32)
         augmented = self.augment(maps, flip=True, crop=0.2)
         assert augmented.shape == maps.shape
-        assert set(augmented.ravel()) <= set(maps.ravel()), "no value is new"
+        assert set(augmented.ravel()) <= set(maps.ravel()), "there are no new values"
         assert (augmented != maps).any()
 
     def test_colour_stays_within_0_and_255(self):
@@ -267,11 +271,11 @@ class TestAugment:
         assert augmented.min() == 0 and augmented.max() == 255
         assert 0 < np.mean((augmented > 0) & (augmented < 255)) < 1
 
-    def test_colour_changes_by_at_most_its_share(self):
-        """Of a grey image the contrast changes nothing: brightness and gain are left."""
+    def test_colour_changes_are_limited(self):
+        """Contrast has no effect on a uniform image, so only brightness and gain change."""
         grey = np.full((32, 4, 4, 3), 100, np.uint8)
         augmented = self.augment(grey, colour=0.1)
         assert 100 * 0.9**2 - 0.01 <= augmented.min() < 93
         assert 107 < augmented.max() <= 100 * 1.1**2 + 0.01
-        assert (np.ptp(augmented, axis=(1, 2)) == 0).all(), "one change for the whole image"
-        assert (np.ptp(augmented, axis=3) > 0).any(), "each channel has its own gain"
+        assert (np.ptp(augmented, axis=(1, 2)) == 0).all(), "a channel changes uniformly"
+        assert (np.ptp(augmented, axis=3) > 0).any(), "channels change differently"

@@ -1,3 +1,5 @@
+"""Tests stratified splits and folds."""
+
 import numpy as np
 import pytest
 
@@ -6,7 +8,7 @@ from mmgc_jax.data import splits
 
 @pytest.fixture
 def labels():
-    """<float32>[800, 24]: each genre rarer than the one before, from a half to eight movies."""
+    """<float32>[800, 24]: genres of decreasing frequency, from 400 movies to eight."""
     rng = np.random.default_rng(0)
     labels = np.zeros((800, 24), np.float32)
     for genre, positives in enumerate(np.geomspace(400, 8, 24).astype(int)):
@@ -28,7 +30,7 @@ class TestHoldOut:
             assert shares[:12] == pytest.approx(fraction, abs=0.05)
 
     def test_rare_labels_are_on_both_sides(self, labels):
-        """Of eight movies a quarter is two; a blind draw misses 1 to 3 one time in five."""
+        """Two of eight movies are expected; one in five unstratified draws is not within 1 to 3."""
         for seed in range(10):
             _, second = splits.hold_out(labels, 0.25, seed)
             assert 1 <= labels[second, -1].sum() <= 3
@@ -41,18 +43,18 @@ class TestHoldOut:
         stratified = max(error(splits.hold_out(labels, 0.2, seed)[1]) for seed in range(3))
         assert stratified < min(error(second) for second in by_chance)
 
-    def test_the_seed_decides(self, labels):
+    def test_results_depend_on_the_seed(self, labels):
         one, again, other = (splits.hold_out(labels, 0.2, seed)[1] for seed in (3, 3, 4))
         np.testing.assert_array_equal(one, again)
         assert set(one) != set(other)
 
     @pytest.mark.parametrize("fraction", [0, 0.0, 1, 1.0, 1.5, -0.1, None, "0.2", float("nan")])
-    def test_impossible_fraction(self, labels, fraction):
+    def test_invalid_fraction(self, labels, fraction):
         with pytest.raises(ValueError, match="fraction is"):
             splits.hold_out(labels, fraction, seed=0)
 
     @pytest.mark.parametrize("seed", [-1, 1 << 32, None, 0.5])
-    def test_impossible_seed(self, labels, seed):
+    def test_invalid_seed(self, labels, seed):
         with pytest.raises(ValueError, match="seed is"):
             splits.hold_out(labels, 0.2, seed)
 
@@ -68,7 +70,7 @@ class TestFolds:
         fold_of = splits.assign_folds(labels, 4, seed=0)
         for genre in range(24):
             of_fold = np.bincount(fold_of[labels[:, genre] == 1], minlength=4)
-            assert of_fold.min() >= 1, "no fold lacks a genre"
+            assert of_fold.min() >= 1, "every fold has every genre"
             assert of_fold == pytest.approx(of_fold.mean(), abs=max(3, 0.1 * of_fold.mean()))
 
     def test_movies_without_labels_are_spread_too(self):
@@ -79,17 +81,17 @@ class TestFolds:
         assert np.bincount(fold_of[:4]).tolist() == [1, 1, 1, 1]
         assert np.bincount(fold_of[20:]).tolist() == [5, 5, 5, 5]
 
-    def test_the_seed_decides(self, labels):
+    def test_results_depend_on_the_seed(self, labels):
         one, again, other = (splits.assign_folds(labels, 4, seed) for seed in (3, 3, 4))
         np.testing.assert_array_equal(one, again)
         assert (one != other).any()
 
     @pytest.mark.parametrize("folds", [0, 1, -2, None, 801])
-    def test_impossible_number_of_folds(self, labels, folds):
+    def test_invalid_number_of_folds(self, labels, folds):
         with pytest.raises(ValueError, match=r"folds|n_splits"):
             splits.assign_folds(labels, folds, seed=0)
 
     @pytest.mark.parametrize("seed", [-1, 1 << 32, None, 0.5])
-    def test_impossible_seed(self, labels, seed):
+    def test_invalid_seed(self, labels, seed):
         with pytest.raises(ValueError, match="seed is"):
             splits.assign_folds(labels, 4, seed)

@@ -1,3 +1,5 @@
+"""Tests the synthetic corpus and the true probabilities of its genres."""
+
 import collections
 import io
 import itertools
@@ -14,17 +16,17 @@ from mmgc_jax.evaluation import metrics
 
 @pytest.fixture(scope="module")
 def corpus():
-    """1,000 movies with their cues."""
+    """1,000 movies and their cues."""
     return list(synthetic.generate(seed=1, train=1000, validation=0, test=0)["train"])
 
 
 def take(split, size=20, seed=0):
-    """The movies of a split of a small corpus."""
+    """Returns the movies in a split of a small corpus."""
     return [movie for movie, _ in synthetic.generate(seed, size, size, size)[split]]
 
 
 class TestGenerate:
-    def test_the_seed_decides(self):
+    def test_movies_depend_on_the_seed(self):
         assert take("train") == take("train")
         assert take("train") != take("train", seed=1)
 
@@ -46,31 +48,31 @@ class TestGenerate:
         }
 
 
-class TestImpossibleArguments:
+class TestInvalidArguments:
     @pytest.mark.parametrize("name", ["seed", "train", "validation", "test"])
     @pytest.mark.parametrize("value", [-1, None, 2.0, "3", True])
-    def test_a_value_is_refused_by_name_and_at_once(self, name, value):
+    def test_invalid_values_are_refused_at_once(self, name, value):
         with pytest.raises(ValueError, match=rf"^{name} is {value!r}, not a whole number"):
             synthetic.generate(**{name: value})
 
-    def test_an_unknown_name(self):
+    def test_an_unknown_argument_is_refused(self):
         with pytest.raises(TypeError, match="trian"):
             synthetic.generate(trian=3)
 
 
 def labels_of(corpus):
-    """<float32>[movies, 24]."""
+    """Returns the labels <float32>[movies, 24]."""
     return np.float32([[genre in movie.genres for genre in GENRES] for movie, _ in corpus])
 
 
 def figures_of(pixels):
-    """Which pixels are not the ground, <bool>[height, width]; most of a poster is ground."""
+    """Returns which pixels differ from the background (the median), <bool>[height, width]."""
     return (pixels != np.median(pixels, axis=(0, 1))).any(axis=-1)
 
 
 class TestMovies:
     def test_frequencies(self, corpus):
-        """15 % of the movies have a genre, 5 % no plot, 15 % no poster, and none lacks both."""
+        """15 % of movies have each genre, 5 % have no plot, 15 % no poster, and none lacks both."""
         labels = labels_of(corpus)
         assert labels.mean() == pytest.approx(0.15, abs=0.01)
         assert labels.mean(axis=0) == pytest.approx(0.15, abs=0.05)
@@ -80,7 +82,7 @@ class TestMovies:
         assert no_poster.mean() == pytest.approx(0.15, abs=0.035)
         assert not (no_plot & no_poster).any()
 
-    def test_cues_are_there_where_the_movie_shows_them(self, corpus):
+    def test_cues_exist_for_modalities_that_the_movie_has(self, corpus):
         for movie, cues in corpus:
             assert (cues.plot is None) == (movie.plot is None)
             assert (cues.poster is None) == (movie.poster is None)
@@ -109,7 +111,7 @@ class TestMovies:
             used = figures_of(pixels).reshape(8, 32, 4, 32).any(axis=(1, 3))
             assert used.sum() == cues.poster.sum()
 
-    def test_each_genre_has_a_figure_of_its_own(self):
+    def test_each_genre_has_a_different_figure(self):
         rng = np.random.default_rng(0)
         shown = set()
         for genre in range(24):
@@ -129,7 +131,7 @@ class TestTrueProbabilities:
         ids=["Action: better in the plot", "Adventure: better in the poster"],
     )  # fmt: skip
     def test_bayes_by_hand(self, genre, in_plot, in_poster):
-        """P(cue | genre) and P(cue | no genre) of two genres; 15 % of the movies have either."""
+        """in_plot and in_poster are P(cue | genre) and P(cue | no genre); the prior is 0.15."""
         for plot, poster in itertools.product((True, False, None), repeat=2):
             joint = [0.15, 0.85]  # genre, no genre
             for seen, rates in ((plot, in_plot), (poster, in_poster)):
@@ -143,14 +145,14 @@ class TestTrueProbabilities:
         cues = Cues(plot=np.ones(24, bool), poster=np.zeros(24, bool))
         assert synthetic.true_probabilities(cues, ("plot",))[0] == pytest.approx(285 / 319)
 
-    def test_modalities_that_may_not_be_looked_at(self):
+    def test_only_the_given_modalities_are_used(self):
         seen, other = np.arange(24) < 12, np.arange(24) < 3
         plot_only = synthetic.true_probabilities(Cues(seen, other), ("plot",))
         np.testing.assert_array_equal(plot_only, synthetic.true_probabilities(Cues(seen, None)))
         assert (plot_only != synthetic.true_probabilities(Cues(seen, other))).any()
 
-    def test_they_are_the_frequencies(self, corpus):
-        """Of all movies and genres with probability p, a share p has the genre."""
+    def test_they_are_calibrated(self, corpus):
+        """Among movies and genres with probability p, a fraction p has the genre."""
         probabilities = np.stack([synthetic.true_probabilities(cues) for _, cues in corpus])
         labels = labels_of(corpus)
         checked = 0
@@ -160,9 +162,9 @@ class TestTrueProbabilities:
                 deviation = np.sqrt(p * (1 - p) / len(labels_of_p))
                 assert labels_of_p.mean() == pytest.approx(p, abs=4 * deviation)
                 checked += 1
-        assert checked >= 6, "of eight: each cue is seen, not seen or hidden"
+        assert checked >= 6, "at least 6 of 8 values: each cue is seen, not seen or missing"
 
-    def test_even_genres_show_in_the_plot_odd_ones_in_the_poster(self, corpus):
+    def test_even_genres_are_easier_from_plots_and_odd_ones_from_posters(self, corpus):
         both = [(movie, cues) for movie, cues in corpus if movie.plot and movie.poster]
         labels = labels_of(both)
 

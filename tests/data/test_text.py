@@ -1,3 +1,5 @@
+"""Tests tokens, phrases, vocabularies and padding."""
+
 import numpy as np
 import pytest
 
@@ -21,7 +23,7 @@ def test_tokens(plot, tokens):
     assert text.tokenize(plot) == tokens
 
 
-def test_typographic_apostrophe_stays_inside_a_word_too():
+def test_typographic_apostrophes_stay_inside_words():
     assert len(text.tokenize("don’t")) == 1
 
 
@@ -121,7 +123,7 @@ def test_padding_is_after_the_words():
     assert (tokens.dtype, lengths.dtype) == (np.int32, np.int32)
 
 
-def test_no_sequence_at_all():
+def test_no_sequences():
     tokens, lengths = text.pad([], pad_to_multiple_of=4)
     assert tokens.shape == (0, 4) and lengths.shape == (0,)
 
@@ -133,7 +135,7 @@ def test_no_sequence_at_all():
         ("It's a well-known plot.", "it ' s a well - known plot ."),
         ("A line<br />and another", "a line and another"),
         ("see\nhttp://example.org/a?b=1\nfor more", "see L for more"),
-        ("see http://x.y", "see http : / / x . y"),  # only a line that begins with it
+        ("see http://x.y", "see http : / / x . y"),  # only at the beginning of a line
         ("snake_case *and* [2]", "snake case and N"),
         ('"Why?" (he asks): no; yes!', '" why ? " ( he asks ) : no ; yes !'),
         ("L and N", "l and n"),
