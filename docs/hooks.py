@@ -1,8 +1,8 @@
 """Lets pages of the manual link to files outside of docs/.
 
-On a code host `../mmgc_jax/main.py` leads to the file. The site gets a page with the file's text for
-each such link, or a list of files for a folder, and the link is changed to lead to that page. A
-link to a file that does not exist fails the build, as mkdocs does for links within docs/.
+On a code host `../mmgc_jax/main.py` leads to the file. For each such link the site gets a page with
+the file's text, or with a list of a folder's files, and the link is changed to lead to that page. A
+link to a file that does not exist fails the build, as it does within docs/.
 """
 
 import pathlib
@@ -84,8 +84,9 @@ def _add_pages(files: Files, config, place: pathlib.Path, target: str, origin: s
         text = head + "".join(f"- [{p.name}]({place.name}/{p.name}.md)\n" for p in inside)
     else:
         inside = []
-        language = _LANGUAGES.get(place.suffix, "text")
         content = place.read_text(encoding="utf-8")
+        script = "bash" if content.startswith("#!") else "text"
+        language = _LANGUAGES.get(place.suffix, script)
         fence = "`" * (1 + max(3, *map(len, re.findall("`+", content)), 0))
         text = f'{head}{fence} {{.{language} linenums="1"}}\n{content}\n{fence}\n'
     files.append(
