@@ -167,7 +167,7 @@ def _write(
     # The file is appended to: with a memory map, a full disk would crash the process.
     partial = file.with_suffix(".rows")
     batches_done = _whole_batches(partial, len(header), size * row_bytes)
-    logger.info("Computing activations of frozen layers for %d movies, %d of them done before: %s",
+    logger.info("Computing activations of frozen layers for %d movies (%d already done): %s",
                 batches.num_movies, batches_done * size, file)  # fmt: skip
     with open(partial if writes else os.devnull, "ab") as rows:
         if writes:

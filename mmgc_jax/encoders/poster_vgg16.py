@@ -106,7 +106,7 @@ def problems(settings: ml_collections.ConfigDict, data: ml_collections.ConfigDic
     checker.sizes("model.hidden")
     checker.training("head_training", "training")
     if settings.finetune_from in _FIRST_BLOCK:
-        # Training from cached activations has no activations of blocks further down.
+        # If training starts from cached activations, those of lower blocks are not available.
         first = _FIRST_BLOCK[settings.finetune_from]
         lowest = 1 if first == _HEAD else max(1, first - 1)
         checker.require(

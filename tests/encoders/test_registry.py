@@ -6,7 +6,8 @@ import ml_collections
 import numpy as np
 import pytest
 
-from mmgc_jax.encoders import registry
+from mmgc_jax import config_flag
+from mmgc_jax.encoders import fusion, registry
 from mmgc_jax.runtime.errors import InputError
 from tests import tiny
 
@@ -108,3 +109,22 @@ def test_equal_titles_get_names():
     assert list(registry.titles(config).items()) == [
         ("poster_grey", "Poster (VGG16, colour)"), ("plot", "Plot (LSTM)"),
     ]  # fmt: skip
+
+
+def fields(section, prefix=""):
+    """Yields the dotted names of all fields and sections, but not of learning-rate factors."""
+    for name, value in section.items():
+        yield prefix + name
+        if isinstance(value, ml_collections.ConfigDict) and name != "learning_rate_scale":
+            yield from fields(value, f"{prefix}{name}.")
+
+
+@pytest.mark.parametrize("module", [*map(registry.find, registry.kinds()), fusion])
+def test_every_field_has_a_comment_of_its_own(module):
+    """`--help_config` shows the comment directly above the assignment of a field."""
+    comments = config_flag.comments_of(module.default_settings)
+    for field in fields(module.default_settings()):
+        # A whole sentence, which can be read without the comments on other fields.
+        comment = comments.get(field, "")
+        assert comment[:1].isupper() and comment.endswith("."), f"{field}: {comment!r}"
+        assert comment.split()[0] not in ("Of", "What", "See"), f"{field}: {comment!r}"
