@@ -1,4 +1,4 @@
-"""What a training reports: metrics.jsonl, TensorBoard's event files, its log."""
+"""Tests of the reports of a training: metrics.jsonl, TensorBoard's event files, the log."""
 
 import collections
 import importlib.util
@@ -22,7 +22,7 @@ needs_tensorboard = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def lines(tmp_path_factory):
-    """The lines of metrics.jsonl of a training of three epochs of five steps."""
+    """The lines of metrics.jsonl of a training with three epochs of five steps each."""
     workdir = tmp_path_factory.mktemp("run")
     fit(workdir)
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
@@ -30,7 +30,7 @@ def lines(tmp_path_factory):
 
 def test_metrics_have_a_line_for_each_report_and_each_validation(lines):
     assert {line["run"] for line in lines} == {"fusion"}
-    # Every third step, every second one (a checkpoint) and every fifth (the end of an epoch).
+    # Every third step (log_every), every second (checkpoint_every) and every fifth (an epoch ends).
     training = [line for line in lines if "loss" in line]
     assert [line["step"] for line in training] == [2, 3, 4, 5, 6, 8, 9, 10, 12, 14, 15]
     keys = {"run", "step", "loss", "grad_norm", "learning_rate", "movies_per_second",
@@ -54,13 +54,13 @@ def test_the_learning_rate_is_that_of_the_step(lines):
     schedule = make_schedule(settings(), len(batches(3)))
     for line in lines:
         if "loss" in line:
-            # A line's step is the number of steps done; the first one is number 0.
+            # A line has the number of finished steps; the schedule counts steps from 0.
             expected = float(schedule(line["step"] - 1))
             assert line["learning_rate"] == pytest.approx(expected, rel=1e-5)
 
 
 class Clock:
-    """A clock that goes as fast as a test wants."""
+    """A clock whose time a test sets."""
 
     def __init__(self):
         self.now = 0.0
@@ -76,13 +76,13 @@ def test_speed_and_waiting_by_hand(tmp_path, monkeypatch):
 
     def arriving():
         while True:
-            clock.now += 1.5  # for which the loop waits
+            clock.now += 1.5  # the loop waits for a batch
             yield {}
 
     timed = log.timed(arriving())
     for step in (5, 6):
         next(timed)
-        clock.now += 0.5  # for which it computes
+        clock.now += 0.5  # the loop computes a step
         if step == 5:
             log.first_step_done()
     log.steps_done(6, {"loss": 0.3})
@@ -132,7 +132,7 @@ def test_tensorboard_is_written_only_if_it_is_asked_for(tmp_path, monkeypatch):
     assert not (tmp_path / "tensorboard").exists()
     asked = TrainingRun("plot", tmp_path, seed=0, tensorboard=True)
     assert kinds(asked) == [logging.JsonLinesWriter, logging.TensorBoardWriter]
-    # Of several processes the first one writes.
+    # With several processes, only the first one writes.
     monkeypatch.setattr(logging.parallel, "is_first", lambda: False)
     assert kinds(asked) == [logging.JsonLinesWriter]
 
@@ -143,7 +143,7 @@ def test_who_does_not_ask_for_tensorboard_needs_none(tmp_path, monkeypatch):
 
 
 def scalars(folder):
-    """The scalars in a folder's event files, name -> [(step, value)], read without TensorFlow."""
+    """Reads the scalars of event files without TensorFlow: name -> [(step, value)]."""
     from tensorboardX.proto.event_pb2 import Event
 
     found = collections.defaultdict(list)
