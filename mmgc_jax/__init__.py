@@ -1,8 +1,19 @@
-"""Movie genres from plots and posters, in JAX and Flax."""
+"""Movie genres from plots and posters, in JAX and Flax.
 
+`Predictor` predicts the genres of a `Movie` with a finished experiment; see `mmgc_jax.predictor`.
+"""
+
+import importlib as _importlib
 import importlib.util as _util
 import pathlib as _pathlib
 import sys as _sys
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+
+if _TYPE_CHECKING:
+    from mmgc_jax.data.movies import Movie
+    from mmgc_jax.predictor import Predictor
+
+__all__ = ("Movie", "Predictor")
 
 
 def _import_configs_of_checkout() -> None:
@@ -26,10 +37,15 @@ def _import_configs_of_checkout() -> None:
 _import_configs_of_checkout()
 
 
-def __getattr__(name: str):
-    # Imported when it is asked for, since it imports nearly everything.
-    if name == "Predictor":
-        from mmgc_jax.predictor import Predictor
+_MODULE_OF = {"Movie": "mmgc_jax.data.movies", "Predictor": "mmgc_jax.predictor"}
 
-        return Predictor
+
+def __getattr__(name: str):
+    # Imported when it is asked for, because it imports JAX and nearly the whole package.
+    if name in _MODULE_OF:
+        return getattr(_importlib.import_module(_MODULE_OF[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_MODULE_OF])

@@ -1,133 +1,201 @@
-"""Predicts genres with a finished experiment.
+r"""Predicts the genres of a movie, or of a table of movies, with a finished experiment.
 
-A row of probabilities for each movie of a table:
+    mmgc predict --workdir=runs/demo --plot="the heist of two brothers ."
+    mmgc predict --workdir=runs/demo --plot_file=plot.txt --poster=poster.jpg --top=3
+    mmgc predict --workdir=runs/demo --plot=- --format=json < plot.txt
+    mmgc predict --workdir=runs/demo --movies=movies.csv --posters=FOLDER --output=probs.csv
 
-    python -m mmgc_jax.predict --workdir=runs/talk --movies=movies.csv --posters=FOLDER \
-        --output=probs.csv
+One movie is shown with all genres whose probability reaches their threshold, and at least the five
+likeliest. A table needs the columns index,year,title,plot; its posters are FOLDER/<index>.jpg.
 
-One movie, to be read:
+Formats:
 
-    python -m mmgc_jax.predict --workdir=runs/talk --plot="a retired spy ..." --poster=x.jpg
+    text      bars, for people; one movie only
+    csv       a row for each movie: ID,p_Action,p_Adventure,...; --decisions adds d_Action,...
+    parquet   the same columns
+    json      an object for each movie, each on a line of its own (JSON Lines): id, title, model,
+              probabilities, predicted (the genres that reach their thresholds), plot_words (how
+              many words of the plot the model knows), notes (why the answer may be poor)
+
+`mmgc predict` and `python -m mmgc_jax.predict` are the same.
 """
 
-import csv
-import io
-import itertools
 import logging
+import os
+import pathlib
 import sys
 from collections.abc import Iterable, Sequence
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
-import numpy as np
-from absl import app, flags
-from absl import logging as absl_logging
+from absl import flags
 
-from mmgc_jax.data import movies, posters
-from mmgc_jax.data.movies import Movie
-from mmgc_jax.encoders import registry
-from mmgc_jax.predictor import Predictor
+from mmgc_jax import command_line
 from mmgc_jax.runtime.errors import InputError
-from mmgc_jax.runtime.files import Path, as_path, cache_folder, is_address, write_atomically
-from mmgc_jax.runtime.progress import progress_bar
-from mmgc_jax.runtime.remote import copy_here
+
+# Imported by the functions that need them, so that --help and wrong flags are answered at once.
+if TYPE_CHECKING:
+    from mmgc_jax.answers import Answer
+    from mmgc_jax.data.movies import Movie
+    from mmgc_jax.predictor import Predictor
 
 logger = logging.getLogger("mmgc_jax")
 
-_MOVIES_AT_ONCE = 64  # their posters are in memory as they are in their files
-_SHOWN = 8
+_FORMATS = ("text", "json", "csv", "parquet")
+_FORMAT_OF_SUFFIX = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
+_STDOUT = "-"
+_STDIN = "-"
 
 
-def predict_table(predictor: Predictor, rows: Iterable[Movie], output: Path, model: str) -> int:
-    """Writes `ID,p_Action,...`, a row for each movie in the order given; returns their number."""
-    written = 0
+def define_flags(values: flags.FlagValues) -> None:
+    def text(name: str, meaning: str, default: str | None = None) -> None:
+        flags.DEFINE_string(name, default, meaning, flag_values=values)
 
-    def write(stream: BinaryIO) -> None:
-        nonlocal written
-        file = io.TextIOWrapper(stream, encoding="utf-8", newline="", write_through=True)
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["ID", *(f"p_{genre}" for genre in predictor.genres)])
-        while chunk := list(itertools.islice(iterator, _MOVIES_AT_ONCE)):
-            for movie, scores in zip(chunk, predictor(chunk, model)):
-                writer.writerow([movie.id, *(f"{score:.6f}" for score in scores)])
-            written += len(chunk)
-            bar.update(len(chunk))
-        file.detach()
-
-    iterator = iter(rows)
-    with progress_bar(desc="predicting", unit="movie") as bar:
-        try:
-            write_atomically(output, write)
-        except OSError as error:
-            raise InputError(f"--output={output} cannot be written: {error}") from error
-    return written
-
-
-def describe(scores: np.ndarray, genres: Sequence[str], chosen: np.ndarray) -> str:
-    """The likeliest of the genres as lines of text, a bar for each; those chosen have a mark."""
-    lines = []
-    for genre in np.argsort(-scores)[:_SHOWN]:
-        bar = "█" * round(float(scores[genre]) * 40)
-        mark = "*" if chosen[genre] else " "
-        lines.append(f"{mark} {genres[genre]:<12}{scores[genre]:>6.1%}  {bar}")
-    return "\n".join(lines)
-
-
-def _define_flags() -> None:
-    flags.DEFINE_string("workdir", None, "Of a finished experiment.", required=True)
-    flags.DEFINE_string("movies", None, "CSV file with the columns index,year,title,plot.")
-    flags.DEFINE_string("posters", None, "Folder of <index>.jpg files.")
-    flags.DEFINE_string("output", None, "CSV file to write: ID,p_Action,p_Adventure,...")
-    flags.DEFINE_string("plot", None, "The plot of one movie.")
-    flags.DEFINE_string("poster", None, "The poster of one movie, an image file.")
-    flags.DEFINE_string(
-        "stage", "fusion", "The model that predicts: fusion, or an encoder of the experiment."
+    text("workdir", "Working directory of a finished experiment.")
+    text("plot", "Plot of one movie; - reads it from standard input.")
+    text("plot_file", "Text file, UTF-8, with the plot of one movie.")
+    text("poster", "Image file with the poster of one movie.")
+    text("title", "Title of one movie, only to be shown.")
+    text("movies", "CSV file, UTF-8, of a table of movies.")
+    text("posters", "Folder of the table's posters, <index>.jpg.")
+    text("stage", "Model that predicts: fusion, or an encoder of the experiment.", "fusion")
+    flags.DEFINE_integer(
+        "top", None, "Number of genres that text shows.", lower_bound=1, flag_values=values
     )
-    flags.DEFINE_multi_string(
-        "encoder_modules", [], "Modules of kinds of encoders that are not of this package."
+    flags.DEFINE_enum(
+        "format",
+        None,
+        _FORMATS,
+        "Format of the answer. Without it, the suffix of --output decides; otherwise it is text "
+        "for one movie and csv for a table.",
+        flag_values=values,
     )
+    text("output", "File to write; - is standard output. Needed for a table.")
+    flags.DEFINE_bool(
+        "decisions",
+        False,
+        "Whether csv and parquet have a column d_<genre> for each genre, too: 1 if it reaches its "
+        "threshold, otherwise 0.",
+        flag_values=values,
+    )
+    command_line.define_encoder_modules(values)
 
 
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"Not a flag: {' '.join(argv[1:])}")
-    absl_logging.set_verbosity(absl_logging.ERROR)
-    logger.setLevel(logging.INFO)
-    try:
-        _predict(flags.FLAGS)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+def main(values: flags.FlagValues, arguments: list[str]) -> None:
+    is_table, answer_format = _check_flags(values)
+    plot = None if is_table else _plot(values)
 
+    import jax
 
-def _local(place: str) -> str:
-    return copy_here(place, cache_folder() / "copies") if is_address(place) else place
+    from mmgc_jax.answers import Counted, predict
+    from mmgc_jax.encoders import registry
+    from mmgc_jax.predictor import Predictor
 
-
-def _predict(values: flags.FlagValues) -> None:
-    one, many = values.plot or values.poster, values.movies or values.posters
-    if bool(one) == bool(many):
-        raise InputError("Give --plot, --poster or both for one movie, or --movies for a table.")
-    if many and not (values.movies and values.output):
-        raise InputError("A table needs --movies=FILE.csv and --output=FILE.csv.")
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        # By default JAX caches programs that take a second to compile. Each of those that make an
+        # answer takes less, all together more.
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     registry.import_modules(values.encoder_modules)
+    movies = _table(values) if is_table else [_movie(values, plot)]
     predictor = Predictor.load(values.workdir)
-    if many:
-        _predict_many(predictor, values)
-    else:
-        _predict_one(predictor, values)
+    if values.stage not in predictor.models:
+        hint = command_line.did_you_mean(values.stage, predictor.models)
+        raise InputError(
+            f"--stage={values.stage}: this experiment has: {', '.join(predictor.models)}. {hint}"
+        )
+    answers = Counted(predict(predictor, movies, values.stage, show_progress=is_table))
+    _write(values, answer_format, answers, predictor)
+    if is_table:
+        where = "standard output" if _is_stdout(values.output) else values.output
+        stream = sys.stderr if _is_stdout(values.output) else sys.stdout
+        print(f"{answers.count} rows written to {where}", file=stream)
+        if answers.noted:
+            logger.warning(
+                "For %d of %d movies the answer may be poor; with --format=json their notes say "
+                "why. The first, of %s: %s",
+                answers.noted, answers.count, answers.first.movie.id, answers.first.notes[0],
+            )  # fmt: skip
 
 
-def _predict_many(predictor: Predictor, values: flags.FlagValues) -> None:
-    given, output = _local(values.movies), as_path(values.output)
-    table = movies.read_csv(given, values.posters and _local(values.posters))
-    exists = not is_address(output) and output.exists()
-    if values.output == values.movies or (exists and output.samefile(given)):
-        raise InputError(f"--output={output} is the table of --movies itself.")
-    count = predict_table(predictor, table, output, values.stage)
-    print(f"{count} rows written to {output}")
+def _check_flags(values: flags.FlagValues) -> tuple[bool, str]:
+    """Returns whether a table is to be predicted, and the format.
+
+    Raises:
+      InputError: if flags contradict one another, or some are missing.
+    """
+    one = [name for name in ("plot", "plot_file", "poster", "title") if values[name].value]
+    one += ["plot"] if values.plot == "" else []
+    many = [name for name in ("movies", "posters") if values[name].value]
+    if one and many:
+        raise InputError(f"--{one[0]} is for one movie and --{many[0]} for a table: choose one.")
+    if "plot" in one and "plot_file" in one:
+        raise InputError("--plot and --plot_file are both given: choose one.")
+    if not many and not set(one) - {"title"}:
+        raise InputError(
+            "Give --plot, --plot_file or --poster for one movie, or --movies for a table."
+        )
+    if many and not values.movies:
+        raise InputError("--posters needs --movies=FILE.csv, the table of their movies.")
+    if many and not values.output:
+        raise InputError("A table needs --output=FILE, or --output=- for standard output.")
+
+    by_suffix = _FORMAT_OF_SUFFIX.get(pathlib.PurePath(values.output or "").suffix.lower())
+    chosen = values.format or by_suffix or ("csv" if many else "text")
+    if by_suffix and chosen != by_suffix:
+        raise InputError(f"--format={chosen} and --output={values.output} contradict each other.")
+    if chosen == "text" and many:
+        raise InputError(f"--format=text is for one movie; for a table: {', '.join(_FORMATS[1:])}.")
+    if chosen != "text" and values.top:
+        raise InputError(f"--top is for --format=text; {chosen} has all genres.")
+    if chosen not in ("csv", "parquet") and values.decisions:
+        raise InputError(f"--decisions is for csv and parquet; {chosen} always has them.")
+    if chosen == "parquet":
+        _check_parquet(values)
+    return bool(many), chosen
 
 
-def _predict_one(predictor: Predictor, values: flags.FlagValues) -> None:
+def _check_parquet(values: flags.FlagValues) -> None:
+    if _is_stdout(values.output) and sys.stdout.isatty():
+        raise InputError("--format=parquet is no text for a terminal; it needs --output=FILE.")
+    try:
+        import pyarrow  # noqa: F401
+    except ImportError as error:
+        raise InputError(
+            "--format=parquet needs pyarrow, which is not installed. Run: pip install "
+            "'mmgc_jax[tables]'"
+        ) from error
+
+
+def _plot(values: flags.FlagValues) -> str | None:
+    """Reads the plot of one movie; None if none is given."""
+    from mmgc_jax.data.movies import MAX_CHARACTERS
+
+    most = MAX_CHARACTERS  # its bytes are at most four times as many
+    try:
+        if values.plot_file:
+            flag = f"--plot_file={values.plot_file}"
+            with open(_local(values.plot_file), "rb") as file:
+                content = file.read(4 * most + 1)
+        elif values.plot == _STDIN:
+            flag = "--plot=-"
+            if sys.stdin.isatty():
+                print("Type the plot; Ctrl-D on a new line ends it.", file=sys.stderr)
+            content = sys.stdin.buffer.read(4 * most + 1)
+        else:
+            return values.plot
+        plot = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{flag} is not a text in UTF-8: {error}.") from error
+    except OSError as error:
+        raise InputError(f"{flag} cannot be read: {error.strerror}.") from error
+    if len(plot) > most:
+        raise InputError(f"{flag} has more than {most:,} characters: is it a plot?")
+    return plot
+
+
+def _movie(values: flags.FlagValues, plot: str | None) -> "Movie":
+    from mmgc_jax.data import posters
+    from mmgc_jax.data.movies import Movie, clean
+
     poster = None
     if values.poster:
         try:
@@ -135,13 +203,83 @@ def _predict_one(predictor: Predictor, values: flags.FlagValues) -> None:
             posters.decode(poster, 32, 32)
         except (OSError, posters.PosterError) as error:
             raise InputError(f"--poster={values.poster} cannot be read: {error}") from error
-    movie = Movie(id="", title="", plot=values.plot or None, poster=poster)
-    probabilities = predictor([movie], values.stage)
-    decided = predictor.decide(probabilities, values.stage)
-    print(describe(probabilities[0], predictor.genres, decided[0]))
-    print("* reaches the threshold at which this genre is predicted best (F1)")
+    return Movie(title=clean(values.title or ""), plot=plot, poster=poster)
+
+
+def _table(values: flags.FlagValues) -> Iterable["Movie"]:
+    from mmgc_jax.data.movies import read_csv
+    from mmgc_jax.runtime.files import as_path, is_address
+
+    given = _local(values.movies)
+    movies = read_csv(given, values.posters and _local(values.posters))
+    if not _is_stdout(values.output) and not is_address(values.output):
+        output = as_path(values.output)
+        if output.exists() and output.samefile(given):
+            raise InputError(f"--output={values.output} is the table of --movies itself.")
+    return movies
+
+
+def _local(place: str) -> str:
+    """Copies a file or folder with an address to this machine; returns its path here."""
+    from mmgc_jax.runtime.files import cache_folder, is_address
+    from mmgc_jax.runtime.remote import copy_here
+
+    return copy_here(place, cache_folder() / "copies") if is_address(place) else place
+
+
+def _is_stdout(output: str | None) -> bool:
+    """Returns whether `--output` is standard output, under its name or another, or not given."""
+    if not output or output == _STDOUT:
+        return True
+    try:
+        return os.path.samestat(os.stat(output), os.fstat(sys.stdout.fileno()))
+    except OSError:  # it does not exist yet, or standard output is not a file
+        return False
+
+
+def _write(
+    values: flags.FlagValues,
+    answer_format: str,
+    answers: Iterable["Answer"],
+    predictor: "Predictor",
+) -> None:
+    """Writes answers to `--output`."""
+    from mmgc_jax import answers as formats
+    from mmgc_jax.runtime.files import as_path, write_atomically
+
+    genres = predictor.genres
+
+    def write(stream: BinaryIO) -> None:
+        if answer_format == "csv":
+            formats.write_csv(stream, answers, genres, values.decisions)
+        elif answer_format == "parquet":
+            formats.write_parquet(stream, answers, genres, values.decisions)
+        elif answer_format == "json":
+            formats.write_json(stream, answers, genres, values.stage)
+        else:
+            stream.write(description().encode() + b"\n")
+
+    def description() -> str:
+        (answer,) = answers
+        return formats.describe(answer, genres, predictor.thresholds(values.stage), values.top)
+
+    if _is_stdout(values.output):
+        if answer_format == "text":
+            print(description())  # in the terminal's encoding
+        else:
+            write(sys.stdout.buffer)
+        sys.stdout.flush()
+        return
+    try:
+        write_atomically(as_path(values.output), write)
+    except OSError as error:
+        raise InputError(f"--output={values.output} cannot be written: {error}") from error
+
+
+def start(argv: Sequence[str] | None = None) -> None:
+    """Runs `main` with the flags of a command line; None takes that of the process."""
+    command_line.run(__doc__, define_flags, main, argv, required=("workdir",))
 
 
 if __name__ == "__main__":
-    _define_flags()
-    app.run(main)
+    start()

@@ -1,36 +1,58 @@
-"""A finished experiment as a Python object."""
+"""Predicts genres with a finished experiment, from Python.
+
+>>> from mmgc_jax import Movie, Predictor
+>>> predictor = Predictor.load("runs/demo")
+>>> movies = [Movie(plot="the heist of two brothers ."), Movie(plot="a robot and a spaceship .")]
+>>> probabilities = predictor(movies)
+>>> probabilities.shape == (2, len(predictor.genres))
+True
+>>> predictor.decide(probabilities).dtype
+dtype('bool')
+"""
 
 import contextlib
-import functools
-from collections.abc import Iterator, Sequence
+import dataclasses
+import math
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import flax.errors
 import ml_collections
 import numpy as np
+from PIL import Image
 
 from mmgc_jax import settings
+from mmgc_jax.data import posters, text
 from mmgc_jax.data.movies import Movie
 from mmgc_jax.encoders import fusion, joint, registry
-from mmgc_jax.encoders.base import Encoder
+from mmgc_jax.encoders.base import Encoder, KnownWords
 from mmgc_jax.evaluation import calibration
 from mmgc_jax.evaluation.results import fill_absent
 from mmgc_jax.ops.kernels import Kernels, auto
 from mmgc_jax.runtime.errors import InputError
 from mmgc_jax.runtime.files import Path, as_path, read_json
 
-_ADVICE = "Run the experiment again, or put the working directory back from a copy."
+if TYPE_CHECKING:
+    import pandas
+
+_ADVICE = "Run the experiment again, or restore the working directory from a copy."
 
 
 class Predictor:
-    """Genre probabilities of new movies, from a finished experiment.
+    """Predicts the genres of movies with the models of a finished experiment.
 
-    A modality that a movie lacks, or whose poster cannot be read, is replaced by the genres'
-    frequencies; a movie without anything that a model looks at gets just these.
+    A modality that a movie lacks, or whose poster cannot be decoded, is replaced by the genres'
+    frequencies; a movie that has nothing that a model looks at gets these as its probabilities.
+
+    Parameters are read, and programs compiled, when a model is first used. Several threads can use
+    the same predictor.
 
     Attributes:
-      config: of the experiment.
-      genres: the names of the columns of its results, in alphabetical order.
-      models: the names of the encoders, and `fusion`.
+      config: the config of the experiment.
+      genres: names of the columns of all probabilities, in alphabetical order.
+      models: names of the models: the encoders, and `fusion`.
     """
 
     def __init__(
@@ -40,6 +62,8 @@ class Predictor:
         self.config = config
         self._workdir = workdir
         self._kernels = kernels or auto()
+        self._lock = threading.RLock()
+        self._loaded: dict[str, Any] = {}
         file = workdir / "genre_frequencies.json"
         frequencies = read_json(file, _ADVICE)
         if not _are_frequencies(frequencies):
@@ -57,16 +81,20 @@ class Predictor:
                 )
 
     @classmethod
-    def load(cls, workdir, kernels: Kernels | None = None) -> "Predictor":
+    def load(cls, workdir, kernels: Kernels | None = None, *, warm_up: bool = False) -> "Predictor":
         """Opens the working directory of a finished experiment.
 
         Args:
           workdir: its path.
-          kernels: implementations of operations; None takes the fastest for this process.
+          kernels: which implementation of each operation to use; None for the fastest ones of this
+            process.
+          warm_up: whether to read all parameters and to compile all programs now. Otherwise the
+            first answer of each model takes longer, and so does the first one for a plot of another
+            length.
 
         Raises:
-          InputError: if there is none, or its files are damaged. Parameters are read, and found to
-            be damaged, when a model is first asked.
+          InputError: if it is not such a directory, or its files are damaged. Damaged parameters
+            are found only when they are read.
         """
         workdir = as_path(workdir)
         file = workdir / "config.json"
@@ -82,23 +110,29 @@ class Predictor:
             raise InputError(f"{file} is not a JSON object. {_ADVICE}")
         config = ml_collections.ConfigDict(config)
         _check_config(config, file)
-        return cls(config, workdir, kernels)
+        predictor = cls(config, workdir, kernels)
+        if warm_up:
+            predictor._warm_up()
+        return predictor
 
-    def __call__(self, movies: Sequence[Movie], model: str = fusion.FUSION) -> np.ndarray:
-        """Predicts.
+    def __call__(self, movies: Iterable[Movie], model: str = fusion.FUSION) -> np.ndarray:
+        """Predicts genre probabilities.
 
         Args:
-          movies: with plot, poster, both or neither; genres are not looked at.
+          movies: any iterable of movies with a plot, a poster, both or neither. All their posters
+            are read into memory, so pass long tables in parts.
           model: `fusion`, or an encoder of the experiment, such as `plot` or `poster`.
 
         Returns:
           Calibrated probabilities <float32>[movies, genres], in the order of `genres`.
 
         Raises:
-          InputError: if the experiment has no such model, or its files are damaged.
+          TypeError: if an argument has the wrong type.
+          InputError: if the experiment has no such model, its files are damaged, or the file of a
+            poster cannot be read.
         """
-        if model not in self.models:
-            raise InputError(f"model is {model!r}; this experiment has: {', '.join(self.models)}.")
+        self._check_model(model)
+        movies = _checked(movies)
         if not movies:
             return np.zeros((0, len(self.genres)), np.float32)
         with _damage_explained(self._workdir):
@@ -108,46 +142,266 @@ class Predictor:
             raise InputError(f"{self._workdir}: the parameters of {model} are damaged. {_ADVICE}")
         return fill_absent(calibrated, present, self._frequencies)
 
-    def decide(self, probabilities: np.ndarray, model: str = fusion.FUSION) -> np.ndarray:
-        """Decides which genres a movie has: those that reach the genre's threshold.
+    def thresholds(self, model: str = fusion.FUSION) -> np.ndarray:
+        """Returns the probability from which a genre is predicted, <float64>[genres].
+
+        Each threshold is the one with the best F1 of its genre on the training movies, predicted
+        out of fold.
 
         Args:
-          probabilities: <float32>[movies, genres], as `__call__` returns them.
-          model: the model that `probabilities` are of.
+          model: as in `__call__`.
+        """
+        self._check_model(model)
+        return self._calibrations[model].thresholds.copy()
+
+    def decide(self, probabilities: np.ndarray, model: str = fusion.FUSION) -> np.ndarray:
+        """Decides which genres movies have: those whose probability reaches the genre's threshold.
+
+        Args:
+          probabilities: <float32>[..., genres], as `__call__` returns them.
+          model: the model that they were predicted with.
 
         Returns:
-          <bool>[movies, genres].
+          <bool>[..., genres].
+
+        Raises:
+          ValueError: if the last axis does not have a value for each genre.
         """
-        return probabilities >= self._calibrations[model].thresholds
+        probabilities = np.asarray(probabilities)
+        if probabilities.shape[-1:] != (len(self.genres),):
+            raise ValueError(
+                f"probabilities has the shape {probabilities.shape}; (movies, {len(self.genres)}) "
+                "is needed."
+            )
+        return probabilities >= self.thresholds(model)
+
+    def to_frame(self, movies: Iterable[Movie], model: str = fusion.FUSION) -> "pandas.DataFrame":
+        """Predicts genre probabilities as a table with a column for each genre.
+
+        Args:
+          movies: as in `__call__`.
+          model: as in `__call__`.
+
+        Returns:
+          <float32>[movies, genres]. The index, `ID`, has the movies' ids, or their positions if a
+          movie has no id.
+
+        Raises:
+          ImportError: if pandas is not installed.
+          Exception: as `__call__`.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise ImportError(
+                "to_frame needs pandas, which is not installed. Run: pip install 'mmgc_jax[tables]'"
+            ) from error
+        movies = _listed(movies)
+        probabilities = self(movies, model)
+        ids = [movie.id for movie in movies]
+        index = pandas.Index(ids, name="ID") if ids and all(ids) else None
+        return pandas.DataFrame(probabilities, index=index, columns=list(self.genres))
+
+    def known_words(self, movie: Movie, model: str = fusion.FUSION) -> KnownWords | None:
+        """Counts the words of a movie's plot that a model knows from its training.
+
+        Args:
+          movie: the movie.
+          model: as in `__call__`. Of a fusion of several encoders, the one that knows most counts.
+
+        Returns:
+          None if the movie has no plot, or the model has no vocabulary of words.
+        """
+        self._check_model(model)
+        _check_movie(movie, "movie")
+        if not (movie.plot or "").strip():
+            return None
+        with _damage_explained(self._workdir):
+            encoders = [self._encoder(name) for name in self._looking_at("plot", model)]
+        counts = [encoder.known_words(movie.plot) for encoder in encoders if encoder.known_words]
+        return max(counts, key=lambda count: count.known / max(count.total, 1), default=None)
+
+    def notes(self, movie: Movie, model: str = fusion.FUSION) -> list[str]:
+        """Returns sentences on why an answer may be poor; an empty list if nothing is known.
+
+        Args:
+          movie: the movie.
+          model: as in `__call__`.
+        """
+        self._check_model(model)
+        _check_movie(movie, "movie")
+        notes = []
+        if movie.plot is not None and not text.tokenize(movie.plot):
+            notes.append("The plot has no words.")
+        elif (words := self.known_words(movie, model)) and 2 * words.known < words.total:
+            notes.append(
+                f"{words.known:,} of {words.total:,} words known; trained on "
+                f"{words.vocabulary:,} words."
+            )
+        has = {"plot": bool((movie.plot or "").strip()), "poster": movie.poster is not None}
+        needed = [modality for modality in has if self._looking_at(modality, model)]
+        if not any(has[modality] for modality in needed):
+            notes.append(
+                f"Without a {' or a '.join(needed)}, the model {model} answers with the frequency "
+                "of each genre among the training movies."
+            )
+        return notes
+
+    def _check_model(self, model: str) -> None:
+        if model not in self.models:
+            raise InputError(f"model is {model!r}; this experiment has: {', '.join(self.models)}.")
+
+    def _encoders_of(self, model: str) -> Sequence[str]:
+        return self.config.fusion.encoders if model == fusion.FUSION else (model,)
+
+    def _looking_at(self, modality: str, model: str) -> list[str]:
+        """Returns the encoders of a model that predict from a modality."""
+        return [
+            name
+            for name in self._encoders_of(model)
+            if registry.modality(self.config, name) == modality
+        ]
 
     def _probabilities(self, movies: Sequence[Movie], model: str) -> tuple[np.ndarray, np.ndarray]:
-        """As `_encode`, of an encoder or of fusion; not calibrated yet."""
+        """Predicts with an encoder or fusion, without calibration.
+
+        Returns:
+          Probabilities <float32>[movies, genres], and whether a movie has what the model looks at,
+          <bool>[movies].
+        """
         if model != fusion.FUSION:
             return self._encode(movies, model)
-        if self.config.fusion.kind == fusion.JOINT:
+        if self._is_joint:
             return self._joint(movies)
         encoded = [self._encode(movies, name) for name in self.config.fusion.encoders]
         probabilities, present = (np.stack(arrays, axis=1) for arrays in zip(*encoded))
         return self._fuser(probabilities, present), present.any(axis=1)
 
     def _encode(self, movies: Sequence[Movie], name: str) -> tuple[np.ndarray, np.ndarray]:
-        """Probabilities <float32>[movies, genres] of one encoder, and for which movies, <bool>."""
+        """As `_probabilities`, for one encoder."""
         probabilities, present = self._encoder(name)(movies, len(self.genres))
         return fill_absent(probabilities, present, self._frequencies), present
 
-    @functools.cache  # noqa: B019 (a predictor lives as long as its process)
     def _encoder(self, name: str) -> Encoder:
-        return registry.of(self.config, name).load(
-            self.config, self._workdir, name, len(self.genres), self._kernels
+        return self._load_once(
+            name,
+            lambda: registry.of(self.config, name).load(
+                self.config, self._workdir, name, len(self.genres), self._kernels
+            ),
         )
 
-    @functools.cached_property
-    def _fuser(self) -> fusion.Fuser:
-        return fusion.Fuser(self.config, self._workdir, len(self.genres))
+    @property
+    def _is_joint(self) -> bool:
+        return self.config.fusion.kind == fusion.JOINT
 
-    @functools.cached_property
+    @property
+    def _fuser(self) -> fusion.Fuser:
+        return self._load_once(
+            fusion.FUSION, lambda: fusion.Fuser(self.config, self._workdir, len(self.genres))
+        )
+
+    @property
     def _joint(self) -> joint.JointFuser:
-        return joint.JointFuser(self.config, self._workdir, self._frequencies, self._kernels)
+        return self._load_once(
+            fusion.FUSION,
+            lambda: joint.JointFuser(self.config, self._workdir, self._frequencies, self._kernels),
+        )
+
+    def _load_once(self, name: str, load: Callable[[], Any]) -> Any:
+        """Loads a model, unless another call, perhaps of another thread, has loaded it before."""
+        with self._lock:
+            if name not in self._loaded:
+                self._loaded[name] = load()
+            return self._loaded[name]
+
+    def _warm_up(self) -> None:
+        """Predicts a movie with each model, for all padded lengths that its plot can have."""
+        poster = posters.encode_jpeg(np.zeros((32, 32, 3), np.uint8))
+        for model in self.models:
+            late = model == fusion.FUSION and not self._is_joint
+            # The programs of late fusion do not depend on lengths, those of its encoders are done.
+            lengths = {1} if late else self._lengths(model)
+            for length in sorted(lengths):
+                self([Movie(plot="a " * length, poster=poster)], model)
+
+    def _lengths(self, model: str) -> set[int]:
+        """Returns numbers of words so that their plots need all programs of a model.
+
+        There are several only for kinds of encoders that cut plots to `max_length` and pad them to
+        `pad_to_multiple_of`.
+        """
+        lengths = {1}
+        for name in self._looking_at("plot", model):
+            section = self.config[name]
+            longest, step = section.get("max_length"), section.get("pad_to_multiple_of")
+            if longest and step:
+                lengths |= {*range(step, longest, step), longest}
+        return lengths
+
+
+def _checked(movies: Iterable[Movie]) -> list[Movie]:
+    """Checks the types of movies, and reads the posters that are not bytes yet."""
+    return [
+        dataclasses.replace(movie, poster=_poster_bytes(movie.poster, f"movies[{number}].poster"))
+        for number, movie in enumerate(_listed(movies))
+    ]
+
+
+def _listed(movies: Iterable[Movie]) -> list[Movie]:
+    """Makes a list of movies; raises a TypeError that names what has another type."""
+    if isinstance(movies, Movie | str | bytes) or not isinstance(movies, Iterable):
+        wanted = "[movie]" if isinstance(movies, Movie) else "[Movie(plot='...')]"
+        raise TypeError(
+            f"movies is {_type_name(movies)}; a list or another iterable of movies is needed, such "
+            f"as {wanted}."
+        )
+    movies = list(movies)
+    for number, movie in enumerate(movies):
+        _check_movie(movie, f"movies[{number}]")
+    return movies
+
+
+def _check_movie(movie: Movie, name: str) -> None:
+    """Raises a TypeError that begins with a name if a movie, or a field of it, has another type."""
+    if not isinstance(movie, Movie):
+        raise TypeError(
+            f"{name} is {_type_name(movie)}; a Movie is needed, such as Movie(plot='...')."
+        )
+    for field, wanted in (("id", "a str"), ("title", "a str"), ("plot", "a str or None")):
+        value = getattr(movie, field)
+        if isinstance(value, str) or (value is None and field == "plot"):
+            continue
+        hint = ""
+        if field == "plot" and isinstance(value, float) and math.isnan(value):
+            hint = " (nan, as pandas has for missing values)"
+        raise TypeError(f"{name}.{field} is {_type_name(value)}{hint}; {wanted} is needed.")
+    if not isinstance(
+        movie.poster, bytes | bytearray | memoryview | str | os.PathLike | Image.Image | None
+    ):
+        raise TypeError(
+            f"{name}.poster is {_type_name(movie.poster)}; the bytes of an image file, its path, "
+            "a PIL image or None is needed. Of an array: PIL.Image.fromarray(array)."
+        )
+
+
+def _type_name(value) -> str:
+    return "None" if value is None else type(value).__name__
+
+
+def _poster_bytes(poster, name: str) -> bytes | None:
+    """Returns the bytes of an image file; `name` is for errors."""
+    if poster is None or isinstance(poster, bytes):
+        return poster
+    if isinstance(poster, bytearray | memoryview):
+        return bytes(poster)
+    try:
+        if isinstance(poster, Image.Image):
+            return posters.encode_png(poster)
+        return posters.read_image(poster)
+    except (OSError, ValueError) as error:  # ValueError: a closed image, or a path with a zero byte
+        reason = getattr(error, "strerror", None) or error
+        what = "the PIL image" if isinstance(poster, Image.Image) else os.fspath(poster)
+        raise InputError(f"{name}: {what} cannot be read: {reason}.") from error
 
 
 def _check_config(config: ml_collections.ConfigDict, file: Path) -> None:
@@ -163,6 +417,7 @@ def _check_config(config: ml_collections.ConfigDict, file: Path) -> None:
 
 
 def _are_frequencies(content) -> bool:
+    """Returns whether JSON content is a share, in [0, 1], for each of some genres."""
     return (
         isinstance(content, dict)
         and len(content) > 0
@@ -172,10 +427,10 @@ def _are_frequencies(content) -> bool:
 
 @contextlib.contextmanager
 def _damage_explained(workdir: Path) -> Iterator[None]:
-    """Makes an InputError of what reading damaged files, or parameters that do not fit, raises.
+    """Raises an InputError for errors that damaged files, or parameters that do not fit, cause.
 
-    AttributeError, KeyError and TypeError are faults of the code, or come with another version of a
-    library, and go through as they are.
+    AttributeError, KeyError and TypeError pass unchanged: they are faults of the code, or come with
+    another version of a library.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""Whole runs on made-up movies: all stages, interruption, and what a person may get wrong."""
+"""Tests of whole experiments on synthetic movies: all steps, interruptions, mistakes of users."""
 
 import csv
 import dataclasses
@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 
 from mmgc_jax import experiment, settings
+from mmgc_jax.answers import predict, write_csv
 from mmgc_jax.configs import demo
 from mmgc_jax.data import mmimdb
 from mmgc_jax.data.mmimdb import GENRES as MMIMDB_GENRES
 from mmgc_jax.data.movies import GENRES, read_csv
 from mmgc_jax.encoders import plot_bag_of_words
 from mmgc_jax.evaluation import metrics
-from mmgc_jax.predict import predict_table
 from mmgc_jax.predictor import Predictor
 from mmgc_jax.runtime import workdir
 from mmgc_jax.runtime.errors import InputError
@@ -37,7 +37,7 @@ def start(inputs, workdir, *further):
 
 
 @pytest.mark.slow
-def test_run_leaves_what_the_readme_promises(finished):
+def test_an_experiment_writes_the_documented_files(finished):
     workdir, run = finished.workdir, finished.run
     results = json.loads((workdir / "results.json").read_text())
     assert list(results) == ["cross_validation", "validation", "missing_modalities"]
@@ -59,11 +59,11 @@ def test_run_leaves_what_the_readme_promises(finished):
     assert re.match(r"Fusion (gains|loses) \d\.\d{3} macro AUC", run.stdout.splitlines()[-1])
     assert run.stdout.startswith("Word vectors (trained) cover 100.0% of the words in the training")
     assert "Traceback" not in run.stderr
-    assert "plot: begins" in (workdir / "run.log").read_text()
+    assert "plot: starting" in (workdir / "run.log").read_text()
 
 
 @pytest.mark.slow
-def test_both_means_the_same_movies_for_every_stage(finished):
+def test_results_on_movies_with_both_modalities_have_the_same_movies(finished):
     figures = json.loads((finished.workdir / "results.json").read_text())["validation"]
     counts = {figures[f"{stage}_both"]["movies"] for stage in ("plot", "poster", "fusion")}
     assert len(counts) == 1
@@ -71,21 +71,21 @@ def test_both_means_the_same_movies_for_every_stage(finished):
 
 
 @pytest.mark.slow
-def test_finished_stages_are_not_run_again(finished, inputs):
+def test_finished_steps_are_skipped(finished, inputs):
     workdir, first = finished.workdir, finished.run
     checkpoint = max(path.stat().st_mtime for path in workdir.glob("checkpoints/**/*"))
     run = start(inputs, workdir)
     assert run.stdout == first.stdout
-    assert run.stderr.count("finished before") == 4
+    assert run.stderr.count("already finished") == 4
     assert max(path.stat().st_mtime for path in workdir.glob("checkpoints/**/*")) == checkpoint
 
 
 @pytest.mark.slow
-def test_a_finished_run_takes_further_fusions(finished, inputs, tmp_path):
+def test_fusions_can_be_added_to_a_finished_experiment(finished, inputs, tmp_path):
     workdir = shutil.copytree(finished.workdir, tmp_path / "run")
     run = start(inputs, workdir, "--config.fusion.compare=('gated',)")
     assert run.returncode == 0, run.stderr
-    assert run.stderr.count("finished before") == 4
+    assert run.stderr.count("already finished") == 4
     before, after = (
         json.loads((place / "results.json").read_text())["cross_validation"]
         for place in (finished.workdir, workdir)
@@ -95,14 +95,14 @@ def test_a_finished_run_takes_further_fusions(finished, inputs, tmp_path):
 
 
 @pytest.mark.slow
-def test_killed_in_every_stage_it_ends_with_the_same_table(finished, inputs, tmp_path):
+def test_an_experiment_killed_in_every_step_has_the_same_result(finished, inputs, tmp_path):
     undisturbed, first = finished.workdir, finished.run
     workdir = tmp_path / "killed"
-    # After each of these lines of the log the process is killed in the midst of what follows.
+    # The process is killed shortly after each of these log messages.
     for pattern in (
-        "plot: begins", "plot/fold_0: epoch 1", "plot/fold_1: epoch 1", "poster: begins",
+        "plot: starting", "plot/fold_0: epoch 1", "plot/fold_1: epoch 1", "poster: starting",
         "poster/fold_0/head: epoch 1", "poster/fold_0: epoch 1", "poster_grey/fold_1/head: epoch 1",
-        "fusion: begins", "fusion/fold_1: epoch 2",
+        "fusion: starting", "fusion/fold_1: epoch 2",
     ):  # fmt: skip
         kill_after(pattern, tiny.command(workdir, *inputs))
         assert not (workdir / "results.json").exists()
@@ -145,14 +145,15 @@ def test_mmimdb_from_its_archive_to_a_table_of_predictions(inputs, tmp_path):
     ]  # fmt: skip
     assert ": no poster." in (workdir / "run.log").read_text()
 
-    # Predictions of new movies have the same genres, and those of the test part the same figures.
+    # The predictor has the same genres, and predictions for the test movies have the same figures.
     predictor = Predictor.load(workdir)
     assert predictor.genres == MMIMDB_GENRES
     read = mmimdb.read(archive)
     movies = [movie for _, movie in sorted(read.with_posters("test"))]
     assert [movie.id for movie in movies] == with_poster
     output = tmp_path / "probs.csv"
-    predict_table(predictor, movies, output, "fusion")
+    with output.open("wb") as stream:
+        write_csv(stream, predict(predictor, movies, "fusion"), predictor.genres)
     header, *rows = csv.reader(output.open())
     assert header == ["ID", *(f"p_{genre}" for genre in MMIMDB_GENRES)]
     probabilities = np.array(rows)[:, 1:].astype(float)
@@ -162,7 +163,7 @@ def test_mmimdb_from_its_archive_to_a_table_of_predictions(inputs, tmp_path):
 
 
 def kill_after(pattern, arguments):
-    """Starts a command and kills it, without warning, soon after a line of its log."""
+    """Starts a command, and sends it SIGKILL shortly after a log message."""
     process = subprocess.Popen(
         arguments, cwd=tiny.ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
     )
@@ -178,7 +179,7 @@ def kill_after(pattern, arguments):
 
 
 @pytest.mark.slow
-def test_another_config_is_refused_and_nothing_is_touched(finished, inputs):
+def test_another_config_is_refused_and_nothing_is_changed(finished, inputs):
     workdir = finished.workdir
     before = (workdir / "results.json").read_bytes()
     run = start(inputs, workdir, "--config.plot.model.hidden=9")
@@ -218,7 +219,7 @@ def test_another_config_is_refused_and_nothing_is_touched(finished, inputs):
         ("poster_grey.model.hidden", (0,), "whole numbers of at least 1"),
         ("fusion.kind", "magic", "possible: late"),
         ("fusion.compare", ("late", "magic"), "possible: late"),
-        ("poster.model.head_blocks", (3, 5), "may name blocks 4 to 5"),
+        ("poster.model.head_blocks", (3, 5), "blocks from 4 to 5 are possible"),
         ("fusion.encoders", ("plot", "sound"), "config.fusion.encoders"),
         ("fusion.encoders", (), "name at least one of plot, poster"),
         ("data.validation_fraction", 1.5, "below 1"),
@@ -229,7 +230,7 @@ def test_another_config_is_refused_and_nothing_is_touched(finished, inputs):
         ("poster.model.widths", (4, 4), "a list of 5 whole numbers"),
     ],
 )
-def test_mistakes_in_a_config_come_to_light_at_once(inputs, tmp_path, field, value, message):
+def test_mistakes_in_a_config_are_found_before_training(inputs, tmp_path, field, value, message):
     config = tiny.config_of(inputs)
     config.update_from_flattened_dict({field: value})
     with pytest.raises(InputError, match=re.escape(message)):
@@ -250,7 +251,7 @@ def test_plots_in_the_other_vectorisations_of_the_talk(inputs, tmp_path, vectori
 
 
 def check_predictions(workdir, config, stage, movies):
-    """New movies get what the experiment gave to those that do not train."""
+    """Checks that the predictor gives validation movies the same probabilities as training did."""
     rows, expected = tiny.probabilities_in(workdir, config, stage)
     predicted = Predictor.load(workdir)([movies[row] for row in rows], stage)
     present = np.array([movies[row].plot is not None for row in rows])
@@ -268,7 +269,7 @@ def test_plots_through_a_transformer(inputs, tmp_path, finetune_from):
     settings.finetune_from, settings.dtype = finetune_from, "float32"
     experiment.run(config, tmp_path / "run")
     movies = list(read_csv(inputs[0] / "movies.csv", inputs[0] / "posters"))
-    shutil.rmtree(tmp_path / "bert")  # the working directory has what predicting needs
+    shutil.rmtree(tmp_path / "bert")  # prediction needs only the working directory
     check_predictions(tmp_path / "run", config, "plot_transformer", movies)
 
 
@@ -286,7 +287,7 @@ def test_encoders_and_fusion_as_one_network(inputs, tmp_path):
     movies = list(read_csv(inputs[0] / "movies.csv", inputs[0] / "posters"))
     for stage in ("fusion", "plot_bag_of_words"):
         check_predictions(tmp_path, config, stage, movies)
-    # Movies of which none has a poster, alone as among others.
+    # Movies without a poster get the same probabilities with and without other movies.
     predictor = Predictor.load(tmp_path)
     without = [dataclasses.replace(movie, poster=None) for movie in movies if movie.plot][:3]
     np.testing.assert_allclose(
@@ -300,7 +301,7 @@ def test_encoders_and_fusion_as_one_network(inputs, tmp_path):
     assert (kernel != before["vgg16"]["block5_conv1"]["kernel"]).any()
 
 
-def test_a_transformer_that_is_not_there(inputs, tmp_path):
+def test_a_missing_transformer_is_an_error(inputs, tmp_path):
     config = tiny.config_of(inputs)
     config.encoders = config.fusion.encoders = ("plot_transformer",)
     config.plot_transformer = tiny.transformer_settings("/nowhere")
@@ -316,7 +317,7 @@ def test_weights_of_another_shape_are_refused_before_anything_is_computed(inputs
     assert not (tmp_path / "run").exists()
 
 
-def test_a_first_try_that_fails_binds_nobody(inputs, tmp_path):
+def test_after_a_failed_start_another_config_can_be_used(inputs, tmp_path):
     config = tiny.config_of(inputs)
     config.data.path = "/nowhere"
     with pytest.raises(InputError, match="no such folder"):
@@ -335,7 +336,7 @@ def test_inputs_with_other_content_are_refused(finished, inputs, tmp_path):
         config[name]["weights"] = str(weights)
     (folder / "config.json").write_text(json.dumps(config))
     shutil.copy(inputs[1], weights)
-    assert start((inputs[0], weights), folder).returncode == 0  # the same content elsewhere
+    assert start((inputs[0], weights), folder).returncode == 0  # the same content in another place
     with np.load(inputs[1]) as arrays:
         changed = dict(arrays)
     changed["block1_conv1/bias"] = changed["block1_conv1/bias"] + 1
@@ -351,7 +352,7 @@ def test_too_few_movies_with_a_poster(inputs, tmp_path):
         poster.unlink()
     config = tiny.config_of(inputs)
     config.data.path = str(data)
-    with pytest.raises(InputError, match="poster: 0 movies of the train part have a poster"):
+    with pytest.raises(InputError, match="poster: 0 of the train movies have a poster"):
         experiment.run(config, tmp_path / "run")
 
 
@@ -374,12 +375,11 @@ def test_best_reachable_auc_ranks_the_modalities():
     best = experiment._best_reachable(config, corpus)
     assert set(best) == {"plot", "poster", "fusion"}
     assert all(scores.shape == (300, 24) for scores in best.values())
-    # Where a modality says nothing, the fusion's truth is the other modality's.
     assert np.all((best["fusion"] > 0) & (best["fusion"] < 1))
 
 
 @pytest.mark.parametrize("name", ["Film [2024]", "a\\b", "what?", "*"])
-def test_a_folder_in_which_checkpoints_would_be_lost_is_refused(inputs, tmp_path, name):
+def test_folder_names_that_break_checkpoints_are_refused(inputs, tmp_path, name):
     with pytest.raises(InputError, match=r"--workdir: .* in its path"):
         experiment.run(tiny.config_of(inputs), tmp_path / name)
     config = tiny.config_of(inputs)

@@ -2,13 +2,11 @@
 
 import json
 import shutil
-import types
 
 import jax
 import numpy as np
 import pytest
 
-from mmgc_jax import predict
 from mmgc_jax.data import posters
 from mmgc_jax.data.movies import Movie
 from mmgc_jax.encoders import plot_lstm
@@ -113,13 +111,3 @@ def test_a_movie_with_an_unreadable_poster_is_predicted_without_it(finished):
     for poster in (b"", b"GIF89a" + b"\xff" * 40, bytes(posters.MAX_BYTES + 1)):
         bad = Movie(id="1", title="", plot=MOVIES[0].plot, poster=poster)
         np.testing.assert_array_equal(predictor([bad]), predictor(MOVIES))
-
-
-def test_the_input_table_is_not_overwritten(finished, tmp_path):
-    table = tmp_path / "movies.csv"
-    table.write_text("index,year,title,plot\n7,1999,T,p\n")
-    flags = {"movies": table, "output": table, "workdir": finished.workdir, "stage": "fusion"}
-    flags |= {"encoder_modules": []} | dict.fromkeys(("plot", "poster", "posters"))
-    with pytest.raises(InputError, match="is the table of --movies itself"):
-        predict._predict(types.SimpleNamespace(**flags))
-    assert table.read_text().startswith("index")

@@ -11,7 +11,9 @@ PACKAGE = ROOT / "mmgc_jax"
 # The layers from top to bottom, with their folders and files of the package.
 FLOORS = (
     ("__main__", "main", "predict", "compare"),
-    ("command_line", "config_flag"),
+    ("config_flag",),
+    ("command_line",),
+    ("answers",),
     ("experiment", "predictor"),
     ("settings",),
     ("configs",),

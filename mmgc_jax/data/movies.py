@@ -1,90 +1,105 @@
-"""Reads the movies of the talk's data, or of any table; MM-IMDb's are read by `mmimdb`.
+"""Reads movies from the talk's data or another CSV table; `mmimdb` reads MM-IMDb.
 
-A reader yields `Movie` records, and reads a poster when its movie is reached. All malformed rows
-and files are named by one `InputError`. The bytes of posters are not looked at: see `posters`.
+Readers return iterators over `Movie` records, which read each poster when its movie is reached. One
+`InputError` lists all malformed rows. Posters are not decoded here: see `posters`.
 
-pandas is not used, since its parser silently fills up rows that have too few cells.
+pandas is not used because its parser silently accepts rows with too few cells.
 """
 
 import ast
 import csv
 import dataclasses
 import logging
+import os
 import pathlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TextIO
+
+from PIL import Image
 
 from mmgc_jax.data.posters import read_image
 from mmgc_jax.runtime.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-# Of the talk's data. Labels and probabilities have the genres in alphabetical order everywhere.
+# The talk's genres. Labels and probabilities always have genres in alphabetical order.
 GENRES = (
     "Action", "Adventure", "Animation", "Biography", "Comedy", "Crime", "Documentary", "Drama",
     "Family", "Fantasy", "Film-Noir", "History", "Horror", "Music", "Musical", "Mystery",
     "News", "Romance", "Sci-Fi", "Short", "Sport", "Thriller", "War", "Western",
 )  # fmt: skip
 
-# A longer text is a damaged file, not a plot.
+# A longer cell means a damaged file.
 MAX_CHARACTERS = 1_000_000
 _MAX_LINE_CHARACTERS = 10 * MAX_CHARACTERS
 _MAX_COLUMNS = 1000
-# The list of all genres has a third of it; much longer literals can exhaust Python's parser.
+# Three times the length of a list of all genres; much longer literals can exhaust Python's parser.
 _MAX_GENRES_CHARACTERS = 1000
 _MAX_PROBLEMS_SHOWN = 10
-_MAX_SHOWN = 80  # characters of a cell
-# Control characters but for tabs and line ends.
+_MAX_OTHERS_SHOWN = 3  # files of a folder without posters, in messages
+_MAX_SHOWN = 80  # characters of a cell in messages
+_POSTER_SUFFIX = ".jpg"
+# Control characters except tabs and line ends.
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
-_SURPLUS = object()  # the key of cells beyond the header, which no column can have
+_SURPLUS = object()  # DictReader's key for cells beyond the header; not equal to any column
 
 
 @dataclasses.dataclass(frozen=True)
 class Movie:
-    """A movie as its source has it.
+    """A movie: one that a source has, or one whose genres are to be predicted.
+
+    >>> Movie(plot="a retired spy returns .").title
+    ''
 
     Attributes:
-      id: unique within the source.
+      id: unique within the source; may be empty in a movie to predict.
       title: may be empty.
       year: of release, if known.
       plot: the text; None if the movie has none.
-      poster: the bytes of an image file; None if the movie has none.
+      poster: the bytes of an image file; None if the movie has none. In a movie to predict it can
+        also be the path of an image file, or a PIL image.
       genres: some of the source's genres; None if the movie is not labelled.
     """
 
-    id: str
-    title: str
+    id: str = ""
+    title: str = ""
     year: int | None = None
     plot: str | None = None
-    poster: bytes | None = None
+    poster: bytes | str | os.PathLike | Image.Image | None = None
     genres: tuple[str, ...] | None = None
 
 
 def clean(words: str) -> str:
-    """Replaces characters that libraries cannot handle.
+    """Replaces characters that other libraries cannot handle.
 
-    Control characters but for tabs and line ends become blanks. Lone surrogates, which JSON and
+    Control characters except tabs and line ends become blanks. Lone surrogates, which JSON and
     command lines can contain but UTF-8 cannot, become question marks.
     """
     return _CONTROL.sub(" ", words).encode(errors="replace").decode()
 
 
 def leads_out(file: pathlib.Path) -> bool:
-    """Whether a file is a link to a place outside of its folder."""
+    """Returns whether a file is a symbolic link to a place outside its folder."""
     return file.is_symlink() and not file.resolve().is_relative_to(file.parent.resolve())
 
 
 def read_talk(path: str) -> Iterator[Movie]:
-    """Reads the labelled movies of a folder with `movies.csv` and `posters/<index>.jpg`.
+    """Reads labelled movies from a folder with `movies.csv` and `posters/<index>.jpg`.
+
+    Args:
+      path: path of the folder.
+
+    Returns:
+      An iterator over the movies in the order of `movies.csv`.
 
     Raises:
-      InputError: as `read_csv`; or if the folder lacks either.
+      InputError: if the folder, `movies.csv` or `posters/` does not exist, or as `read_csv` raises.
     """
     folder = pathlib.Path(path)
     if not path or not folder.is_dir():
         raise InputError(
-            f"config.data.path is {path!r}: no such folder. It must hold movies.csv and posters/."
+            f"config.data.path is {path!r}: no such folder. It must have movies.csv and posters/."
         )
     posters = folder / "posters"
     if not posters.is_dir():
@@ -102,7 +117,7 @@ def read_csv(table, posters=None, labelled: bool = False) -> Iterator[Movie]:
     Args:
       table: path of the CSV file, UTF-8, with cells of at most `MAX_CHARACTERS`.
       posters: folder of `<index>.jpg` files, or None. An index that leads out of it has no poster;
-        a link that leads out of it counts as unreadable.
+        a link that leads out of it counts as unreadable. The log says how many posters were found.
       labelled: whether to read genres; otherwise they are None.
 
     Returns:
@@ -119,15 +134,20 @@ def read_csv(table, posters=None, labelled: bool = False) -> Iterator[Movie]:
         raise InputError(f"{table}: no such file.")
     header, rows = _read_rows(table, labelled)
     movies = _parse_rows(table, header, rows, labelled)
-    return (_with_poster(movie, posters, ".jpg") for movie in movies)
+    if posters is None:
+        return iter(movies)
+    folder = pathlib.Path(posters)
+    files = [_poster_file(movie, folder) for movie in movies]
+    _report_posters(movies, folder, files)
+    return map(_with_poster, movies, files)
 
 
 def _read_rows(table: pathlib.Path, labelled: bool) -> tuple[Sequence[str], list[dict]]:
-    """Reads the header, which is checked, and the cells of each row by column."""
+    """Reads and checks the header; returns it and each row as {column: cell}."""
     csv.field_size_limit(MAX_CHARACTERS)
     try:
         with table.open(encoding="utf-8-sig", newline="") as file:
-            # Strict, or the cell of an unclosed quotation mark would extend over the next rows.
+            # strict=True: otherwise a cell with an unclosed quote would swallow the next rows.
             reader = csv.DictReader(_lines(file), restkey=_SURPLUS, strict=True)
             header = reader.fieldnames or []
             _check_header(table, header, labelled)
@@ -139,7 +159,7 @@ def _read_rows(table: pathlib.Path, labelled: bool) -> tuple[Sequence[str], list
 def _parse_rows(
     table: pathlib.Path, header: Sequence[str], rows: list[dict], labelled: bool
 ) -> list[Movie]:
-    """Parses all rows; raises one `InputError` for all malformed ones."""
+    """Parses all rows; raises one `InputError` that lists the malformed ones."""
     movies, problems, seen, cleaned = [], [], set(), 0
     for number, row in enumerate(rows, start=1):
         try:
@@ -153,12 +173,12 @@ def _parse_rows(
             problems.append(f"row {number} (index {row[header[0]][:_MAX_SHOWN]}): {error}")
     raise_if_any(problems, table, f"bad rows of {len(rows)}")
     if cleaned:
-        logger.warning("%s: control characters of %d rows became blanks.", table, cleaned)
+        logger.warning("%s: replaced control characters in %d rows by blanks.", table, cleaned)
     return movies
 
 
 def _lines(file: TextIO) -> Iterator[str]:
-    """Yields the lines of a file; one that is too long is an error before it is in memory."""
+    """Yields the lines of a file; raises `csv.Error` before reading an overlong line whole."""
     while line := file.readline(_MAX_LINE_CHARACTERS):
         if len(line) == _MAX_LINE_CHARACTERS:
             raise csv.Error(f"a line is longer than {_MAX_LINE_CHARACTERS:,} characters")
@@ -167,17 +187,17 @@ def _lines(file: TextIO) -> Iterator[str]:
 
 def _check_header(table: pathlib.Path, header: Sequence[str], labelled: bool) -> None:
     needed = ("year", "title", "plot", *(("genres",) if labelled else ()))
-    what = f"Needed: an index first, then {', '.join(needed)}."
+    advice = f"Needed: an index in the first column, and {', '.join(needed)}."
     if len(header) > _MAX_COLUMNS:
-        raise InputError(f"{table} has {len(header):,} columns. {what}")
+        raise InputError(f"{table} has {len(header):,} columns. {advice}")
     if missing := [name for name in needed if name not in header]:
         raise InputError(
             f"{table} lacks the column {', '.join(missing)}; it has: "
-            f"{', '.join(name[:_MAX_SHOWN] for name in header) or 'none'}. {what}"
+            f"{', '.join(name[:_MAX_SHOWN] for name in header) or 'none'}. {advice}"
         )
     if twice := [name for name in (header[0], *needed) if header.count(name) > 1]:
         raise InputError(
-            f"{table} has the column {', '.join(map(repr, twice))} more than once. {what}"
+            f"{table} has the column {', '.join(map(repr, twice))} more than once. {advice}"
         )
 
 
@@ -190,7 +210,7 @@ def _movie_of_row(row: Mapping[str, str], index: str, labelled: bool) -> Movie:
     if not movie_id:
         raise ValueError("the index is empty")
     if not movie_id.isprintable():
-        raise ValueError("the index has a control character in it")
+        raise ValueError("the index has a control character")
     if year and not year.isdecimal():
         raise ValueError(f"the year is not a number: {year[:_MAX_SHOWN]!r}")
     if len(year) > 4:
@@ -221,20 +241,44 @@ def _parse_genres(cell: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(genres))
 
 
-def _with_poster(movie: Movie, posters, suffix: str) -> Movie:
-    if posters is None:
-        return movie
-    folder = pathlib.Path(posters)
-    file = folder / (movie.id + suffix)
+def _poster_file(movie: Movie, folder: pathlib.Path) -> pathlib.Path | None:
+    """Returns `<index>.jpg` if it is a file of the folder."""
+    file = folder / (movie.id + _POSTER_SUFFIX)
     try:
-        if file.parent != folder or not file.is_file():
-            return movie
-    except OSError:  # an index too long for a file's name has no poster
+        return file if file.parent == folder and file.is_file() else None
+    except OSError:  # the index is too long for a file name
+        return None
+
+
+def _report_posters(
+    movies: Sequence[Movie], folder: pathlib.Path, files: Sequence[pathlib.Path | None]
+) -> None:
+    """Logs how many movies have a poster; if none has, what the folder has instead."""
+    found = sum(file is not None for file in files)
+    if found or not movies:
+        logger.info("%d of %d movies have a poster in %s.", found, len(movies), folder)
+        return
+    entries = sorted(entry.name + "/" * entry.is_dir() for entry in folder.iterdir())
+    shown = [name if name.isprintable() else repr(name) for name in entries[:_MAX_OTHERS_SHOWN]]
+    more = f" and {len(entries) - len(shown)} more" if len(entries) > len(shown) else ""
+    logger.warning(
+        "None of %d movies has a poster in %s. Needed: <index>%s, such as %s. The folder %s.",
+        len(movies),
+        folder,
+        _POSTER_SUFFIX,
+        movies[0].id + _POSTER_SUFFIX,
+        f"has: {', '.join(shown)}{more}" if shown else "is empty",
+    )
+
+
+def _with_poster(movie: Movie, file: pathlib.Path | None) -> Movie:
+    """Reads the poster of a movie; one that cannot be read becomes empty bytes."""
+    if file is None:
         return movie
-    poster = b""  # cannot be decoded, and so counts as unreadable
+    poster = b""  # cannot be decoded, so the poster counts as unreadable
     try:
         if leads_out(file):
-            logger.warning("%s is not read: it is a link that leads out of its folder.", file)
+            logger.warning("%s is not read: it is a link to a place outside its folder.", file)
         else:
             poster = read_image(file)
     except OSError as error:
@@ -243,7 +287,13 @@ def _with_poster(movie: Movie, posters, suffix: str) -> Movie:
 
 
 def raise_if_any(problems: list[str], place: pathlib.Path, summary: str) -> None:
-    """Raises one `InputError` for all problems of a place, if any; it shows the first ten."""
+    """Raises one `InputError` for a list of problems, unless it is empty.
+
+    Args:
+      problems: messages; the error shows the first ten.
+      place: file or folder with the problems.
+      summary: what the number of problems counts, such as "bad rows of 100".
+    """
     if problems:
         shown = problems[:_MAX_PROBLEMS_SHOWN]
         if len(problems) > len(shown):

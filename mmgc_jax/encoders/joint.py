@@ -72,7 +72,11 @@ def _load(
 
 
 class JointFuser:
-    """Inference with a jointly trained network."""
+    """Inference with a jointly trained network.
+
+    Attributes:
+      encoders: the trained encoders that are fused, by name.
+    """
 
     def __init__(
         self,
@@ -90,8 +94,8 @@ class JointFuser:
           kernels: which implementation of each operation to use, such as convolution.
         """
         self._num_genres = len(frequencies)
-        self._encoders = _load(config, workdir, self._num_genres, kernels)
-        applies = {name: encoder.apply for name, encoder in self._encoders.items()}
+        self.encoders = _load(config, workdir, self._num_genres, kernels)
+        applies = {name: encoder.apply for name, encoder in self.encoders.items()}
         fuse = fusion.apply_of(config, fusion.FUSION, self._num_genres)
         self._apply = _apply(applies, fuse, frequencies)
         self._params = load_params(config, workdir, fusion.FUSION)
@@ -104,7 +108,7 @@ class JointFuser:
           movie has a modality of one of the encoders, <bool>[movies]. Without one, probabilities
           are zeros.
         """
-        read = {name: encoder.model_inputs(movies) for name, encoder in self._encoders.items()}
+        read = {name: encoder.model_inputs(movies) for name, encoder in self.encoders.items()}
         present = np.stack([available for _, available in read.values()], axis=1)
         examples = JointExamples({name: parts for name, (parts, _) in read.items()}, present)
         some = present.any(axis=1)

@@ -1,15 +1,18 @@
-"""A plot encoder beyond the talk: TF-IDF and logistic regression, a strong baseline."""
+"""Plot encoder with TF-IDF features and logistic regression: a strong baseline.
+
+It is not part of the talk. `mmgc_jax.encoders.base.Kind` describes the functions of this module.
+"""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import ml_collections
 import numpy as np
 
 from mmgc_jax.data import pipeline, text
 from mmgc_jax.data.bag_of_words import TfIdf
-from mmgc_jax.data.movies import Movie
-from mmgc_jax.encoders.base import Encoder, load_params, plots_of
+from mmgc_jax.data.movies import Movie, clean
+from mmgc_jax.encoders.base import Encoder, KnownWords, load_params, plots_of
 from mmgc_jax.encoders.checks import Checker
 from mmgc_jax.models import PlotBagOfWords
 from mmgc_jax.ops.kernels import Kernels
@@ -23,24 +26,27 @@ MODALITY = "plot"
 
 _WORDS = "bag_of_words.json"
 _MODEL_INPUTS = ("tokens", "weights")
-_MOVIES_IN_BATCH = 64
+_BATCH_SIZE = 64
 
 
 def default_settings() -> ml_collections.ConfigDict:
-    """Makes the section of a config."""
+    """Makes the config section of an encoder, with default values."""
     settings = ml_collections.ConfigDict()
+    # Module of mmgc_jax.encoders that this section belongs to.
     settings.kind = "plot_bag_of_words"
-    # What counts as a word: see mmgc_jax.data.text.TOKENIZERS; words or mmimdb.
+    # How plots are split into words: words (without punctuation), or mmimdb (as in the paper of
+    # MM-IMDb, with punctuation marks).
     settings.tokens = "words"
-    # The first letters of a longer word that count as a word of their own; 0: none do.
+    # Crude stemming: a longer word also counts as its first letters, this many; 0 turns it off.
     settings.stem_length = 5
-    # Words in a row that count as one; 1 for single words only.
+    # Phrases of up to this many consecutive words count as words, too; 1 for single words only.
     settings.longest_phrase = 1
-    # Words in fewer training plots are left out.
+    # Words that occur in fewer training plots are left out.
     settings.min_plots = 2
-    # See C of mmgc_jax.training.logistic.fit_logistic: the larger, the closer the fit.
+    # Inverse regularisation strength of scikit-learn's LogisticRegression, above 0; a larger C fits
+    # the training plots more closely.
     settings.C = 3.0
-    # Padded numbers of words are multiples of this.
+    # Batches are padded to a multiple of this number of words, so that few shapes are compiled.
     settings.pad_to_multiple_of = 64
     return settings
 
@@ -80,24 +86,24 @@ def prepare(experiment: Experiment, name: str) -> Recipe:
     apply = _apply(words, len(corpus.genres))
 
     def fit_fold(fit, fold_name, indices):
-        del fit  # the problem is convex, and solved instead
+        del fit  # scikit-learn solves this convex problem, without the training loop
         run = experiment.training_run(fold_name)
         if checkpoints.restore(run.checkpoints / "best") is None:
             kernel, bias = fit_logistic(rows[indices], corpus.labels[indices], settings.C)
             checkpoints.save(run.checkpoints / "best", 0, {"kernel": kernel, "bias": bias}, {})
         return loop.restore_best(run)
 
-    return Recipe(examples, apply, fit_fold, _MOVIES_IN_BATCH)
+    return Recipe(examples, apply, fit_fold, _BATCH_SIZE)
 
 
 def load(
     config: ml_collections.ConfigDict, workdir: Path, name: str, num_genres: int, kernels: Kernels
 ) -> Encoder:
-    del kernels  # a lookup and a sum
+    del kernels  # the model has only a lookup and a sum
     words = TfIdf.load(encoder_folder(workdir, name) / _WORDS)
     params = load_params(config, workdir, name)
     read = functools.partial(_read, words, config[name].pad_to_multiple_of)
-    return Encoder(read, _apply(words, num_genres), params)
+    return Encoder(read, _apply(words, num_genres), params, known_words=_known_words(words))
 
 
 def _read(
@@ -105,6 +111,21 @@ def _read(
 ) -> tuple[pipeline.BagOfWordsExamples, np.ndarray]:
     plots, present = plots_of(movies)
     return pipeline.BagOfWordsExamples(words(plots), pad_to_multiple_of), present
+
+
+def _known_words(words: TfIdf) -> Callable[[str], KnownWords]:
+    """Makes the function `Encoder.known_words`: a word is known if it or its stem has a weight."""
+    entries, length = frozenset(words.words), words.stem_length
+    vocabulary = sum(" " not in word and not word.endswith("*") for word in entries)
+
+    def is_known(word: str) -> bool:
+        return word in entries or (len(word) > length > 0 and f"{word[:length]}*" in entries)
+
+    def count(plot: str) -> KnownWords:
+        tokens = text.TOKENIZERS[words.tokens](clean(plot))
+        return KnownWords(sum(map(is_known, tokens)), len(tokens), vocabulary)
+
+    return count
 
 
 def _apply(words: TfIdf, num_genres: int) -> ApplyFn:

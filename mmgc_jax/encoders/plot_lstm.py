@@ -1,4 +1,7 @@
-"""The plot encoder of the talk: words, their vectors, an LSTM."""
+"""Plot encoder of the talk: an LSTM over word vectors, or over one-hot vectors.
+
+`mmgc_jax.encoders.base.Kind` describes the functions of this module.
+"""
 
 import functools
 from collections.abc import Sequence
@@ -8,9 +11,15 @@ import ml_collections
 import numpy as np
 
 from mmgc_jax.data import pipeline, text
-from mmgc_jax.data.movies import Movie
+from mmgc_jax.data.movies import Movie, clean
 from mmgc_jax.encoders import word_vectors
-from mmgc_jax.encoders.base import Encoder, load_params, plots_of, training_settings
+from mmgc_jax.encoders.base import (
+    Encoder,
+    KnownWords,
+    load_params,
+    plots_of,
+    training_settings,
+)
 from mmgc_jax.encoders.checks import DTYPES, Checker
 from mmgc_jax.models import PlotLSTM
 from mmgc_jax.ops.kernels import Kernels
@@ -22,7 +31,7 @@ from mmgc_jax.training.run import Experiment, encoder_folder, make_apply
 
 MODALITY = "plot"
 
-# How words enter the LSTM, the three ways of the talk, and what titles call them.
+# The three inputs of the LSTM that the talk compares, and their titles.
 _VECTORISATIONS = {
     "word2vec": "LSTM",
     "unique_map": "LSTM, unique map",
@@ -32,36 +41,46 @@ _MODEL_INPUTS = ("tokens", "lengths")
 
 
 def default_settings() -> ml_collections.ConfigDict:
-    """Makes the section of a config."""
+    """Makes the config section of an encoder, with default values."""
     settings = ml_collections.ConfigDict()
+    # Module of mmgc_jax.encoders that this section belongs to.
     settings.kind = "plot_lstm"
-    # What counts as a word: see mmgc_jax.data.text.TOKENIZERS; words or mmimdb.
+    # How plots are split into words: words (without punctuation), or mmimdb (as in the paper of
+    # MM-IMDb, with punctuation marks).
     settings.tokens = "words"
-    # Longer plots are cut, in words.
+    # Longer plots are cut to this number of words.
     settings.max_length = 256
-    # Padded lengths are multiples of this, in words.
+    # Batches are padded to a multiple of this number of words, so that few shapes are compiled.
     settings.pad_to_multiple_of = 32
-    # Rarer words of the training plots count as unknown.
+    # Words that occur fewer times in the training plots count as the unknown word.
     settings.min_count = 2
-    # Number of word ids, at most; padding and unknown are two of them.
+    # Maximum size of the vocabulary, including padding and the unknown word; at least 3.
     settings.max_vocabulary = 20_000
-    # As given vectors (word2vec), as vectors learned from scratch with the LSTM (unique_map), or as
-    # one-hot vectors (one_hot).
+    # How words become vectors: word2vec (pretrained or trained before the LSTM, see vectors),
+    # unique_map (an id for each word, with vectors that the LSTM learns from scratch), or one_hot.
     settings.vectorisation = "word2vec"
-    # Of word2vec; dim is also the size of unique_map's vectors.
+    # Word vectors, for vectorisation=word2vec.
     settings.vectors = word_vectors.default_settings()
-    # Of the factors in the LSTM's matrix products: float32, or bfloat16, which is faster on GPU and
-    # TPU.
+    # Dtype of the factors in the LSTM's matmuls: float32, or bfloat16, which is faster on GPU and
+    # TPU. Sums are float32 in both cases.
     settings.dtype = "float32"
-    # Of mmgc_jax.models.PlotLSTM.
+    # The network, mmgc_jax.models.PlotLSTM.
     settings.model = ml_collections.ConfigDict()
+    # Size of the LSTM's state in each direction; at least 1.
     settings.model.hidden = 128
+    # Whether a second LSTM reads the plot backwards.
     settings.model.bidirectional = True
+    # How the LSTM's states become one vector: last (the final state), mean or max over all words,
+    # or mean_max (both, concatenated).
     settings.model.pooling = "mean_max"
-    # Not with one_hot.
+    # Whether to concatenate mean, maximum and minimum of the word vectors to the pooled states, so
+    # that a single word can count without passing through the LSTM; must be False with one_hot.
     settings.model.pool_words = False
+    # Dropout rate on word vectors and on the pooled states; at least 0, below 1.
     settings.model.dropout = 0.5
+    # Share of the words that training replaces by the unknown word; at least 0, below 1.
     settings.model.word_dropout = 0.1
+    # Training of the LSTM.
     settings.training = training_settings(epochs=12, batch_size=64, learning_rate=2e-3)
     return settings
 
@@ -93,7 +112,7 @@ def problems(settings: ml_collections.ConfigDict, data: ml_collections.ConfigDic
     checker.require(
         "model.pool_words",
         lambda pooled: has_vectors or not pooled,
-        "one_hot has no vectors to pool",
+        "it must be False with vectorisation=one_hot, which has no word vectors",
     )
     checker.training("training")
     return checker.problems + word_vectors.problems(
@@ -102,7 +121,7 @@ def problems(settings: ml_collections.ConfigDict, data: ml_collections.ConfigDic
 
 
 def notes(workdir: Path, name: str) -> list[str]:
-    """Lines that stand above the tables: how much of the plots the word vectors cover."""
+    """Returns sentences on the coverage of word vectors, to print above the tables of results."""
     return word_vectors.coverage_lines(encoder_folder(workdir, name))
 
 
@@ -138,12 +157,13 @@ def load(
         known, vector_size = words["embedding"].shape
         if known != len(vocabulary):
             raise InputError(
-                f"{file} has {len(vocabulary)} words, the parameters of {name} have {known}: they "
-                "are of different runs. Run the experiment again in a new --workdir."
+                f"{file} has {len(vocabulary)} words, but the parameters of {name} have {known}: "
+                "they are of different experiments. Run the experiment again in a new --workdir."
             )
     model = _model(settings, num_genres, len(vocabulary), vector_size, kernels)
     read = functools.partial(_read, settings, vocabulary)
-    return Encoder(read, make_apply(model, _MODEL_INPUTS), params)
+    known_words = functools.partial(_known_words, settings, vocabulary)
+    return Encoder(read, make_apply(model, _MODEL_INPUTS), params, known_words=known_words)
 
 
 def _read(
@@ -151,6 +171,12 @@ def _read(
 ) -> tuple[pipeline.PlotExamples, np.ndarray]:
     plots, present = plots_of(movies)
     return _examples(settings, vocabulary, plots), present
+
+
+def _known_words(settings, vocabulary: text.Vocabulary, plot: str) -> KnownWords:
+    """Counts words and phrases, up to the length at which plots are cut."""
+    ids = vocabulary.encode(text.TOKENIZERS[settings.tokens](clean(plot)), settings.max_length)
+    return KnownWords(int((ids != text.UNKNOWN_ID).sum()), len(ids), len(vocabulary.words))
 
 
 def _examples(settings, vocabulary, plots) -> pipeline.PlotExamples:
@@ -162,7 +188,15 @@ def _examples(settings, vocabulary, plots) -> pipeline.PlotExamples:
 
 
 def _model(settings, num_genres, vocabulary_size, vector_size, kernels) -> PlotLSTM:
-    """The model; vector_size is None where no word vectors were given."""
+    """Makes the network.
+
+    Args:
+      settings: the config section of the encoder.
+      num_genres: number of genres of the experiment.
+      vocabulary_size: number of word ids.
+      vector_size: size of the word vectors; None for `settings.vectors.dim`.
+      kernels: which implementation of each operation to use.
+    """
     one_hot = settings.vectorisation == "one_hot"
     return PlotLSTM(
         vocabulary_size=vocabulary_size,

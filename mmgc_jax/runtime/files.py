@@ -1,7 +1,7 @@
 """Paths and files, on this machine or in a bucket.
 
-A working directory may lie in Google Cloud Storage, `gs://bucket/folder`. Orbax writes arrays there
-by itself; everything else uses `etils.epath`, whose paths have the methods of `pathlib`.
+A working directory may be in Google Cloud Storage, `gs://bucket/folder`. Orbax writes arrays there
+itself; everything else uses `etils.epath`, whose paths have the methods of `pathlib`.
 """
 
 import importlib.util
@@ -29,63 +29,66 @@ Path = pathlib.Path | epath.Path
 
 _NOT_LITERAL = ("[", "]", "*", "?", "\\")
 _NOTHING_CAN_BE_WRITTEN = {code: os.strerror(code) for code in (ENOSPC, EDQUOT, EROFS)}
-# What TensorStore ("[os_error_code='28']") and array_record ("write() failed: No space left on
-# device;") leave of an OSError in exceptions of their own.
+# TensorStore ("[os_error_code='28']") and array_record ("write() failed: No space left on device;")
+# report an OSError only in the messages of their own exceptions.
 _ERRNO_IN_MESSAGE = re.compile(r"\[os_error_code='(\d+)'\]")
 _STRERROR_IN_MESSAGE = re.compile(r"\b\w+\(\) failed: ([^;]+);")
 
 
 def as_path(place) -> Path:
-    """Converts a text to an absolute path of this machine, or to a path in a bucket.
+    """Converts a string to an absolute local path or to a path in a bucket.
+
+    Args:
+      place: a local path, or an address `gs://bucket/folder`.
 
     Raises:
-      InputError: if it is an address other than `gs://...`, or gcsfs is not installed.
+      InputError: if it is an address of another kind, or gcsfs is not installed.
     """
     address = os.fspath(place)
     if not is_address(address):
         return pathlib.Path(address).absolute()
     if not address.startswith("gs://"):
-        raise InputError(f"{address}: a folder of this machine or gs://bucket/folder is needed.")
+        raise InputError(f"{address}: it must be a local folder or gs://bucket/folder.")
     if importlib.util.find_spec("gcsfs") is None:
         raise InputError(f"{address}: gcsfs is not installed. Run: pip install 'mmgc_jax[gcs]'")
-    # Other processes, and Orbax, write to the bucket too.
+    # No cached listings, because other processes and Orbax write to the bucket, too.
     fsspec.config.conf.setdefault("gcs", {})["use_listings_cache"] = False
     return epath.Path(address)
 
 
 def check_workdir(folder: Path, field: str = "--workdir") -> None:
-    """Refuses a folder in which libraries would not write where they should.
+    """Refuses folders whose path libraries would misinterpret.
 
-    Orbax and TFDS glob with the whole path (`*`, `?`, `[...]`), and TensorStore takes a backslash
-    for a slash.
+    Orbax and TFDS interpret `*`, `?` and `[...]` as glob patterns anywhere in a path, and
+    TensorStore interprets a backslash as a slash.
 
     Args:
-      folder: as of `as_path`.
-      field: the flag or field that names it, for the error.
+      folder: path of the folder, from `as_path`.
+      field: flag or config field that names the folder, for the error message.
 
     Raises:
-      InputError: if its path has one of these characters.
+      InputError: if the path has one of these characters.
     """
     if found := [character for character in _NOT_LITERAL if character in os.fspath(folder)]:
         raise InputError(
-            f"{field}: {folder} has {' '.join(found)} in its path, which checkpoints cannot be "
-            f"written below. Choose a folder whose path has none of {' '.join(_NOT_LITERAL)}"
+            f"{field}: {folder} has {' '.join(found)} in its path, so checkpoints cannot be "
+            f"written there. Choose a folder whose path has none of {' '.join(_NOT_LITERAL)}"
         )
 
 
 def is_address(place) -> bool:
-    """Whether a place is an address, such as `gs://bucket/folder`, and not a local path."""
+    """Returns whether a place is an address such as `gs://bucket/folder`, not a local path."""
     return "://" in os.fspath(place)
 
 
 def cache_folder() -> pathlib.Path:
-    """Makes and returns the folder for downloads and copies: `mmgc_jax` in the user's cache.
+    """Returns the folder for downloads and copies; creates it if needed.
 
-    The user's cache is `$XDG_CACHE_HOME`, or `~/.cache` if that is unset or not absolute (XDG Base
-    Directory Specification).
+    It is `$XDG_CACHE_HOME/mmgc_jax`, or `~/.cache/mmgc_jax` if the variable is unset or not an
+    absolute path (XDG Base Directory Specification).
 
     Raises:
-      InputError: if there is no home folder, or the cache cannot be written to.
+      InputError: if there is no home folder, or the folder cannot be created or written to.
     """
     advice = "Set XDG_CACHE_HOME (or HOME) to a folder that you can write to."
     root = pathlib.Path(os.environ.get("XDG_CACHE_HOME", ""))
@@ -93,7 +96,7 @@ def cache_folder() -> pathlib.Path:
         try:
             root = pathlib.Path.home() / ".cache"
         except RuntimeError as error:  # HOME is unset, and the user has no entry in /etc/passwd
-            raise InputError(f"There is no home folder to keep a cache in. {advice}") from error
+            raise InputError(f"There is no home folder for the cache. {advice}") from error
         if not root.is_absolute():
             raise InputError(f"HOME is not an absolute path: {root.parent}. {advice}")
     folder = root / "mmgc_jax"
@@ -101,7 +104,7 @@ def cache_folder() -> pathlib.Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(
-            f"The cache folder {folder} cannot be made: {error.strerror}. {advice}"
+            f"The cache folder {folder} cannot be created: {error.strerror}. {advice}"
         ) from error
     if not os.access(folder, os.W_OK | os.X_OK):
         raise InputError(f"The cache folder {folder} cannot be written to. {advice}")
@@ -109,7 +112,7 @@ def cache_folder() -> pathlib.Path:
 
 
 def cache_folder_or_none() -> pathlib.Path | None:
-    """As `cache_folder`; where there is none, logs a warning with the reason and returns None."""
+    """Returns `cache_folder()`, or None after logging a warning if there is none."""
     try:
         return cache_folder()
     except InputError as error:
@@ -120,7 +123,9 @@ def cache_folder_or_none() -> pathlib.Path | None:
 def write_atomically(file: Path, write: Callable[[BinaryIO], object]) -> None:
     """Writes a file so that it exists as a whole or not at all; on process 0 only.
 
-    It is written under another name and renamed. An object of a bucket is atomic by itself.
+    The content is written under another name, which is then renamed. Objects in buckets are atomic
+    by themselves. Of a symbolic link, the file that it points to is replaced. What exists and is
+    not a regular file, such as `/dev/stdout` or a FIFO, cannot be replaced: it is written into.
 
     Args:
       file: its path; its folder is made if it does not exist.
@@ -133,6 +138,12 @@ def write_atomically(file: Path, write: Callable[[BinaryIO], object]) -> None:
         file.write_bytes(content.getvalue())
         return
     file.parent.mkdir(parents=True, exist_ok=True)
+    if file.is_symlink() and file.is_file():
+        file = file.resolve()
+    if file.exists() and not file.is_file():
+        with file.open("wb") as stream:
+            write(stream)
+        return
     new = file.with_name(f"new-{file.name}")
     with new.open("wb") as stream:
         write(stream)
@@ -140,11 +151,11 @@ def write_atomically(file: Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 def write_text(file: Path, content: str) -> None:
-    """`write_atomically` for text, UTF-8."""
+    """Writes a UTF-8 text file atomically; on process 0 only. See `write_atomically`."""
     write_atomically(file, lambda stream: stream.write(content.encode()))
 
 
-# Lines for files in buckets, not written yet; filled by the threads that log.
+# Lines for files in buckets that are not written yet. Several threads may log.
 _buffered: dict[Path, list[bytes]] = {}
 _flushed_at: dict[Path, float] = {}
 _buffer_lock = threading.RLock()
@@ -154,8 +165,12 @@ _SECONDS_BETWEEN_FLUSHES = 60.0
 def append_line(file: Path, line: str) -> None:
     """Appends a line to a UTF-8 text file; on process 0 only.
 
-    On disk it is written at once. A bucket has no such thing as appending: there lines are buffered
-    for a minute, or until `flush_lines`.
+    On a local disk, the line is written immediately. Buckets cannot append to objects, so lines for
+    a bucket are buffered for up to a minute or until `flush_lines`.
+
+    Args:
+      file: path of the file; its folder must exist.
+      line: the line, without a line end.
     """
     if not parallel.is_first():
         return
@@ -166,13 +181,13 @@ def append_line(file: Path, line: str) -> None:
     with file.open("ab+") as stream:
         if stream.seek(0, os.SEEK_END):
             stream.seek(-1, os.SEEK_END)
-            if stream.read() != b"\n":  # a line cut short by a kill
+            if stream.read() != b"\n":  # the process was killed while writing a line
                 stream.write(b"\n")
         stream.write(added)
 
 
 def flush_lines() -> None:
-    """Writes all buffered lines of `append_line`: after a checkpoint, and at the end of a run."""
+    """Writes all lines that `append_line` has buffered; call it after a checkpoint or a run."""
     with _buffer_lock:
         for file in list(_buffered):
             _append_object(file, b"".join(_buffered[file]))
@@ -189,7 +204,7 @@ def _buffer(file: epath.Path, line: bytes) -> None:
 
 
 def _append_object(file: epath.Path, content: bytes) -> None:
-    """Appends to an object of a bucket: the bucket joins it with a new one, and none is read."""
+    """Appends to an object in a bucket, by letting the bucket concatenate two objects."""
     if not file.exists():
         file.write_bytes(content)
         return
@@ -201,11 +216,11 @@ def _append_object(file: epath.Path, content: bytes) -> None:
 
 
 def read_json(file: Path, advice: str) -> Any:
-    """Reads a JSON file, UTF-8.
+    """Reads a UTF-8 JSON file.
 
     Args:
-      file: its path.
-      advice: a sentence on what to do, for the error.
+      file: path of the file.
+      advice: what to do about an error; the last sentence of its message.
 
     Raises:
       InputError: if the file cannot be read or is not JSON.
@@ -219,10 +234,13 @@ def read_json(file: Path, advice: str) -> Any:
 
 
 def disk_error(error: BaseException) -> str | None:
-    """Finds a full or read-only disk among the causes of an exception.
+    """Returns the reason if an exception was caused by a full or read-only disk.
+
+    Args:
+      error: an exception; its causes, contexts and groups are searched as well.
 
     Returns:
-      The system's words for it, such as "No space left on device"; None if it is something else.
+      The system's message, such as "No space left on device"; None for other causes.
     """
     for cause in _causes(error, set()):
         if (reason := _disk_error(cause)) is not None:
@@ -231,7 +249,7 @@ def disk_error(error: BaseException) -> str | None:
 
 
 def _causes(error: BaseException | None, seen: set[int]) -> Iterator[BaseException]:
-    """Iterates over an exception, those of its group, its cause and its context."""
+    """Yields an exception, the members of its group, its cause and its context, recursively."""
     if error is None or id(error) in seen:
         return
     seen.add(id(error))

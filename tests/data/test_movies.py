@@ -1,3 +1,6 @@
+"""Tests reading the talk's data and other CSV tables, including malformed ones."""
+
+import doctest
 import pathlib
 import tracemalloc
 
@@ -13,12 +16,12 @@ GOOD_ROW = ("7", "1999", "A Title", "a plot .", "['Drama']", "6.5")
 
 @pytest.fixture
 def read_rows(tmp_path):
-    """Reads rows of cells (of which `GOOD_ROW` is one) as the talk's data."""
+    """A function that writes rows of cells like `GOOD_ROW` as the talk's data and reads them."""
     return lambda *rows: list(movies.read_talk(str(write_talk(tmp_path, rows, {}))))
 
 
 def row_with(**cells):
-    """`GOOD_ROW` with other cells."""
+    """Returns `GOOD_ROW` with some cells replaced."""
     return tuple((dict(zip(TALK_HEADER, GOOD_ROW)) | cells).values())
 
 
@@ -88,7 +91,7 @@ class TestTalk:
         assert f"row 2 (index {cells.get('index', '8')}): " in message
         assert reason in message
 
-    def test_what_a_file_holds_does_not_steer_the_terminal(self, read_rows):
+    def test_errors_escape_control_characters_of_a_file(self, read_rows):
         with pytest.raises(InputError) as caught:
             read_rows(row_with(index="7\x1b[2J" + "x" * 1000, title="t"))
         message = str(caught.value)
@@ -100,9 +103,9 @@ class TestTalk:
         movie, other = read_rows(first, row_with(index="8", plot="\0\x07"))
         assert (movie.title, movie.plot) == ("A title ", "a [31m plot\twith\na tab .")
         assert other.plot is None
-        assert any("control characters of 2 rows" in message for message in caplog.messages)
+        assert any("control characters in 2 rows" in message for message in caplog.messages)
 
-    def test_a_genre_that_is_written_twice_counts_once(self, read_rows):
+    def test_duplicate_genres_are_dropped(self, read_rows):
         (movie,) = read_rows(row_with(genres="['War', 'Drama', 'War']"))
         assert movie.genres == ("War", "Drama")
 
@@ -128,7 +131,7 @@ class TestTalk:
         with pytest.raises(InputError, match=rf"row 1 \(index 7\): {reason}"):
             read_rows(row)
 
-    def test_many_bad_rows_are_summed_up(self, read_rows):
+    def test_only_the_first_of_many_bad_rows_are_shown(self, read_rows):
         with pytest.raises(InputError) as caught:
             read_rows(*(row_with(index=str(n), year="?") for n in range(25)))
         message = str(caught.value)
@@ -149,7 +152,7 @@ class TestTalk:
             movies.read_talk(str(folder))
 
     @pytest.mark.parametrize("column", ["year", "title", "plot", "index"])
-    def test_column_that_is_there_twice(self, tmp_path, column):
+    def test_duplicate_column(self, tmp_path, column):
         table = tmp_path / "movies.csv"
         table.write_text(f"index,year,title,plot,{column}\n7,1999,T,p,x\n")
         with pytest.raises(InputError, match=f"has the column '{column}' more than once"):
@@ -162,17 +165,17 @@ class TestTalk:
             movies.read_csv(table)
 
     @pytest.mark.parametrize("row", ['7,1999,T,"a plot\n8,1999,T,p', '7,1999,"T"s,p\n'])
-    def test_quotation_mark_without_its_partner(self, tmp_path, row):
+    def test_unclosed_quotation_mark(self, tmp_path, row):
         table = tmp_path / "movies.csv"
         table.write_text(f"index,year,title,plot\n{row}")
         with pytest.raises(InputError, match=r"movies\.csv cannot be read"):
             movies.read_csv(table)
 
-    def test_a_line_without_end_is_not_read_into_memory(self, tmp_path):
+    def test_an_overlong_line_is_not_read_into_memory(self, tmp_path):
         table = tmp_path / "movies.csv"
         table.write_text("index,year,title,plot\n7,1999,T,")
         with table.open("r+b") as file:
-            file.truncate(1 << 40)  # of zeros, which take no place on the disk
+            file.truncate(1 << 40)  # a sparse file of zeros, which takes no disk space
         tracemalloc.start()
         try:
             with pytest.raises(InputError, match="a line is longer than 10,000,000"):
@@ -192,7 +195,7 @@ class TestTalk:
         with pytest.raises(InputError, match=r"movies\.csv"):
             movies.read_csv(table)
 
-    def test_other_columns_are_passed_over(self, tmp_path):
+    def test_other_columns_are_ignored(self, tmp_path):
         table = tmp_path / "movies.csv"
         table.write_text("index,year,title,plot,surplus\n7,1999,T,p,x\n")
         assert [movie.id for movie in movies.read_csv(table)] == ["7"]
@@ -211,7 +214,7 @@ class TestTalk:
         with pytest.raises(InputError, match=r"movies\.csv cannot be read as a UTF-8 CSV file"):
             movies.read_talk(str(folder))
 
-    def test_a_cell_without_end(self, read_rows):
+    def test_an_overlong_cell(self, read_rows):
         with pytest.raises(InputError, match=r"movies\.csv cannot be read.*field larger"):
             read_rows(row_with(plot="x" * 1_000_001))
 
@@ -270,3 +273,54 @@ class TestTalk:
     def test_commas_quotes_and_line_ends_stay_in_their_cell(self, read_rows):
         title = 'a "b", c\r\nd'
         assert read_rows(row_with(title=title))[0].title == title
+
+
+def test_a_movie_needs_only_a_plot():
+    movie = movies.Movie(plot="a plot .")
+    assert (movie.id, movie.title, movie.poster, movie.genres) == ("", "", None, None)
+    assert doctest.testmod(movies, raise_on_error=True).attempted > 0
+
+
+class TestFolderOfPosters:
+    """The log says how many posters were found."""
+
+    @pytest.fixture
+    def table(self, tmp_path):
+        file = tmp_path / "movies.csv"
+        file.write_text("index,year,title,plot\n7,1999,T,p\n8,1999,T,p\n")
+        (tmp_path / "posters").mkdir()
+        return file
+
+    def messages(self, table, caplog):
+        """The messages before the first movie is asked for."""
+        with caplog.at_level("INFO", "mmgc_jax"):
+            found = movies.read_csv(table, table.parent / "posters")
+        logged = [record for record in caplog.records if "poster in" in record.message]
+        assert len(list(found)) == 2
+        return [(record.levelname, record.message) for record in logged]
+
+    def test_some(self, table, caplog):
+        (table.parent / "posters" / "8.jpg").touch()
+        assert self.messages(table, caplog) == [
+            ("INFO", f"1 of 2 movies have a poster in {table.parent}/posters.")
+        ]
+
+    def test_an_empty_folder(self, table, caplog):
+        [(level, message)] = self.messages(table, caplog)
+        assert level == "WARNING" and message.endswith(
+            "/posters. Needed: <index>.jpg, such as 7.jpg. The folder is empty."
+        )
+
+    def test_a_folder_with_other_files(self, table, caplog):
+        for name in ("7.png", "9.jpg", "\x1b[2J.jpg", "zz.jpg"):
+            (table.parent / "posters" / name).touch()
+        (table.parent / "posters" / "8.jpg").mkdir()
+        [(_, message)] = self.messages(table, caplog)
+        assert message.startswith("None of 2 movies has a poster in ")
+        assert message.endswith(r"The folder has: '\x1b[2J.jpg', 7.png, 8.jpg/ and 2 more.")
+
+    def test_without_a_folder_or_movies_nothing_is_logged(self, tmp_path, table, caplog):
+        list(movies.read_csv(table))
+        table.write_text("index,year,title,plot\n")
+        list(movies.read_csv(table, tmp_path / "posters"))
+        assert not [message for message in caplog.messages if "None of" in message]

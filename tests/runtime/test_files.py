@@ -3,6 +3,7 @@
 import os
 import pathlib
 import shlex
+import stat
 import subprocess
 import sys
 import tempfile
@@ -17,7 +18,7 @@ from mmgc_jax.training import checkpoints
 ROOT = pathlib.Path(__file__).parents[2]
 
 
-def test_the_cache_is_where_the_xdg_specification_puts_it(tmp_path, monkeypatch):
+def test_the_cache_folder_follows_the_xdg_specification(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert files.cache_folder() == tmp_path / "cache" / "mmgc_jax"
@@ -46,7 +47,7 @@ print("or", files.cache_folder_or_none())
 
 
 def look(user: int = 0, **environment) -> tuple[list[str], str]:
-    """Looks for the cache in a process of another user; returns what it prints and what it logs."""
+    """Looks for the cache folder in a process of another user; returns its output and its log."""
     process = subprocess.run(
         [sys.executable, "-c", LOOK.format(user=user)],
         env=environment | {"PYTHONPATH": str(ROOT)},
@@ -57,7 +58,7 @@ def look(user: int = 0, **environment) -> tuple[list[str], str]:
 
 @pytest.fixture
 def open_folder():
-    """A folder that every user may enter, as `tmp_path` is not, with one that user 12345 owns."""
+    """A folder that all users may enter, unlike `tmp_path`, with a folder that user 12345 owns."""
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         folder.chmod(0o755)
@@ -67,22 +68,22 @@ def open_folder():
         yield folder
 
 
-as_root = pytest.mark.skipif(os.getuid() != 0, reason="needs root, to become another user")
+as_root = pytest.mark.skipif(os.getuid() != 0, reason="needs root to change the user")
 
 
 @as_root
 @pytest.mark.parametrize(
     ("user", "environment", "reason"),
     [
-        (12345, {}, "There is no home folder to keep a cache in."),
-        (12345, {"HOME": "{}"}, "{}/.cache/mmgc_jax cannot be made: Permission denied."),
+        (12345, {}, "There is no home folder for the cache."),
+        (12345, {"HOME": "{}"}, "{}/.cache/mmgc_jax cannot be created: Permission denied."),
         (12345, {"XDG_CACHE_HOME": "{}/closed"}, "{}/closed/mmgc_jax cannot be written to."),
-        (0, {"HOME": "/proc/nothing"}, "/proc/nothing/.cache/mmgc_jax cannot be made: No such"),
+        (0, {"HOME": "/proc/nothing"}, "/proc/nothing/.cache/mmgc_jax cannot be created: No such"),
         (0, {"HOME": "somewhere"}, "HOME is not an absolute path: somewhere"),
     ],
     ids=["no home", "closed home", "closed cache", "impossible home", "relative home"],
 )
-def test_without_a_cache_the_error_says_what_to_set(open_folder, user, environment, reason):
+def test_without_a_cache_folder_the_error_says_what_to_set(open_folder, user, environment, reason):
     environment = {name: value.format(open_folder) for name, value in environment.items()}
     [error, fallback], log = look(user, **environment)
     assert error.startswith("error: ") and reason.format(open_folder) in error
@@ -92,13 +93,13 @@ def test_without_a_cache_the_error_says_what_to_set(open_folder, user, environme
 
 
 @as_root
-def test_a_user_who_is_not_in_the_password_file_has_the_cache_that_is_set(open_folder):
+def test_a_user_without_a_passwd_entry_can_set_the_cache_folder(open_folder):
     [found, _], log = look(12345, XDG_CACHE_HOME=str(open_folder / "own"))
     assert found == f"folder: {open_folder}/own/mmgc_jax" and not log
 
 
 def raised(error: BaseException, cause: BaseException | None = None) -> BaseException:
-    """An exception as one that is caught: with a cause, if any."""
+    """Raises and catches an exception, with a cause if given; returns it."""
     try:
         raise error from cause
     except BaseException as caught:
@@ -137,7 +138,7 @@ FULL, READ_ONLY = "No space left on device", "Read-only file system"
         (RuntimeError("write() failed: Input/output error; writing /No space left"), None),
     ],
 )  # fmt: skip
-def test_disk_errors_are_told_from_others(error, reason):
+def test_disk_errors_are_distinguished_from_others(error, reason):
     assert files.disk_error(error) == reason
 
 
@@ -147,7 +148,71 @@ def test_an_exception_that_is_its_own_cause_ends_the_search():
     assert files.disk_error(first) is None
 
 
-# On a disk of its own, which this process alone sees.
+def write_twice(file: pathlib.Path) -> None:
+    for content in (b"first", b"second"):
+        files.write_atomically(file, lambda stream, content=content: stream.write(content))
+
+
+def test_a_file_is_replaced_only_when_it_is_complete(tmp_path):
+    file = tmp_path / "folder" / "file"
+    write_twice(file)
+
+    def fail(stream):
+        stream.write(b"third")
+        assert file.read_bytes() == b"second"
+        raise ValueError
+
+    with pytest.raises(ValueError):
+        files.write_atomically(file, fail)
+    assert file.read_bytes() == b"second"
+
+
+def test_the_target_of_a_link_is_replaced_and_not_the_link(tmp_path):
+    (tmp_path / "target").write_bytes(b"")
+    (tmp_path / "link").symlink_to("target")
+    with (tmp_path / "target").open("rb") as before:
+        write_twice(tmp_path / "link")
+        assert before.read() == b""  # not written into
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "target").read_bytes() == b"second"
+    assert sorted(os.listdir(tmp_path)) == ["link", "target"]
+
+
+def test_a_fifo_is_written_into(tmp_path):
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    # Both ends are open, so that neither opening nor writing waits.
+    end = os.open(fifo, os.O_RDWR)
+    try:
+        write_twice(fifo)
+        assert os.read(end, 100) == b"firstsecond"
+    finally:
+        os.close(end)
+    assert stat.S_ISFIFO(fifo.stat().st_mode) and os.listdir(tmp_path) == ["fifo"]
+
+
+def test_a_device_is_written_into(tmp_path):
+    # A link, so that a mistake in the code cannot replace the device.
+    link = tmp_path / "null"
+    link.symlink_to(os.devnull)
+    write_twice(link)
+    assert link.is_symlink() and os.listdir(tmp_path) == ["null"]
+    assert stat.S_ISCHR(os.stat(os.devnull).st_mode)
+
+
+def test_standard_output_is_written_into(tmp_path):
+    """It is a pipe or a terminal more often than a file."""
+    code = (
+        "import pathlib, sys\nfrom mmgc_jax.runtime import files\n"
+        "files.write_atomically(pathlib.Path(sys.argv[1]), lambda stream: stream.write(b'x'))\n"
+    )
+    (tmp_path / "link").symlink_to("/dev/stdout")
+    command = [sys.executable, "-c", code, str(tmp_path / "link")]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
+    assert ran.stdout == b"x" and (tmp_path / "link").is_symlink()
+
+
+# Mounts a disk that only this process sees.
 MOUNT = ("unshare", "--user", "--map-root-user", "--mount", "sh", "-ec")
 FILL = """
 import os, pathlib, sys
@@ -183,7 +248,7 @@ for fill in (save, record, write):
 
 
 @pytest.mark.parametrize(("options", "reason"), [("size=4m", FULL), ("size=4m,ro", READ_ONLY)])
-def test_libraries_on_a_disk_that_takes_nothing_more(tmp_path, options, reason):
+def test_errors_of_libraries_on_a_full_or_read_only_disk(tmp_path, options, reason):
     mount = f"mount -t tmpfs -o {options} tmpfs {tmp_path}; "
     can_mount = subprocess.run((*MOUNT, mount), capture_output=True)
     if can_mount.returncode:
@@ -196,7 +261,7 @@ def test_libraries_on_a_disk_that_takes_nothing_more(tmp_path, options, reason):
 
 
 @pytest.mark.parametrize("name", ["Film [2024]", "a[b", "a]b", "a\\b", "a?b", "a*b"])
-def test_folders_below_which_libraries_would_write_elsewhere_are_refused(tmp_path, name):
+def test_folders_that_libraries_would_misinterpret_are_refused(tmp_path, name):
     with pytest.raises(InputError, match=r"^--workdir: .* has .* in its path.* none of \[ \] "):
         files.check_workdir(tmp_path / name / "run")
     with pytest.raises(InputError, match=r"^config\.data\.directory: "):
@@ -206,7 +271,7 @@ def test_folders_below_which_libraries_would_write_elsewhere_are_refused(tmp_pat
 @pytest.mark.parametrize(
     "name", ["plain", "a b", "a%b", "a%20b", "a#b", "é漢", "a:b", "{a}", "~a", "a'b", "a@2", "a$b"]
 )
-def test_other_folders_keep_checkpoints(tmp_path, name):
+def test_checkpoints_can_be_written_to_other_folders(tmp_path, name):
     files.check_workdir(tmp_path / name)
     tree = {"w": np.arange(3.0), "step": np.zeros((), np.int32)}
     checkpoints.save(tmp_path / name / "checkpoints", 1, tree, {"note": 1})
