@@ -21,9 +21,14 @@ class ShapesAsCode(griffe.Extension):
 
 
 def quote_shapes(text: str) -> str:
-    """Puts backticks around the shapes of a text that are not within backticks."""
+    """Puts backticks around the shapes of a docstring, but not in code and not in code spans."""
+    paragraphs = re.split(r"(\n\n+)", text)
+    return "".join(p if _is_code(p) else _SHAPE.sub(_quote, p) for p in paragraphs)
 
-    def quote(match: re.Match) -> str:
-        return match[0] if match[0].startswith("`") else f"`{match[0]}`"
 
-    return _SHAPE.sub(quote, text)
+def _is_code(paragraph: str) -> bool:
+    return all(line.startswith("    ") for line in paragraph.splitlines())
+
+
+def _quote(match: re.Match) -> str:
+    return match[0] if match[0].startswith("`") else f"`{match[0]}`"

@@ -78,7 +78,7 @@ def _add_pages(files: Files, config, place: pathlib.Path, target: str, origin: s
         raise PluginError(f"{origin}, which does not exist.")
     if files.get_file_from_path(_page_of(target)):
         return
-    head = f"---\nsearch:\n  exclude: true\n---\n\n# {target}\n\n"
+    head = f"---\nsearch:\n  exclude: true\nhide:\n  - toc\n---\n\n# {target}\n\n"
     if place.is_dir():
         inside = sorted(p for p in place.glob("[!.]*") if p.is_file() and p.suffix in _LANGUAGES)
         text = head + "".join(f"- [{p.name}]({place.name}/{p.name}.md)\n" for p in inside)

@@ -98,7 +98,11 @@ def test_shapes_in_docstrings_become_code():
     assert quote_shapes("x <float32>[a, b], of `<bool>[c]`; <kind>.") == (
         "x `<float32>[a, b]`, of `<bool>[c]`; `<kind>`."
     )
-    assert quote_shapes("1 < 2 and 3 > 2") == "1 < 2 and 3 > 2"
+    for code in ("1 < 2 and 3 > 2", "Files:\n\n    encoders/<name>/  of <name>\n    other"):
+        assert quote_shapes(code) == code
+    assert quote_shapes("Args:\n  x: an array,\n    <float32>[a].") == (
+        "Args:\n  x: an array,\n    `<float32>[a]`."
+    )
 
 
 @pytest.fixture(scope="module")
