@@ -1,6 +1,6 @@
-"""Whole runs that are killed or told to stop, on full disks and with damaged files.
+"""Tests of experiments that are killed or stopped, that fill the disk, or whose files are damaged.
 
-Each runs in a process of its own, forked from one that has imported all that is needed.
+Each experiment runs in its own process, forked from one that has already imported all modules.
 """
 
 import functools
@@ -33,7 +33,7 @@ _CONTEXT.set_forkserver_preload([__name__])
 
 
 def live(arguments, log, prepare):
-    """What a process does: the command of `tiny.command`, after a preparation."""
+    """Runs the command of `tiny.command` in this process, after `prepare()`; logs to a file."""
     for number in (1, 2):
         os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
     os.chdir(tiny.ROOT)
@@ -45,7 +45,7 @@ def live(arguments, log, prepare):
 
 
 def run(workdir, inputs, *further, prepare=None, **settings) -> int:
-    """Runs to the end, whatever that is, and returns the exit code; see `output_of`."""
+    """Runs an experiment in another process; returns its exit code. `output_of` has its output."""
     command = tiny.command(workdir, *inputs, *further, **settings)
     arguments = (command, f"{workdir}.log", prepare)
     process = _CONTEXT.Process(target=live, args=arguments)
@@ -55,7 +55,7 @@ def run(workdir, inputs, *further, prepare=None, **settings) -> int:
 
 
 def output_of(workdir) -> str:
-    """All that runs in a working directory have printed."""
+    """Returns the output of all runs in a working directory."""
     return workdir.with_name(f"{workdir.name}.log").read_text()
 
 
@@ -64,7 +64,7 @@ def tables(workdir) -> list[bytes]:
 
 
 class Sender(logging.Handler):
-    """Sends this process a signal when it logs a certain line."""
+    """Sends this process a signal when a message with a given beginning is logged."""
 
     def __init__(self, line: str, number: int):
         super().__init__()
@@ -85,25 +85,25 @@ MOMENTS = [
     ("Word2Vec: training", signal.SIGTERM),
     ("plot/fold_0: epoch 2", signal.SIGKILL),
     ("plot/fold_1: epoch 1", signal.SIGINT),
-    ("plot_bag_of_words: begins", signal.SIGTERM),
+    ("plot_bag_of_words: starting", signal.SIGTERM),
     ("Computing activations of frozen layers", signal.SIGTERM),
     ("plot_transformer/fold_0/head: epoch 2", signal.SIGKILL),
     ("plot_transformer/fold_0: epoch 2", signal.SIGKILL),
     ("poster/fold_0/head: epoch 2", signal.SIGKILL),
     ("poster/fold_0: epoch 2", signal.SIGKILL),
-    ("poster/fold_1: epoch 2", signal.SIGTERM),  # it asks next in evaluation
+    ("poster/fold_1: epoch 2", signal.SIGTERM),  # the stop is noticed during inference
     ("fusion/fold_0: epoch 3", signal.SIGKILL),
     ("fusion_joint/fold_0: epoch 2", signal.SIGKILL),
 ]
 
 
 @pytest.mark.slow
-def test_stopped_in_every_stage_it_ends_bit_for_bit_the_same(inputs, tmp_path):
+def test_an_experiment_stopped_in_every_step_has_exactly_the_same_result(inputs, tmp_path):
     folder = tiny_bert.write(tmp_path / "bert", positions=64)
     arguments = (inputs, f"--config.plot_transformer.folder={folder}")
     undisturbed, stopped = tmp_path / "undisturbed", tmp_path / "stopped"
     assert run(undisturbed, *arguments, config=EVERYTHING) == 0, output_of(undisturbed)
-    # With processes that make batches, which change nothing.
+    # With worker processes that prepare batches, which must not change the result.
     stop_often_and_end(stopped, *arguments, "--config.data.workers=2")
     assert_equal(stopped, undisturbed)
 
@@ -117,13 +117,13 @@ def stop_often_and_end(stopped, *arguments):
         assert not (stopped / "results.json").exists()
         if expected == 75:
             *_, stop, command = output_of(stopped).splitlines()
-            assert stop.startswith(f"Stopped by {number.name}; what was done is kept.")
+            assert stop.startswith(f"Stopped by {number.name}; finished work is kept.")
             assert f"--workdir={stopped}" in command
     assert run(stopped, *arguments, config=EVERYTHING) == 0, output_of(stopped)
 
 
 def assert_equal(stopped, undisturbed):
-    """Tables, predictions, parameters, optimizers and the progress of trainings, bit for bit."""
+    """Asserts that results, predictions and training states are exactly equal."""
     assert tables(stopped) == tables(undisturbed)
     for file in undisturbed.glob("predictions/*.npz"):
         with np.load(file) as one, np.load(stopped / "predictions" / file.name) as other:
@@ -147,7 +147,7 @@ KILLS = 10
 
 
 def kill_at(number: int, seconds: float, workdir):
-    """Lets this process be killed some time after it has touched so many files of a folder."""
+    """Kills this process, some seconds after its file operation in a folder with this number."""
     left = iter(range(number))
 
     def look(event, arguments):
@@ -160,7 +160,7 @@ def kill_at(number: int, seconds: float, workdir):
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments_it_ends_with_the_same_table(inputs, tmp_path):
+def test_an_experiment_killed_at_random_moments_has_the_same_result(inputs, tmp_path):
     rng = np.random.default_rng(0)
     assert run(tmp_path / "undisturbed", inputs, *QUICK) == 0
     workdir = tmp_path / "killed"
@@ -174,8 +174,8 @@ def test_killed_at_random_moments_it_ends_with_the_same_table(inputs, tmp_path):
 
 
 @pytest.mark.slow
-def test_with_workers_it_goes_on_as_without(tmp_path):
-    """Killed in the midst of an epoch, whose batches other processes make."""
+def test_resuming_with_worker_processes_gives_the_same_result(tmp_path):
+    """The training is killed within an epoch, while workers prepare its batches."""
     for workdir, workers, kill_at_step in (("none", 0, None), ("two", 2, 7), ("two", 2, None)):
         process = _CONTEXT.Process(target=fit, args=(tmp_path / workdir, workers, kill_at_step))
         process.start()
@@ -190,7 +190,7 @@ def test_with_workers_it_goes_on_as_without(tmp_path):
 
 
 def fit(workdir, workers, kill_at_step):
-    """The training of `linear_problem`, in 15 steps with a checkpoint after every third."""
+    """Trains `linear_problem` for 15 steps, with a checkpoint after every third step."""
     steps_done = TrainingLog.steps_done
 
     def report_or_die(log, step, metrics):
@@ -210,7 +210,7 @@ def fit(workdir, workers, kill_at_step):
     )
 
 
-def test_a_working_directory_in_use_is_refused_and_the_holder_named(inputs, tmp_path):
+def test_the_error_for_a_working_directory_in_use_names_the_process(inputs, tmp_path):
     process = _CONTEXT.Process(target=hold, args=(tmp_path / "run", ready := _CONTEXT.Event()))
     process.start()
     assert ready.wait(60)
@@ -229,7 +229,7 @@ def hold(folder, ready):
         time.sleep(60)
 
 
-def test_a_place_that_cannot_be_written_to(inputs, tmp_path):
+def test_a_working_directory_that_cannot_be_written_is_an_error(inputs, tmp_path):
     write_text(tmp_path / "file", "no folder")
     with pytest.raises(InputError, match=r"file/run cannot be written to: .*Not a directory"):
         experiment.run(tiny.config_of(inputs), tmp_path / "file" / "run")
@@ -243,7 +243,7 @@ def test_a_place_that_cannot_be_written_to(inputs, tmp_path):
         OSError(30, "Read-only file system"),
     ],
 )
-def test_a_full_disk_is_one_error(inputs, tmp_path, monkeypatch, error):
+def test_a_full_disk_is_an_input_error(inputs, tmp_path, monkeypatch, error):
     def fail(*args):
         raise error
 
@@ -254,7 +254,7 @@ def test_a_full_disk_is_one_error(inputs, tmp_path, monkeypatch, error):
         experiment.run(tiny.config_of(inputs), tmp_path / "run")
 
 
-# On a small disk and on one that takes nothing: mounted where this process alone sees them.
+# Runs on a small disk and on a read-only disk, mounted in a namespace of this process only.
 MOUNT = ("unshare", "--user", "--map-root-user", "--mount", "sh", "-ec")
 FILL = """
 mount -t tmpfs -o size=6m tmpfs {disk}
@@ -268,7 +268,7 @@ code=0; {run} || code=$?; echo read-only $code
 
 
 @pytest.mark.slow
-def test_a_disk_that_is_full_then_has_room_then_takes_nothing(finished, inputs, tmp_path):
+def test_a_disk_that_is_full_then_has_room_then_is_read_only(finished, inputs, tmp_path):
     can_mount = subprocess.run((*MOUNT, "mount -t tmpfs tmpfs /mnt"), capture_output=True)
     if can_mount.returncode:
         pytest.skip(f"no disk can be mounted here: {can_mount.stderr.decode()}")
@@ -280,7 +280,7 @@ def test_a_disk_that_is_full_then_has_room_then_takes_nothing(finished, inputs, 
     assert codes == ["first 2", "then 0", "read-only 2"], ran.stderr
     errors = [line for line in ran.stderr.splitlines() if line.startswith("error: ")]
     assert (
-        "No space left on device" in errors[0] and "make room and run the same again" in errors[0]
+        "No space left on device" in errors[0] and "Free some space and run the same" in errors[0]
     )
     assert "cannot be written to" in errors[1] and "Read-only file system" in errors[1]
     assert len(errors) == 2 and "Traceback" not in ran.stderr
@@ -289,7 +289,7 @@ def test_a_disk_that_is_full_then_has_room_then_takes_nothing(finished, inputs, 
     ).read_bytes()
 
 
-def test_other_errors_stay_what_they_are(inputs, tmp_path, monkeypatch):
+def test_other_errors_are_not_changed(inputs, tmp_path, monkeypatch):
     def fail(*args):
         raise OSError(5, "Input/output error")
 
@@ -299,7 +299,7 @@ def test_other_errors_stay_what_they_are(inputs, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("change", [lambda b: b[:1000], lambda b: b[:-1000], lambda b: b""])
-def test_shards_cut_short_are_one_error(inputs, tmp_path, change):
+def test_truncated_shards_are_an_input_error(inputs, tmp_path, change):
     config = tiny.config_of(inputs)
     dataset = builder.build(config.data, tmp_path)
     [shard] = tmp_path.rglob("*.array_record*")

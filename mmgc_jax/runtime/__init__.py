@@ -1,1 +1,1 @@
-"""Processes, devices, files and signals: what the rest of the package runs on."""
+"""Processes and devices, files and buckets, signals, errors and progress."""

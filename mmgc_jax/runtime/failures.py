@@ -1,9 +1,9 @@
 """Ends all processes of a run when one of them fails.
 
-A process in a collective waits for the others forever, and JAX's shutdown waits for them too. So a
-process that fails leaves a record in the key-value store of JAX's coordination service, which runs
-in process 0. The others look for it once a second, show the first error, and exit. The service also
-misses the heartbeats of a process that was killed, and JAX then aborts the others.
+A collective waits forever for a process that has failed, and so does JAX's shutdown. Therefore a
+failing process writes a record to the key-value store of JAX's coordination service, which runs in
+process 0. The other processes poll for the record once a second, print the first error and exit. If
+a process is killed, the service no longer receives its heartbeats, and JAX aborts the others.
 """
 
 import contextlib
@@ -23,23 +23,23 @@ from jax.experimental import multihost_utils
 from mmgc_jax.runtime.errors import InputError, Interrupted, PeerFailed
 from mmgc_jax.runtime.preemption import EXIT_CODE as _STOPPED
 
-_SECONDS_BETWEEN_LOOKS = 1.0
-_SECONDS_TO_STOP = 30.0  # after another process has stopped, as a preemption wants it
-_SECONDS_TO_END = 10.0  # for all to see a failure, before the first of them exits
+_POLL_SECONDS = 1.0
+_SECONDS_TO_STOP = 30.0  # for a process to stop by itself after another one has stopped
+_SECONDS_TO_END = 10.0  # for all processes to see a failure before the first of them exits
 _LONGEST_MESSAGE = 10_000  # characters
 
 
 @contextlib.contextmanager
 def ending_together() -> Iterator[None]:
-    """Ends all processes of a run when one of them fails; goes around the whole run.
+    """Ends all processes of a run when one of them fails; wrap the whole run in it.
 
-    The process that fails prints its error, the others print it after the number of that process,
-    and all exit at once: with status 2 for an InputError, otherwise 1. A run of one process is left
-    alone.
+    The failing process prints its error, the others print the same error with that process's
+    number, and all exit: with status 2 for an `InputError`, otherwise with status 1. Has no effect
+    in runs of one process.
 
     Raises:
-      Interrupted: after all processes have stopped. Those that still wait for others after a
-        timeout are ended, with the exit status of a stop.
+      Interrupted: if the run was stopped, after all processes have stopped. If some have not
+        stopped within a timeout, every process exits with the status of a stop instead.
     """
     if not jax.distributed.is_initialized() or jax.process_count() == 1:
         yield
@@ -58,7 +58,13 @@ def ending_together() -> Iterator[None]:
 
 @dataclasses.dataclass(frozen=True)
 class _Failure:
-    """The first failure, or stop, of a run: of which process, its message, and the exit status."""
+    """The first failure or stop in a run.
+
+    Attributes:
+      process: index of the process that failed or stopped.
+      message: its error message.
+      status: the exit status of the run.
+    """
 
     process: int
     message: str
@@ -69,33 +75,37 @@ class _Failure:
 
 
 class _Peers:
-    """What the processes of a run tell each other of their ends."""
+    """Shares failures and exits between the processes of a run.
+
+    Records are in the key-value store of JAX's coordination service: the first failure or stop
+    under `_FAILURE`, and how each process ends under `_ENDED`.
+    """
 
     _FAILURE, _ENDED = "mmgc_jax/failure", "mmgc_jax/ended"
 
     def __init__(self):
-        # Not public, but Orbax relies on it too; JAX has no other way to the key-value store.
+        # Not public API, but Orbax uses it, too: there is no other access to the key-value store.
         from jax._src import distributed
 
         self._client = distributed.global_state.client
         self._process, self._count = jax.process_index(), jax.process_count()
         self._over = threading.Event()
-        # Taken, and never given back, by the thread that ends this process; the other one waits.
+        # The thread that ends this process acquires it and never releases it; others block.
         self._ending = threading.Lock()
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
-        """Ends this process when another one has failed while this one is within."""
+        """Ends this process if another one fails while this one is in the block."""
         watcher = threading.Thread(target=self._watch, name="peers", daemon=True)
         watcher.start()
         try:
             yield
         finally:
             self._over.set()
-            watcher.join(_SECONDS_BETWEEN_LOOKS)
+            watcher.join(_POLL_SECONDS)
 
     def fail(self, error: BaseException) -> NoReturn:
-        """Leaves an error for the others, prints it, and ends this process."""
+        """Records an error for the other processes, prints it, and ends this process."""
         self._ending.acquire()
         self._over.set()
         is_input_error = isinstance(error, InputError)
@@ -111,7 +121,7 @@ class _Peers:
         self._exit(first.status)
 
     def stop(self, stop: Interrupted) -> None:
-        """Leaves a stop for the others, and waits until they have stopped too."""
+        """Records a stop for the other processes, and waits until they have stopped, too."""
         self._ending.acquire()
         self._over.set()
         first = self._leave(_Failure(self._process, str(stop), _STOPPED))
@@ -121,18 +131,18 @@ class _Peers:
         self._end("stops")
         ends = self._ends(_SECONDS_TO_STOP + _SECONDS_TO_END)
         if ends != ["stops"] * self._count:
-            print(f"{stop} Not every process stopped by itself.", file=sys.stderr)
+            print(f"{stop} Some processes did not stop in time.", file=sys.stderr)
             self._exit(_STOPPED)
 
     def _watch(self) -> None:
-        while not self._over.wait(_SECONDS_BETWEEN_LOOKS):
+        while not self._over.wait(_POLL_SECONDS):
             try:
                 failure = self._first()
             except jax.errors.JaxRuntimeError as error:
-                failure = _Failure(0, f"does not answer any more: {error}", 1)
+                failure = _Failure(0, f"no longer responds: {error}", 1)
             if failure is None:
                 continue
-            # In a stop of all processes each arrives by itself, after its checkpoint.
+            # When all processes are stopped, each one stops by itself after its checkpoint.
             if failure.status == _STOPPED and self._over.wait(_SECONDS_TO_STOP):
                 return
             self._ending.acquire()
@@ -145,11 +155,12 @@ class _Peers:
         return None
 
     def _leave(self, own: _Failure, wait: bool = False) -> _Failure:
-        """Leaves a failure if it is the first one; returns the first one.
+        """Records a failure unless there is a record already; returns the recorded failure.
 
         Args:
           own: the failure of this process.
-          wait: whether that of another process comes first, and is waited for.
+          wait: whether to wait for the record of another process, because its failure is the
+            cause of this one.
         """
         deadline = time.monotonic() + (_SECONDS_TO_END if wait else 0)
         try:
@@ -159,37 +170,37 @@ class _Peers:
                 return first
             short = dataclasses.replace(own, message=own.message[:_LONGEST_MESSAGE])
             record = json.dumps(dataclasses.asdict(short))
-            with contextlib.suppress(jax.errors.JaxRuntimeError):  # another one was faster
+            with contextlib.suppress(jax.errors.JaxRuntimeError):  # another process was faster
                 self._client.key_value_set(f"{self._FAILURE}/first", record)
                 return own
             return self._first() or own
         except jax.errors.JaxRuntimeError as error:
-            print(f"error: process 0 does not answer any more: {error}", file=sys.stderr)
+            print(f"error: process 0 no longer responds: {error}", file=sys.stderr)
             return own
 
     def _end(self, how: str) -> None:
-        """Leaves word that this process ends: "stops", as all do, or "exits" without the others."""
-        with contextlib.suppress(jax.errors.JaxRuntimeError):  # process 0 has ended before
+        """Records how this process ends: "stops" with all others, or "exits" after a failure."""
+        with contextlib.suppress(jax.errors.JaxRuntimeError):  # process 0 has already ended
             self._client.key_value_set(f"{self._ENDED}/{self._process}", how, allow_overwrite=True)
 
     def _ends(self, seconds: float) -> list[str]:
-        """Waits until all processes have left word that they end; returns the words."""
-        deadline, words = time.monotonic() + seconds, []
-        while len(words) < self._count and time.monotonic() < deadline:
+        """Waits until all processes have recorded how they end; returns the records."""
+        deadline, records = time.monotonic() + seconds, []
+        while len(records) < self._count and time.monotonic() < deadline:
             time.sleep(0.1)
             try:
-                words = [word for _, word in self._client.key_value_dir_get(self._ENDED)]
+                records = [how for _, how in self._client.key_value_dir_get(self._ENDED)]
             except jax.errors.JaxRuntimeError:  # process 0 has ended
                 break
-        return words
+        return records
 
     def _exit(self, status: int) -> NoReturn:
-        """Exits at once: Python's exit would wait for threads, and JAX's for other processes."""
+        """Exits without waiting for threads, as Python does, or for JAX's other processes."""
         self._end("exits")
-        # Whoever went earlier would break a collective of the others, and show them a second error.
+        # An earlier exit would break collectives of other processes, which would then report that.
         self._ends(_SECONDS_TO_END)
-        if self._process == 0:  # the others need its service a moment longer
-            time.sleep(_SECONDS_BETWEEN_LOOKS)
+        if self._process == 0:  # the others need its coordination service a moment longer
+            time.sleep(_POLL_SECONDS)
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)

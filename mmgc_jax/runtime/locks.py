@@ -1,4 +1,4 @@
-"""Locks on folders: between runs, and between the processes of a machine."""
+"""Locks on folders, between runs and between processes on the same machine."""
 
 import contextlib
 import datetime
@@ -21,10 +21,10 @@ logger = logging.getLogger(__name__)
 
 @contextlib.contextmanager
 def machine_lock(folder: pathlib.Path) -> Iterator[None]:
-    """Locks a folder against other processes of this machine; waits while one has it locked.
+    """Locks a folder against other processes on this machine; waits for the lock.
 
     Args:
-      folder: made if it does not exist.
+      folder: path of the folder; created if it does not exist.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(folder / "lock"):
@@ -35,14 +35,14 @@ def machine_lock(folder: pathlib.Path) -> Iterator[None]:
 def exclusive(folder: Path) -> Iterator[None]:
     """Locks a folder against other runs; a collective.
 
-    The system releases the lock however the process ends. A bucket has no such locks: there the
-    other run is named in a warning, and both go on.
+    The operating system releases the lock when the process ends, even if it is killed. Buckets have
+    no locks: if another run uses a folder in a bucket, a warning names that run, and both continue.
 
     Args:
-      folder: made if it does not exist.
+      folder: path of the folder; created if it does not exist.
 
     Raises:
-      InputError: if another run has it locked, or it cannot be written to.
+      InputError: if another run holds the lock, or the folder cannot be written to.
     """
     lock = _mark if is_address(folder) else _lock
     with parallel.first_process_first():
@@ -55,7 +55,7 @@ def exclusive(folder: Path) -> Iterator[None]:
 
 
 def _lock(folder: pathlib.Path) -> Callable[[], None]:
-    """Locks a folder of this machine; returns the function that releases it."""
+    """Locks a local folder; returns the function that releases the lock."""
     owner = folder / "lock.txt"
     lock = filelock.FileLock(folder / "lock")
     try:
@@ -65,7 +65,7 @@ def _lock(folder: pathlib.Path) -> Callable[[], None]:
     except filelock.Timeout as error:
         who = owner.read_text(encoding="utf-8") if owner.exists() else "another process"
         raise InputError(
-            f"{folder} is in use: {who}. Wait until it has ended, or end it."
+            f"{folder} is in use: {who}. Wait until it has finished, or end it."
         ) from error
     except OSError as error:
         raise InputError(f"{folder} cannot be written to: {error}") from error
@@ -73,16 +73,16 @@ def _lock(folder: pathlib.Path) -> Callable[[], None]:
 
 
 def _mark(folder: epath.Path) -> Callable[[], None]:
-    """Writes this process's name into a folder of a bucket; returns the function to delete it."""
+    """Writes lock.txt to a folder in a bucket; returns the function that deletes it."""
     owner = folder / "lock.txt"
     try:
         if owner.exists():
             logger.warning(
-                "%s was used by %s, which was killed or is still running. If two runs write there, "
-                "end one of them.", folder, owner.read_text()
+                "%s was used by %s, which was killed or is still running. If it is running, end "
+                "one of the two runs.", folder, owner.read_text()
             )  # fmt: skip
         owner.write_text(_this_process())
-    except Exception as error:  # gcsfs, Google's libraries and the network raise many kinds
+    except Exception as error:  # gcsfs, Google's libraries and the network raise many types
         raise InputError(f"{folder} cannot be written to: {error}") from error
     return functools.partial(owner.unlink, missing_ok=True)
 

@@ -1,8 +1,8 @@
-"""Several processes and devices: one mesh axis, which shards batches and, if wanted, parameters.
+"""Several processes and devices: one mesh axis that shards batches and, optionally, parameters.
 
-Every process runs the same program on its own devices, and together they hold the arrays
-(multi-controller JAX). Files are written by process 0 while the others wait. A function called a
-collective must be called by all processes, in the same order.
+Every process runs the same program on its own devices and holds its own part of global arrays
+(multi-controller JAX). Only process 0 writes files. Functions whose docstring says "a collective"
+must be called by all processes in the same order.
 """
 
 import contextlib
@@ -20,30 +20,33 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from mmgc_jax.runtime.errors import InputError, Interrupted, PeerFailed
 
 _ENVIRONMENT = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
-_HEARTBEAT_SECONDS = 20  # JAX's 100 would let the others compute for nothing
-_FAILED, _INTERRUPTED, _DONE = range(3)  # how process 0 leaves `first_process_first`
-# Smaller arrays are not split: 256 KiB of float32.
+_HEARTBEAT_SECONDS = 20  # with JAX's default, 100, failures would be noticed late
+_FAILED, _INTERRUPTED, _DONE = range(3)  # how process 0 ends the block of `first_process_first`
+# Array elements; smaller arrays (256 KiB of float32) are replicated instead of split.
 _MIN_SIZE_TO_SPLIT = 65_536
 
 
 def initialize(environment: Mapping[str, str] = os.environ) -> None:
-    """Joins the other processes of a run; call it before anything that uses a device.
+    """Connects to the other processes of a run; call it before any use of a device.
 
-    On SLURM, Cloud TPU and GKE with TPUs, JAX finds the others by itself. Elsewhere the environment
-    names them: `JAX_COORDINATOR_ADDRESS`, host:port of process 0, a free port there;
+    On SLURM, Cloud TPU and GKE with TPUs, JAX detects the other processes. Elsewhere three
+    variables must be set: `JAX_COORDINATOR_ADDRESS`, host:port of process 0 with a free port;
     `JAX_NUM_PROCESSES`; and `JAX_PROCESS_ID`, counted from 0.
 
+    Args:
+      environment: environment variables.
+
     Raises:
-      InputError: if some of these are set and others not, or the processes cannot be found.
+      InputError: if only some of the variables are set, or the processes cannot connect.
     """
     given = {name: environment[name] for name in _ENVIRONMENT if environment.get(name)}
     if given and len(given) < len(_ENVIRONMENT):
         missing = ", ".join(name for name in _ENVIRONMENT if name not in given)
         raise InputError(
             f"--distributed: {', '.join(given)} is set, but not {missing}. Set all three, or none "
-            "where JAX finds the processes itself (SLURM, Cloud TPU, GKE)."
+            "where JAX detects the processes (SLURM, Cloud TPU, GKE)."
         )
-    # JAX's preemption service would handle SIGTERM; `preemption` does.
+    # Otherwise JAX's preemption service would handle SIGTERM instead of `preemption`.
     jax.config.update("jax_enable_preemption_service", False)
     try:
         if given:
@@ -59,41 +62,45 @@ def initialize(environment: Mapping[str, str] = os.environ) -> None:
             jax.distributed.initialize(heartbeat_timeout_seconds=_HEARTBEAT_SECONDS)
     except (ValueError, jax.errors.JaxRuntimeError) as error:
         raise InputError(
-            f"--distributed: {error} Outside SLURM, Cloud TPU and GKE set all of "
+            f"--distributed: {error} Outside of SLURM, Cloud TPU and GKE, set all of "
             f"{', '.join(_ENVIRONMENT)}."
         ) from error
 
 
 def is_first() -> bool:
-    """Whether this is process 0, which writes files; true in a run of one process."""
+    """Returns whether this is process 0, which writes files; True in runs of one process."""
     # `jax.process_index` would initialize the devices.
     return not jax.distributed.is_initialized() or jax.process_index() == 0
 
 
 def is_alone() -> bool:
-    """Whether the run has one process."""
+    """Returns whether the run has only one process."""
     return not jax.distributed.is_initialized() or jax.process_count() == 1
 
 
 def any_of(value: bool) -> bool:
-    """Whether the value is true on any process; a collective."""
+    """Returns whether the value is true on any process; a collective."""
     return value if is_alone() else bool(multihost_utils.process_allgather(np.bool_(value)).any())
 
 
 def broadcast(value: int) -> int:
-    """Broadcasts process 0's value; a collective."""
+    """Returns process 0's value on every process; a collective."""
     return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
 
 
 def minimum(value: int) -> int:
-    """Minimum over the processes; a collective."""
+    """Returns the minimum of the value over all processes; a collective."""
     return value if is_alone() else int(multihost_utils.process_allgather(np.int32(value)).min())
 
 
 def is_first_of_disk(folder: pathlib.Path) -> bool:
-    """Whether this process has the lowest index of those that share a folder; a collective.
+    """Returns whether this process is the first of those that share a folder; a collective.
 
-    Hosts may share a file system or have one each.
+    Hosts may share a file system or have separate ones. Processes that see the same folder elect
+    the one with the lowest index.
+
+    Args:
+      folder: an existing folder.
     """
     if is_alone():
         return True
@@ -109,18 +116,20 @@ def is_first_of_disk(folder: pathlib.Path) -> bool:
 
 @contextlib.contextmanager
 def first_process_first() -> Iterator[None]:
-    """Runs the block on process 0, then on the others, which find the files it made; a collective.
+    """Runs the block on process 0 first, then on the other processes; a collective.
+
+    The other processes thus see the files that process 0 has written in the block.
 
     Raises:
-      PeerFailed: on the others, if process 0 has failed.
-      Interrupted: on the others, if process 0 was asked to stop.
+      PeerFailed: on the other processes, if process 0 failed.
+      Interrupted: on the other processes, if process 0 was stopped.
     """
     if not is_first():
         ended = broadcast(_FAILED)
         if ended == _FAILED:
-            raise PeerFailed("Process 0 has failed; its output says why.")
+            raise PeerFailed("Process 0 failed; see its output.")
         if ended == _INTERRUPTED:
-            raise Interrupted("Stopped with the first process; what was done is kept.")
+            raise Interrupted("Stopped together with process 0; finished work is kept.")
         yield
         return
     ended = _FAILED
@@ -135,7 +144,7 @@ def first_process_first() -> Iterator[None]:
 
 
 def data_mesh() -> Mesh:
-    """Mesh of all devices along one axis, `data`, ordered by process."""
+    """Returns a mesh of all devices with one axis, `data`, ordered by process."""
     return Mesh(np.array(sorted(jax.devices(), key=lambda device: device.process_index)), ("data",))
 
 
@@ -143,8 +152,11 @@ def shard_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array
     """Shards the first axis of every array over the devices.
 
     Args:
-      batch: tree of arrays; with several processes, the rows of this process.
-      mesh: as of `data_mesh`.
+      batch: arrays [batch, ...] by name; with several processes, only this process's rows.
+      mesh: the mesh that `data_mesh` returned.
+
+    Returns:
+      Global arrays with all processes' rows.
 
     Raises:
       ValueError: if the batch size is not a multiple of the number of devices.
@@ -156,8 +168,8 @@ def shard_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array
 
 
 def gather(tree: Any) -> Any:
-    """Gathers the arrays of a tree, as numpy, on every process; a collective."""
-    if is_alone():  # without the programs that JAX would compile to gather
+    """Gathers the global arrays of a tree to numpy arrays on every process; a collective."""
+    if is_alone():  # avoids the programs that JAX would compile for gathering
         return jax.device_get(tree)
     return multihost_utils.process_allgather(tree, tiled=True)
 
@@ -165,16 +177,17 @@ def gather(tree: Any) -> Any:
 def outputs_of_movies(
     function: Callable[[dict], Any], batch: dict[str, np.ndarray], mesh: Mesh
 ) -> tuple[Any, np.ndarray]:
-    """Applies a function to a sharded batch and drops the rows of padding; a collective.
+    """Applies a function to a sharded batch and drops padding rows; a collective.
 
     Args:
-      function: sharded batch -> tree of arrays, each `[batch, ...]`.
-      batch: as of `shard_batch`, with `indices`, <int>[batch], and `mask`, <float>[batch], which is
-        0 for padding.
-      mesh: as of `data_mesh`.
+      function: maps a sharded batch to a tree of arrays [batch, ...].
+      batch: this process's rows; see `shard_batch`. Needs `indices` <int>[batch] and `mask`
+        <float>[batch], 0 for padding.
+      mesh: the mesh that `data_mesh` returned.
 
     Returns:
-      The tree, as numpy, `[movies, ...]`, and the movies' indices, <int>[movies].
+      The tree as numpy arrays [movies, ...], and the movies' indices <int>[movies], for the rows of
+      all processes.
     """
     batch = shard_batch(batch, mesh)
     outputs, indices, mask = gather((function(batch), batch["indices"], batch["mask"]))
@@ -182,14 +195,17 @@ def outputs_of_movies(
 
 
 def shardings(tree: Any, mesh: Mesh, split: bool) -> Any:
-    """Shardings for a tree of parameters, or for a training state.
+    """Returns shardings for a tree of parameters or a training state.
 
     Args:
-      tree: of arrays, or of `ShapeDtypeStruct`.
-      mesh: as of `data_mesh`.
-      split: False replicates every array. True splits each along the largest axis that the number
-        of devices divides, as stage 3 of ZeRO does (arXiv 1910.02054), and replicates small arrays
-        and those without such an axis.
+      tree: tree of arrays or `jax.ShapeDtypeStruct`.
+      mesh: the mesh that `data_mesh` returned.
+      split: False: replicate every array. True: split each array along the largest axis that the
+        number of devices divides, as in stage 3 of ZeRO (arXiv 1910.02054), and replicate small
+        arrays and arrays without such an axis.
+
+    Returns:
+      A tree of `NamedSharding`.
     """
 
     def of_one(array) -> NamedSharding:
@@ -203,17 +219,20 @@ def shardings(tree: Any, mesh: Mesh, split: bool) -> Any:
 
 
 def place(tree: Any, where: Any) -> Any:
-    """Puts arrays on devices; a collective.
+    """Puts arrays on devices with given shardings; a collective.
 
     Args:
-      tree: of arrays, those of process 0.
-      where: the sharding of each, as of `shardings`.
+      tree: tree of arrays. With several processes, the values of process 0 are used.
+      where: tree of shardings; see `shardings`.
+
+    Returns:
+      A tree of global arrays.
     """
     return jax.tree.map(_place, tree, where)
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
-    """Replicates the arrays of a tree; returns those on all devices unchanged, even if sharded."""
+    """Replicates arrays on all devices; keeps arrays that are on all devices, even if sharded."""
     devices = set(mesh.devices.flat)
     everywhere = NamedSharding(mesh, PartitionSpec())
 

@@ -1,7 +1,8 @@
-"""Stops on SIGTERM and SIGINT at points where no work is lost.
+"""Stops a run on SIGTERM or SIGINT without losing work.
 
-`main` listens for the signals. Loops ask between steps, save what they have, and raise. The
-processes of a run ask together, so that all stop at the same step.
+`main` installs handlers that record the signals. Loops check between steps whether a stop was
+requested; if so, they save their state and raise `Interrupted`. The check is a collective, so all
+processes stop at the same step.
 """
 
 import contextlib
@@ -14,7 +15,7 @@ from collections.abc import Iterator
 from mmgc_jax.runtime import parallel
 from mmgc_jax.runtime.errors import Interrupted
 
-# EX_TEMPFAIL, "try again later", of BSD's sysexits.h; no other exit here has it.
+# EX_TEMPFAIL ("try again later") of BSD's sysexits.h; used for nothing else here.
 EXIT_CODE = 75
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -23,9 +24,10 @@ _received: list[signal.Signals] = []
 
 @contextlib.contextmanager
 def listening() -> Iterator[None]:
-    """Records SIGTERM and SIGINT, which then do not end the process.
+    """Records SIGTERM and SIGINT in the block instead of ending the process.
 
-    A SIGINT after the first signal does, since a second Ctrl-C means at once.
+    After the first signal, SIGINT ends the process as usual, so that a second Ctrl-C stops it at
+    once.
     """
 
     def note(number, frame):
@@ -42,36 +44,42 @@ def listening() -> Iterator[None]:
 
 
 def requested() -> bool:
-    """Whether any process of the run was asked to stop; a collective."""
+    """Returns whether any process of the run has received a stop signal; a collective."""
     return parallel.any_of(bool(_received))
 
 
 def raise_if_requested() -> None:
-    """Stops the run here if it was asked to stop; a collective.
+    """Raises `Interrupted` if a stop was requested; a collective.
 
     Raises:
-      Interrupted: if any process was asked to stop.
+      Interrupted: if any process of the run has received a stop signal.
     """
     if requested():
         raise _interrupted()
 
 
 def raise_if_requested_locally() -> None:
-    """As `raise_if_requested`, of this process alone: for code that not every process runs."""
+    """Raises `Interrupted` if this process has received a stop signal; not a collective.
+
+    Use it in code that not every process runs.
+
+    Raises:
+      Interrupted: if this process has received a stop signal.
+    """
     if _received:
         raise _interrupted()
 
 
 def _interrupted() -> Interrupted:
-    why = f"by {_received[0].name}" if _received else "with another process"
-    return Interrupted(f"Stopped {why}; what was done is kept.")
+    how = f"by {_received[0].name}" if _received else "together with another process"
+    return Interrupted(f"Stopped {how}; finished work is kept.")
 
 
 def follow_parent(*_) -> None:
-    """Makes a worker process end when its parent does; an initializer for worker processes.
+    """Makes a worker process end when its parent ends; an initializer for worker processes.
 
-    Ctrl-C and schedulers signal workers too, but the parent needs them until its step is done. And
-    without this they would outlive a parent that was killed.
+    Workers ignore stop signals, because the parent needs their batches to finish its step. They
+    watch the parent process instead, so that they do not outlive a parent that is killed.
     """
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)

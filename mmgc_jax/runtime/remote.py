@@ -17,19 +17,22 @@ _FILES_PER_CHUNK = 256
 
 
 def copy_here(place: str, folder: pathlib.Path) -> str:
-    """Copies a remote file or folder to this machine, unless an unchanged copy is there already.
+    """Copies a remote file or folder to this machine; reuses files of an earlier copy.
+
+    Only files that are new or have changed are copied, and files deleted at the origin are deleted
+    from the copy. An interrupted copy continues where it stopped.
 
     Args:
-      place: an address that fsspec can read, such as `gs://bucket/posters`, or a path of this
-        machine.
-      folder: where the copy is kept, in a subfolder of its own.
+      place: an address that fsspec can read, such as `gs://bucket/posters`, or a local path.
+      folder: folder for copies; each address has its own subfolder.
 
     Returns:
-      The path of the copy, which keeps its name; a path of this machine is returned as it is.
+      The path of the copy, which has the same name as the original. A local path is returned
+      unchanged.
 
     Raises:
-      InputError: if nothing exists at that address, or it cannot be read.
-      Interrupted: between chunks of files, if the process was asked to stop.
+      InputError: if nothing exists at the address, or it cannot be read.
+      Interrupted: if a stop was requested; checked between chunks of files.
     """
     if not is_address(place):
         return place
@@ -58,18 +61,21 @@ def _list_files(
 ) -> tuple[fsspec.AbstractFileSystem, pathlib.PurePosixPath, dict[str, str]]:
     """Lists the files at an address.
 
+    Args:
+      place: an address that fsspec can read.
+
     Returns:
-      Its file system, its path there, and for each file its name there -> a text that changes
-      when the file does.
+      The file system, the path in the file system, and for each file's name a version: a string
+      that changes when the file changes.
     """
     try:
         filesystem, root = fsspec.url_to_fs(place)
         filesystem.invalidate_cache()
         found = filesystem.find(root, detail=True)
-    except Exception as error:  # each file system raises its own kinds
+    except Exception as error:  # each file system raises exceptions of its own types
         raise InputError(f"{place} cannot be read: {error}") from error
     if not found:
-        raise InputError(f"{place}: there is no such file or folder.")
+        raise InputError(f"{place}: no such file or folder.")
     versions = {
         name: json.dumps(details, sort_keys=True, default=str) for name, details in found.items()
     }
@@ -79,10 +85,10 @@ def _list_files(
 def _target(
     place: str, origin: pathlib.PurePosixPath, name: str, copy: pathlib.Path
 ) -> pathlib.Path:
-    """The path of a file within the copy, which it must not leave."""
+    """Returns the local path of a remote file; raises `InputError` if it is outside the copy."""
     below = pathlib.PurePosixPath(name).relative_to(origin)
     if ".." in below.parts:
-        raise InputError(f"{place}: the path of {name} leads out of it.")
+        raise InputError(f"{place}: the path of {name} is outside of it.")
     return copy / below
 
 
@@ -96,11 +102,11 @@ def _copy(
     """Copies files in chunks.
 
     Args:
-      place: the address, for errors.
-      filesystem: of the address.
-      missing: name of a remote file -> where it goes.
-      total: how many files there are, with those copied before.
-      note: takes the names of a chunk that is copied.
+      place: the address, for messages.
+      filesystem: the address's file system.
+      missing: names of the remote files to copy -> local paths.
+      total: number of files, including those copied before; for the progress bar.
+      note: called with the names of each copied chunk.
     """
     names = list(missing)
     before = total - len(names)
@@ -119,7 +125,7 @@ def _copy(
 
 
 def _write_record(record: pathlib.Path, copied: Mapping[str, str]) -> None:
-    """Writes atomically, on every process that copies: hosts may have a disk each."""
+    """Writes the record of copied files atomically; unlike `write_atomically`, on any process."""
     new = record.with_name(f"new-{record.name}")
     new.write_text(json.dumps(copied), encoding="utf-8")
     new.replace(record)

@@ -1,4 +1,4 @@
-"""A working directory: what it was made from, and its log."""
+"""A working directory: the config and inputs it was made from, its arrays and its log."""
 
 import contextlib
 import functools
@@ -16,22 +16,22 @@ from mmgc_jax.runtime.files import Path, append_line, read_json, write_atomicall
 
 logger = logging.getLogger(__name__)
 
-# Fields of a config that change no result that a working directory already has.
+# Config fields that may differ when a run continues, since they do not change existing results.
 MAY_CHANGE = frozenset({"data.workers", "fusion.compare", "split_parameters", "tensorboard"})
 
 _CONFIG, _INPUTS = "config.json", "inputs.json"
 
 
 def claim(workdir: Path, config: dict, inputs: Mapping[str, str]) -> None:
-    """Records what decides the results, or checks that it is what was recorded before.
+    """Records the config and the hashes of inputs, or checks them against an earlier record.
 
     Args:
       workdir: the working directory.
-      config: the config of the experiment, as JSON holds it.
-      inputs: the hash of each input by the config's field that names it, as of `hash_inputs`.
+      config: the config of the experiment, as a JSON object.
+      inputs: the result of `hash_inputs`.
 
     Raises:
-      InputError: if the folder was made from another config or other inputs.
+      InputError: if the folder was made from a different config or different inputs.
     """
     check_unchanged(workdir, config)
     _check_same(workdir / _INPUTS, dict(inputs))
@@ -40,23 +40,28 @@ def claim(workdir: Path, config: dict, inputs: Mapping[str, str]) -> None:
 
 
 def check_unchanged(workdir: Path, config: dict) -> None:
-    """Checks that a working directory, if it is one already, was made with this config.
+    """Checks that a working directory, if it exists, was made from this config.
+
+    Args:
+      workdir: the working directory.
+      config: the config of the experiment, as a JSON object.
 
     Raises:
-      InputError: if a field differs that is not in `MAY_CHANGE`.
+      InputError: if fields differ, except those in `MAY_CHANGE`.
     """
     _check_same(workdir / _CONFIG, config)
 
 
 def hash_inputs(inputs: Mapping[str, str | tuple[str, ...]]) -> dict[str, str]:
-    """The SHA-256 of each input.
+    """Computes the SHA-256 of each input.
 
     Args:
-      inputs: paths of this machine by the field that names them: a file, a folder, whose files
-        count with their names, or several of them.
+      inputs: for each config field, a local path or a tuple of paths, of files or folders. The hash
+        of a folder covers the names and contents of its files.
 
     Returns:
-      64 hexadecimal digits for each path; of several paths of one field, `field[0]` and so on.
+      64 hexadecimal digits for each path, by the name of the field; for a tuple of paths the names
+      are `field[0]`, `field[1]` and so on.
     """
     hashes, hash_of = {}, functools.cache(_hash)  # encoders may share a file
     for field, paths in inputs.items():
@@ -72,7 +77,7 @@ def _hash(path: pathlib.Path) -> str:
     if path.is_file():
         _add_content(digest, path)
     else:
-        # Python writes its byte code beside a package's files.
+        # Python writes byte code next to a package's files; it does not count.
         files = (file for file in path.iterdir() if file.is_file() and ".py" not in file.name)
         for file in sorted(files):
             digest.update(f"{file.name}:{file.stat().st_size}:".encode())
@@ -98,13 +103,13 @@ def _check_same(file: Path, wanted: dict) -> None:
     ]
     if differing:
         raise InputError(
-            f"{file.parent} was made from something else. Choose another --workdir, or undo:\n  "
-            + "\n  ".join(differing)
+            f"{file.parent} was made with different settings or inputs. Choose another --workdir, "
+            "or undo:\n  " + "\n  ".join(differing)
         )
 
 
 def differences(one: dict, other: dict) -> dict[str, tuple]:
-    """The fields in which two trees differ: dotted name, in order -> (value, other value)."""
+    """Returns the fields in which two configs differ: {dotted name: (value, other value)}."""
     one, other = _flat(one), _flat(other)
     return {
         name: (one.get(name), other.get(name))
@@ -124,7 +129,7 @@ def _flat(tree: dict, prefix: str = "") -> dict:
 
 
 def load_arrays(file: Path) -> dict[str, np.ndarray] | None:
-    """The arrays that `save_arrays` wrote; None if the file is not there."""
+    """Reads the arrays that `save_arrays` wrote; None if there is no file; a collective."""
     if not parallel.broadcast(file.exists()):
         return None
     with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
@@ -132,7 +137,7 @@ def load_arrays(file: Path) -> dict[str, np.ndarray] | None:
 
 
 def save_arrays(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes arrays by name as a compressed `.npz`, atomically."""
+    """Writes arrays by name to a compressed `.npz` file, atomically; on process 0 only."""
     write_atomically(file, lambda stream: np.savez_compressed(stream, **arrays))
 
 

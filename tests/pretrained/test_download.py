@@ -228,5 +228,5 @@ def test_no_network(cache):
 
 def test_cache_that_cannot_be_written(server, tmp_path):
     (tmp_path / "mmgc_jax").write_text("a file where the folder should be")
-    with pytest.raises(InputError, match=r"mmgc_jax cannot be made"):
+    with pytest.raises(InputError, match=r"mmgc_jax cannot be created"):
         download.fetch(published(server.url))

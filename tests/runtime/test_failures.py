@@ -1,4 +1,4 @@
-"""Two processes, of which one fails, stops or is killed, end together."""
+"""Tests that two processes end together if one of them fails, stops or is killed."""
 
 import os
 import pathlib
@@ -40,11 +40,11 @@ print("finished", flush=True)
 
 
 def run(story: str, seconds: float = 30) -> list[tuple[int, str, str]]:
-    """Runs two processes; returns the exit status of each, and what it wrote.
+    """Runs two processes; returns the exit status, stdout and stderr of each.
 
     Args:
-      story: Python of what each does, from its `number`.
-      seconds: within which all must end after the first has.
+      story: Python code that each process runs; its index is `number`.
+      seconds: time within which the other process must end after the first one has ended.
     """
     with socket.create_server(("localhost", 0)) as free:
         address = f"localhost:{free.getsockname()[1]}"
@@ -70,7 +70,7 @@ def run(story: str, seconds: float = 30) -> list[tuple[int, str, str]]:
     return [(process.returncode, *texts) for process, texts in zip(processes, written, strict=True)]
 
 
-def test_without_a_failure_both_finish():
+def test_without_a_failure_both_processes_finish():
     for number, (status, printed, errors) in enumerate(run("collective(number)")):
         assert status == 0 and printed.endswith(f"together {number}\nfinished\n"), errors
 
@@ -80,7 +80,7 @@ def test_an_error_in_the_middle_of_a_computation_ends_both(failing):
     ended = run(f"""
 collective(number)
 if number == {failing}:
-    time.sleep(2)  # while the other waits in the next collective
+    time.sleep(2)  # the other process waits in the next collective
     raise InputError("movies.csv, row 7: no genre.")
 collective(number)
 """)
@@ -96,7 +96,7 @@ def test_other_exceptions_are_shown_with_their_traceback_and_end_with_1(failing)
     ended = run(f"""
 if number == {failing}:
     raise KeyError("a bug")
-time.sleep(600)  # as in a computation without the other
+time.sleep(600)  # like a computation without collectives
 """)
     assert [status for status, *_ in ended] == [1, 1], ended
     assert re.search(r"Traceback[^\0]*\nKeyError: 'a bug'", ended[failing][2])
@@ -104,9 +104,9 @@ time.sleep(600)  # as in a computation without the other
 
 
 @pytest.mark.slow
-def test_of_two_errors_both_show_the_first():
+def test_both_processes_show_the_first_of_two_errors():
     ended = run("""
-failures._SECONDS_BETWEEN_LOOKS = 5.0
+failures._POLL_SECONDS = 5.0
 if number == 0:
     time.sleep(2)
     raise ValueError("the second")
@@ -116,7 +116,7 @@ raise ValueError("the first")
     assert all("ValueError: the first" in errors for *_, errors in ended), ended
 
 
-def test_a_failure_of_what_process_0_does_first_is_shown_by_both():
+def test_a_failure_in_first_process_first_is_shown_by_both():
     ended = run("""
 with parallel.first_process_first():
     if number == 0:
@@ -129,7 +129,7 @@ with parallel.first_process_first():
 
 
 @pytest.mark.slow
-def test_a_failure_after_the_other_has_finished_ends_both():
+def test_a_failure_after_the_other_process_has_finished_ends_both():
     ended = run("""
 if number == 0:
     time.sleep(3)
@@ -151,10 +151,10 @@ if number == {killed}:
 """, seconds=60)  # fmt: skip
     assert ended[killed][0] == -signal.SIGKILL
     assert ended[1 - killed][0] not in (0, -signal.SIGKILL), ended
-    assert ended[1 - killed][2], "it says why it ends"
+    assert ended[1 - killed][2], "there is an error message"
 
 
-def test_a_stop_of_both_is_left_to_them():
+def test_both_processes_stop_by_themselves():
     ended = run("""
 collective(number)
 time.sleep(number)
@@ -165,7 +165,7 @@ raise Interrupted("Stopped by SIGTERM.")
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stopped", [0, 1])
-def test_a_stop_of_one_process_alone_ends_the_other_with_the_status_of_a_stop(stopped):
+def test_a_stop_of_one_process_ends_the_other_with_the_status_of_a_stop(stopped):
     ended = run(f"""
 if number == {stopped}:
     raise Interrupted("Stopped by SIGTERM.")

@@ -1,6 +1,6 @@
-"""Several devices, and several processes, compute the same as one device.
+"""Tests that several devices and several processes compute the same as one device.
 
-Devices are simulated ones of the CPU; each test starts its own processes.
+Devices are simulated on the CPU; each test starts its own processes.
 """
 
 import os
@@ -34,7 +34,7 @@ from mmgc_jax.training.run import make_apply
 assert jax.device_count() == 8
 rng = np.random.default_rng(0)
 mask = np.ones(16, np.float32)
-mask[13:] = 0  # one device gets only padding, another half of it
+mask[13:] = 0  # one device gets only padding, and half of another one's rows are padding
 batch = {
     "probabilities": rng.uniform(size=(16, 2, 24)).astype(np.float32),
     "present": np.ones((16, 2), np.float32),
@@ -80,10 +80,10 @@ np.testing.assert_allclose(all_losses, one_losses, rtol=1e-5)
 jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), all_, one)
 # The optimizer's first step has a learning rate of zero; by the fourth all parameters have moved.
 moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), one, params)
-assert moved.pop("prior") == 0  # which is not trained
+assert moved.pop("prior") == 0  # it is not trained
 assert min(jax.tree.leaves(moved)) > 1e-5, moved
 
-# Parameters on one device, as a checkpoint restores them, predict on all.
+# Parameters on one device, as restored from a checkpoint, predict on all devices.
 examples = pipeline.ArrayExamples({n: batch[n] for n in ("probabilities", "present")})
 sixteen = pipeline.Batches(examples, batch["labels"], np.arange(16), 16)
 on_one = jax.device_put(one, jax.devices()[0])
@@ -113,7 +113,7 @@ def start(devices: int, *arguments, **environment) -> subprocess.Popen:
 
 
 def finish(*processes: subprocess.Popen, timeout: int = 300) -> list[str]:
-    """Waits until all have ended with status 0; returns what each has printed."""
+    """Waits until all processes have ended with status 0; returns the output of each."""
     try:
         written = [process.communicate(timeout=timeout) for process in processes]
     finally:
@@ -194,8 +194,8 @@ def test_vgg16_with_its_138_million_parameters_trains_split_over_eight_devices()
 
 @pytest.mark.slow
 @pytest.mark.parametrize("attempt", range(5))
-def test_training_with_split_parameters_never_waits_for_itself(tmp_path, attempt):
-    """Collectives that devices begin in different orders wait for one another: now and then."""
+def test_training_with_split_parameters_never_deadlocks(tmp_path, attempt):
+    """If devices start collectives in different orders, they sometimes wait for each other."""
     finish(start(2, "-m", "tests.shared_training", tmp_path, "split"), timeout=200)
 
 
@@ -225,12 +225,12 @@ def test_two_processes_and_eight_devices_train_and_predict_as_one(tmp_path):
         assert other.files == one.files
         for name in set(one.files) - {"read"}:
             np.testing.assert_allclose(other[name], one[name], rtol=1e-5, atol=1e-6, err_msg=name)
-    # Of five batches of eight rows, the last three of them padding, each process has read half.
+    # Five batches of eight rows, the last three rows padding; each process reads half of them.
     assert one["read"].sum() == 40 and two["read"].sum(axis=1).tolist() == [20, 20]
     assert sorted(two["read"].sum(axis=0).tolist()) == [1] * 36 + [4]
 
 
-def test_an_environment_that_names_the_processes_in_part_is_refused():
+def test_incomplete_or_malformed_environment_variables_are_refused():
     with pytest.raises(InputError, match=r"JAX_PROCESS_ID is set, but not JAX_COORD.*JAX_NUM"):
         parallel.initialize({"JAX_PROCESS_ID": "1", "JAX_NUM_PROCESSES": ""})
     with pytest.raises(InputError, match="invalid literal"):
@@ -238,12 +238,12 @@ def test_an_environment_that_names_the_processes_in_part_is_refused():
         parallel.initialize({"JAX_COORDINATOR_ADDRESS": "localhost:1"} | numbers)
 
 
-# Eight devices, in name only.
+# Eight abstract devices.
 MESH = jax.sharding.AbstractMesh((8,), ("data",))
 
 
 def parts(tree, split: bool) -> dict:
-    """The shape of each array on one device."""
+    """Returns the shape of each array's part on one device."""
     where = parallel.shardings(tree, MESH, split)
     return jax.tree.map(lambda array, sharding: sharding.shard_shape(array.shape), tree, where)
 

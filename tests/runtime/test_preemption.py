@@ -1,4 +1,4 @@
-"""Signals are recorded and found by `requested`; a second Ctrl-C ends the process at once."""
+"""Tests that stop signals are recorded, and that a second Ctrl-C ends the process at once."""
 
 import os
 import signal
@@ -24,7 +24,7 @@ def test_a_signal_is_recorded_and_does_not_end_the_process(number):
     assert signal.getsignal(number) == before
 
 
-def test_libraries_do_not_handle_it_as_an_error():
+def test_interrupted_is_not_an_exception_that_libraries_handle():
     assert not issubclass(preemption.Interrupted, Exception)
 
 
@@ -64,7 +64,7 @@ if __name__ == "__main__":
     print(ours.recv(), flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 """
-    # `run` returns when every process that could write to the pipe has ended, the worker too.
+    # `run` returns when all processes that can write to the pipe have ended, including the worker.
     finished = run(code, timeout=30)
     assert finished.stdout == "still running\n"
     assert finished.returncode == -signal.SIGKILL

@@ -1,4 +1,4 @@
-"""A working directory is bound to what it was made from."""
+"""Tests that a working directory is tied to its config and inputs, and its arrays and log."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def test_the_hash_of_a_file_is_that_of_its_content(tmp_path):
+def test_the_hash_of_a_file_depends_on_its_content(tmp_path):
     (tmp_path / "a.npz").write_bytes(b"weights")
     (tmp_path / "b.npz").write_bytes(b"weights")
     found = workdir.hash_inputs(
@@ -31,7 +31,7 @@ def write_folder(folder, files):
     return str(folder)
 
 
-def test_the_hash_of_a_folder_is_that_of_its_files_and_their_names(tmp_path):
+def test_the_hash_of_a_folder_depends_on_its_files_and_their_names(tmp_path):
     files = {"config.json": b"{}", "model": b"numbers"}
     folders = {
         "first": files,
@@ -82,7 +82,7 @@ def content(folder):
 def test_a_claim_is_written(claimed):
     assert json.loads((claimed / "config.json").read_text()) == CONFIG
     assert json.loads((claimed / "inputs.json").read_text()) == INPUTS
-    workdir.claim(claimed, CONFIG, INPUTS)  # again the same
+    workdir.claim(claimed, CONFIG, INPUTS)  # the same again is allowed
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,9 @@ def test_other_inputs_are_refused(claimed, inputs, lines):
     with pytest.raises(InputError) as caught:
         workdir.claim(claimed, CONFIG, inputs)
     first, *found = str(caught.value).splitlines()
-    assert first.startswith(f"{claimed} was made from something else. Choose another --workdir")
+    assert first.startswith(
+        f"{claimed} was made with different settings or inputs. Choose another --workdir"
+    )
     assert [line.strip() for line in found] == lines
     assert content(claimed) == before
 
@@ -134,13 +136,13 @@ def test_fields_that_change_no_result_may_change(claimed):
     assert json.loads((claimed / "config.json").read_text()) == changed
 
 
-def test_a_folder_that_is_not_claimed_takes_any_config(tmp_path):
+def test_a_new_folder_takes_any_config(tmp_path):
     workdir.check_unchanged(tmp_path / "new", CONFIG)
     assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize("name", ["config.json", "inputs.json"])
-def test_damaged_records_are_noticed(claimed, name):
+def test_damaged_records_are_refused(claimed, name):
     (claimed / name).write_text("{")
     with pytest.raises(InputError, match=rf"{name} is not JSON: .*Choose another --workdir"):
         workdir.claim(claimed, CONFIG, INPUTS)
@@ -155,7 +157,7 @@ def test_differences_have_dotted_names():
     assert workdir.differences(one, one) == {}
 
 
-def test_arrays_come_back(tmp_path):
+def test_saved_arrays_are_loaded(tmp_path):
     file = tmp_path / "predictions" / "plot.npz"
     assert workdir.load_arrays(file) is None
     arrays = {"probabilities": np.float32([[0.1, 0.2]]), "without_plot": np.zeros((0, 3), np.int64)}
@@ -167,7 +169,7 @@ def test_arrays_come_back(tmp_path):
         np.testing.assert_array_equal(found[name], array)
 
 
-def test_the_log_gets_what_the_package_says_within_the_block(tmp_path):
+def test_log_lines_of_the_package_are_written_within_the_block(tmp_path):
     ours, theirs = logging.getLogger("mmgc_jax.training"), logging.getLogger("orbax")
     ours.warning("before")
     with pytest.raises(ZeroDivisionError), workdir.logging_to(tmp_path / "run.log"):
@@ -181,7 +183,7 @@ def test_the_log_gets_what_the_package_says_within_the_block(tmp_path):
 
 @pytest.mark.parametrize("name", ["config.json", "inputs.json"])
 @pytest.mark.parametrize("content", ["[1]", "3", "null", "{"])
-def test_json_that_is_no_object_is_refused(tmp_path, name, content):
+def test_json_that_is_not_an_object_is_refused(tmp_path, name, content):
     (tmp_path / name).write_text(content)
     with pytest.raises(InputError, match=f"{name} is not .*Choose another --workdir"):
         workdir.claim(tmp_path, {"seed": 0}, {"movies": "talk-1"})
