@@ -225,6 +225,7 @@ def _report(experiment: Experiment, arrays: dict[str, Arrays], present: Arrays) 
         corpus,
         probabilities,
         present,
+        fused,
         calibrations,
         fusion.titles(config),
         _notes(config, folder),

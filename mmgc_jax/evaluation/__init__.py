@@ -1,1 +1,1 @@
-"""Metrics, calibration, tables and figures."""
+"""Metrics, calibration, tables and figures of experiments."""

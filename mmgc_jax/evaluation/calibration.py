@@ -1,4 +1,4 @@
-"""Platt scaling and decision thresholds, genre by genre."""
+"""Platt scaling and decision thresholds of each genre."""
 
 import dataclasses
 import json
@@ -12,8 +12,8 @@ from mmgc_jax.evaluation import metrics
 from mmgc_jax.runtime.errors import InputError
 from mmgc_jax.runtime.files import Path, read_json, write_text
 
-# Strength of the prior of scale around 1 and of shift around 0, in nats: that of a measurement with
-# a standard deviation of 1/2 for the logarithm of the scale, and of 1 for the shift.
+# Weights, in nats, of the penalties that draw the scale to 1 and the shift to 0. They act like
+# priors with a standard deviation of 1/2 for the logarithm of the scale, and of 1 for the shift.
 _SCALE_PENALTY, _SHIFT_PENALTY = 4.0, 1.0
 
 
@@ -21,15 +21,16 @@ _SCALE_PENALTY, _SHIFT_PENALTY = 4.0, 1.0
 class Calibration:
     """Platt scaling (Platt 1999) and a decision threshold for each genre.
 
-    A probability p becomes sigmoid(scale * logit(p) + shift). The scale is positive, so the order
-    of the movies and the AUC stay the same, up to ties that rounding to float32 makes.
+    A probability p becomes sigmoid(scale * logit(p) + shift). The scale is positive, so that the
+    order of the movies and the AUC of a genre stay the same, except for ties that rounding to
+    float32 causes.
 
     Attributes:
       genres: the names of the columns.
       scale: <float64>[genres], above 0.
       shift: <float64>[genres], in logits.
-      thresholds: <float64>[genres]: a genre is predicted where its calibrated probability is at
-        least this.
+      thresholds: <float64>[genres]; a genre is predicted if its calibrated probability is at least
+        this.
     """
 
     genres: tuple[str, ...]
@@ -43,11 +44,11 @@ class Calibration:
     ) -> "Calibration":
         """Fits scale and shift by cross-entropy, then thresholds by F1.
 
-        In place of Platt's smoothed targets, a weak penalty draws scale to 1 and shift to 0, so
-        that a genre with three positives can neither reverse the order nor drive the scale to
-        infinity. It is the negative logarithm of a gamma density of the scale, with its mode at 1,
-        and of a normal density of the shift. The penalised cross-entropy is strictly convex, so
-        its minimum is unique.
+        Platt's smoothed targets are replaced by a weak penalty that draws the scale to 1 and the
+        shift to 0. Without it, a genre with three positives could reverse the order of the movies
+        or drive the scale to infinity. The penalty is the negative logarithm of a gamma density of
+        the scale, with mode 1, and of a normal density of the shift. The penalised cross-entropy
+        is strictly convex, so its minimum is unique.
 
         Args:
           labels: <bool>[movies, genres], or 0/1 numbers.
@@ -76,18 +77,18 @@ class Calibration:
         return dataclasses.replace(fitted, thresholds=thresholds)
 
     def __call__(self, probabilities: np.ndarray) -> np.ndarray:
-        """Calibrates a model's probabilities, <float>[movies, genres]; returns <float32>."""
+        """Calibrates probabilities <float>[movies, genres]; returns <float32>[movies, genres]."""
         return expit(self.scale * _logits(probabilities) + self.shift).astype(np.float32)
 
 
 def _logits(probabilities):
-    """Log-odds, <float64>; 0 and 1 are moved to their neighbours in float32, to stay finite."""
+    """Returns log-odds, <float64>; moves 0 and 1 to their neighbours in float32, to stay finite."""
     lowest, highest = np.finfo(np.float32).tiny, 1 - np.finfo(np.float32).epsneg
     return logit(np.clip(np.asarray(probabilities, np.float64), lowest, highest))
 
 
 def _scale_and_shift(labels, logits):
-    """Fits scale and shift of one genre to <bool>[movies] and <float64>[movies]."""
+    """Fits scale and shift of one genre to labels <bool>[movies] and logits <float64>[movies]."""
     from scipy.optimize import minimize  # slow to import, and predictions do not need it
 
     def penalised_cross_entropy(parameters):
@@ -114,7 +115,7 @@ def _scale_and_shift(labels, logits):
         method="L-BFGS-B",
         options={"ftol": 0, "gtol": 1e-4},
     )
-    # Rounding may end the search before gtol is reached, so check the gradient instead of success:
+    # Rounding may end the search before gtol is reached, so the gradient is checked, not `success`:
     # the penalty's curvature is 1 or more, so a gradient below 0.01 is within 0.01 of the minimum.
     if not np.abs(found.jac).max() < 0.01:
         raise RuntimeError(f"calibration of a genre did not converge: {found.message}")
@@ -123,7 +124,7 @@ def _scale_and_shift(labels, logits):
 
 
 def save(file: Path, calibrations: Mapping[str, Calibration]) -> None:
-    """Writes the calibration of each model into one JSON file.
+    """Writes the calibrations of all models to one JSON file.
 
     The content is `{model: {genre: {"scale": ..., "shift": ..., "threshold": ...}}}`.
     """
@@ -140,11 +141,11 @@ def save(file: Path, calibrations: Mapping[str, Calibration]) -> None:
 
 
 def load(file: Path) -> dict[str, Calibration]:
-    """Reads the calibration of each model, as `save` writes it.
+    """Reads the calibrations that `save` wrote.
 
     Raises:
-      InputError: if the file is missing or is not JSON, a number is missing or out of range, or two
-        models have different genres.
+      InputError: if the file is missing or not JSON, if a number is missing or out of range, or if
+        two models have different genres.
     """
     again = "Run the experiment again to write the file anew."
     content = read_json(file, again)
@@ -171,7 +172,7 @@ def _from_json(content) -> dict[str, Calibration]:
 
 
 def _numbers(where, row) -> tuple[float, float, float]:
-    """Scale, shift and threshold of one genre."""
+    """Returns scale, shift and threshold of one genre; raises `ValueError` if one is invalid."""
     names = ("scale", "shift", "threshold")
     if not isinstance(row, dict) or set(row) != set(names):
         raise ValueError(f"{where}: {row!r} is not scale, shift and threshold")

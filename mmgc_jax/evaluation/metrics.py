@@ -1,24 +1,25 @@
-"""Multi-label metrics over a whole split.
+"""Multi-label metrics, computed over a whole split.
 
-Every function takes `labels` <bool>[movies, genres], or 0/1 numbers, and `scores` or
-`probabilities` <float>[movies, genres], where a larger value means that a genre is more likely.
+Unless noted otherwise, functions take `labels` <bool>[movies, genres], or 0/1 numbers, and `scores`
+or `probabilities` <float>[movies, genres]; a larger value means that a genre is more likely.
 
-A ranking metric is undefined, NaN, for a genre that lacks a positive or a negative. Macro and
-weighted averages, those of F1 too, leave such genres out: they run over the counted genres. Figures
-equal those of scikit-learn on the counted genres.
+AUC is undefined (NaN) for a genre without a positive or without a negative. Macro and weighted
+averages, including those of F1, run over the *counted* genres, which have both. On the counted
+genres all metrics equal those of scikit-learn.
+
+scikit-learn is imported where it is used: prediction imports this module but computes no metrics.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
-from sklearn.metrics import average_precision_score, f1_score
 
 
 def roc_auc(labels: np.ndarray, scores: np.ndarray) -> float:
-    """Area under the ROC curve: P(score of a positive > score of a negative), ties counting half.
+    """Computes the area under the ROC curve: P(positive scored above negative), ties count half.
 
-    Computed from mean ranks (Mann-Whitney U; Hanley and McNeil 1982), which is 25 to 35 times as
-    fast as scikit-learn's `roc_auc_score` on thousands of movies.
+    It is computed from mean ranks (Mann-Whitney U; Hanley and McNeil 1982), 25 to 35 times as fast
+    as scikit-learn's `roc_auc_score` on thousands of movies.
 
     Args:
       labels: <bool>[n].
@@ -39,7 +40,7 @@ def roc_auc(labels: np.ndarray, scores: np.ndarray) -> float:
 
 
 def auc_macro(labels: np.ndarray, scores: np.ndarray) -> float:
-    """The mean ROC AUC of the counted genres; cheap enough for every epoch.
+    """Computes the mean ROC AUC of the counted genres; fast enough for every epoch.
 
     Args:
       labels: <bool>[movies, genres], or 0/1 numbers.
@@ -57,7 +58,7 @@ def auc_macro(labels: np.ndarray, scores: np.ndarray) -> float:
 
 
 def average_precision(labels: np.ndarray, scores: np.ndarray) -> float:
-    """Average precision, NaN without a positive, where scikit-learn gives 0.
+    """Computes average precision; NaN without a positive, for which scikit-learn returns 0.
 
     Args:
       labels: <bool>[n].
@@ -66,6 +67,8 @@ def average_precision(labels: np.ndarray, scores: np.ndarray) -> float:
     Returns:
       A value in [0, 1], or NaN.
     """
+    from sklearn.metrics import average_precision_score
+
     labels = np.asarray(labels, bool)
     return float(average_precision_score(labels, scores)) if labels.any() else float("nan")
 
@@ -73,7 +76,7 @@ def average_precision(labels: np.ndarray, scores: np.ndarray) -> float:
 def f1_averages(
     labels: np.ndarray, probabilities: np.ndarray, threshold: float | np.ndarray = 0.5
 ) -> dict[str, float]:
-    """`f1_micro`, `f1_macro`, `f1_weighted` and `f1_samples`; see `evaluate`."""
+    """Computes `f1_micro`, `f1_macro`, `f1_weighted` and `f1_samples`; see `evaluate`."""
     labels = np.asarray(labels).astype(bool)
     predictions = np.asarray(probabilities, np.float64) >= threshold
     genres = {"macro": _counted(labels), "weighted": _counted(labels)}
@@ -84,7 +87,9 @@ def f1_averages(
 
 
 def _f1(labels, predictions, average, counted=None):
-    """`f1_score` of the counted genres, or of all; NaN where there is nothing to average."""
+    """Computes `f1_score` of the counted genres, or of all; NaN if there is nothing to average."""
+    from sklearn.metrics import f1_score
+
     if not len(labels) or (counted is not None and not counted.any()):
         return float("nan")
     genres = None if counted is None else np.flatnonzero(counted)
@@ -92,7 +97,24 @@ def _f1(labels, predictions, average, counted=None):
     return float(f1_score(labels, predictions, average=average, labels=genres, zero_division=0))
 
 
-def _f1_of_each_genre(labels, predictions):
+def f1_per_genre(
+    labels: np.ndarray, probabilities: np.ndarray, threshold: float | np.ndarray = 0.5
+) -> np.ndarray:
+    """Computes F1 of each genre; 0 if it has no positive, or is predicted for none of them.
+
+    Args:
+      labels: <bool>[movies, genres], or 0/1 numbers.
+      probabilities: <float>[movies, genres], in [0, 1].
+      threshold: a genre is predicted if its probability is at least this; one number for all
+        genres, or <float>[genres].
+
+    Returns:
+      <float64>[genres].
+    """
+    from sklearn.metrics import f1_score
+
+    labels = np.asarray(labels).astype(bool)
+    predictions = np.asarray(probabilities, np.float64) >= threshold
     if not len(labels):
         return np.zeros(labels.shape[1])
     labels, predictions = _with_empty_column(labels), _with_empty_column(predictions)
@@ -102,18 +124,17 @@ def _f1_of_each_genre(labels, predictions):
 def _with_empty_column(flags):
     """Adds a genre that never occurs, which changes no average used here.
 
-    scikit-learn would take the only column of a single genre for a problem of two classes, and
-    average their F1.
+    scikit-learn treats a single column as a problem of two classes and averages the F1 of both.
     """
     return np.pad(flags, ((0, 0), (0, 1)))
 
 
 def tune_thresholds(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """For each genre, the threshold with the best F1, in O(n log n) for n movies.
+    """Finds the threshold with the best F1 for each genre, in O(n log n) for n movies.
 
-    The candidates are the genre's own probabilities, as in a precision-recall curve. Of several
-    with the same F1 the highest is taken, which predicts the genre least often; F1 is computed from
-    counts, so that equal fractions are equal numbers.
+    The candidates are the genre's own probabilities, as in a precision-recall curve. If several
+    have the same F1, the highest is chosen, which predicts the genre for the fewest movies. F1 is
+    computed from counts, so that equal fractions are equal numbers.
 
     Args:
       labels: <bool>[movies, genres], or 0/1 numbers.
@@ -135,7 +156,7 @@ def tune_thresholds(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray
 
 
 def _counts_by_threshold(labels, scores):
-    """The distinct scores, falling, and the positives and the movies at or above each."""
+    """Returns the distinct scores, descending, and the positives and movies at or above each."""
     order = np.argsort(-scores, kind="stable")
     hits = np.cumsum(labels[order])
     # Equal scores share one threshold: keep the last position of each run of ties.
@@ -144,9 +165,9 @@ def _counts_by_threshold(labels, scores):
 
 
 def reliability(labels: np.ndarray, probabilities: np.ndarray, bins: int = 15) -> dict:
-    """Reliability diagram with equal-width bins (arXiv 1706.04599), genres pooled.
+    """Computes a reliability diagram with equal-width bins (arXiv 1706.04599), genres pooled.
 
-    A bin contains its upper edge; the first one contains 0 too. scikit-learn's `calibration_curve`
+    A bin includes its upper edge; the first one also includes 0. scikit-learn's `calibration_curve`
     does not return the number of probabilities in a bin, which calibration error and figures need.
 
     Args:
@@ -155,8 +176,9 @@ def reliability(labels: np.ndarray, probabilities: np.ndarray, bins: int = 15) -
       bins: number of bins.
 
     Returns:
-      For each bin, `predicted` <float64>[bins], its mean probability, `true` <float64>[bins], its
-      share of positives, and `count` <int64>[bins]. Both shares are NaN where a bin is empty.
+      `predicted`: the mean probability of each bin, <float64>[bins]; NaN if it is empty.
+      `true`: the share of positives of each bin, <float64>[bins]; NaN if it is empty.
+      `count`: the number of probabilities in each bin, <int64>[bins].
 
     Raises:
       ValueError: if shapes disagree or a probability is not in [0, 1].
@@ -181,11 +203,12 @@ def reliability(labels: np.ndarray, probabilities: np.ndarray, bins: int = 15) -
 def expected_calibration_error(
     labels: np.ndarray, probabilities: np.ndarray, bins: int = 15
 ) -> float:
-    """Expected calibration error (Naeini et al. 2015), the mean over the counted genres.
+    """Computes the expected calibration error (Naeini et al. 2015), the mean of counted genres.
 
-    For one genre, |mean probability - share of positives| of its bins of equal width, weighted by
-    the movies in them (arXiv 1706.04599, section 2; of the positive class, not of the likelier
-    one). A genre that never occurs is left out: it is easily right and would hide the others.
+    The error of a genre is the mean of |mean probability - share of positives| over equal-width
+    bins, weighted by their number of movies (arXiv 1706.04599, section 2, but for the positive
+    class and not for the more likely one). Genres that never occur are left out: their errors are
+    small without any merit of the model, and would hide the other errors.
 
     Args:
       labels: <bool>[movies, genres], or 0/1 numbers.
@@ -215,21 +238,21 @@ def evaluate(
     genres: Sequence[str],
     threshold: float | np.ndarray = 0.5,
 ) -> dict:
-    """Computes all figures of one split.
+    """Computes all metrics of one split.
 
     Args:
       labels: <bool>[movies, genres], or 0/1 numbers.
       probabilities: <float>[movies, genres], in [0, 1].
       genres: the names of the columns.
-      threshold: a genre is predicted where its probability is at least this; one for all genres,
-        or <float>[genres].
+      threshold: a genre is predicted if its probability is at least this; one number for all
+        genres, or <float>[genres].
 
     Returns:
       `movies`, `genres_counted` (those with a positive and a negative), `auc_macro`, `auc_micro`,
       `map` (macro average precision), `f1_micro`, `f1_macro`, `f1_weighted` (by positives),
       `f1_samples` (the mean over the movies), and `per_genre`: for each genre `positives`, `auc`,
       `average_precision`, `f1`. Macro and weighted averages run over the counted genres; micro and
-      samples figures use every column. Undefined figures are NaN.
+      samples averages use all genres. Undefined values are NaN.
 
     Raises:
       ValueError: if shapes disagree or a probability is not finite.
@@ -242,7 +265,7 @@ def evaluate(
     columns = range(len(genres))
     auc = np.array([roc_auc(labels[:, g], probabilities[:, g]) for g in columns])
     precision = np.array([average_precision(labels[:, g], probabilities[:, g]) for g in columns])
-    f1 = _f1_of_each_genre(labels, probabilities >= threshold)
+    f1 = f1_per_genre(labels, probabilities, threshold)
     return {
         "movies": len(labels),
         "genres_counted": int(counted.sum()),
@@ -262,8 +285,25 @@ def evaluate(
     }
 
 
+def cooccurrence(flags: np.ndarray) -> np.ndarray:
+    """Computes how often genres occur together.
+
+    Args:
+      flags: the genres of each movie, true or predicted, <bool>[movies, genres].
+
+    Returns:
+      <float64>[genres, genres]: element [i, j] is the share of the movies with genre i that also
+      have genre j. It is NaN for i = j, and if no movie has genre i.
+    """
+    flags = np.asarray(flags, np.float64)
+    count = flags.sum(axis=0)
+    shares = flags.T @ flags / np.where(count, count, np.nan)[:, None]
+    np.fill_diagonal(shares, np.nan)
+    return shares
+
+
 def _checked(labels, scores) -> tuple[np.ndarray, np.ndarray]:
-    """Labels as <bool>[movies, genres] and scores as <float64>[movies, genres]."""
+    """Returns labels as <bool>[movies, genres] and scores as <float64>[movies, genres]."""
     labels = np.asarray(labels).astype(bool)
     scores = np.asarray(scores, np.float64)
     if labels.ndim != 2 or labels.shape != scores.shape:
@@ -277,10 +317,10 @@ def _checked(labels, scores) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _counted(labels):
-    """The genres with a positive and a negative, <bool>[genres]."""
+    """Returns whether each genre has a positive and a negative, <bool>[genres]."""
     return labels.any(axis=0) & ~labels.all(axis=0)
 
 
 def _mean(values):
-    """The mean; NaN, without numpy's warning, of nothing."""
+    """Returns the mean; NaN of no values, without numpy's warning."""
     return float(np.mean(values)) if len(values) else float("nan")

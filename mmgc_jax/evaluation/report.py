@@ -5,10 +5,12 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from mmgc_jax.data.pipeline import Corpus
 from mmgc_jax.evaluation import figures, tables
 from mmgc_jax.evaluation.calibration import Calibration
+from mmgc_jax.evaluation.results import calibrated_predictions
 from mmgc_jax.runtime import parallel
 from mmgc_jax.runtime.files import Path, write_text
 
@@ -20,6 +22,7 @@ def write(
     corpus: Corpus,
     probabilities: Mapping[str, np.ndarray],
     present: Mapping[str, np.ndarray],
+    fused: Sequence[str],
     calibrations: Mapping[str, Calibration],
     titles: Mapping[str, str],
     notes: Sequence[str] = (),
@@ -27,16 +30,17 @@ def write(
     """Writes results.json, results.txt and the figures, and prints the tables.
 
     Args:
-      workdir: of the experiment.
+      workdir: the working directory of the experiment.
       results: as `results.evaluate_models` returns them.
       missing: as `results.evaluate_missing` returns them; may be empty.
       corpus: the movies.
       probabilities: for each model, <float32>[movies of the corpus, genres].
-      present: for each model, the movies that have its modality, <bool>[movies of the corpus].
-      calibrations: for each model.
+      present: for each model, whether a movie has its modality, <bool>[movies of the corpus].
+      fused: names of the fused encoders.
+      calibrations: the calibration of each model.
       titles: title of each model, in the order of the tables: encoders, `fusion`, and the fusions
         that it is compared with.
-      notes: lines that stand above the tables.
+      notes: lines to write above the tables.
 
     Returns:
       The content of results.json.
@@ -48,33 +52,40 @@ def write(
     text = tables.all_tables(results, missing, titles, split, notes)
     write_text(workdir / "results.txt", text + "\n")
 
-    for name, figure in {
-        "auc_per_genre": figures.draw_auc_per_genre(results[split], split, titles),
-        "roc": figures.draw_roc(corpus, probabilities, present, split, titles),
-        "reliability": _fusion_reliability(corpus, probabilities, present, calibrations, split),
-        "learning_curves": figures.draw_learning_curves(figures.read_metrics(workdir), titles),
-    }.items():
+    predictions = calibrated_predictions(corpus, split, probabilities, present, fused, calibrations)
+    drawn = _draw(results, missing, predictions, split, corpus.genres, fused, titles)
+    drawn["learning_curves"] = figures.draw_learning_curves(figures.read_metrics(workdir), titles)
+    for name, figure in drawn.items():
         figures.save(figure, workdir / "figures" / f"{name}.png")
-    if missing:
-        figure = figures.draw_missing_modalities(missing, titles)
-        figures.save(figure, workdir / "figures" / "missing_modalities.png")
 
     if parallel.is_first():
         print(text, flush=True)
     return content
 
 
-def _fusion_reliability(corpus, probabilities, present, calibrations, split):
-    rows = corpus.split[split][present["fusion"][corpus.split[split]]]
-    fused = probabilities["fusion"][rows]
-    title = f"Fusion, {len(rows)} {split} movies, all genres"
-    return figures.draw_reliability(
-        corpus.labels[rows], fused, calibrations["fusion"](fused), title
-    )
+def _draw(results, missing, predictions, split, genres, fused, titles) -> dict[str, Figure]:
+    """Draws the figures of one split from the predictions that its tables are computed from."""
+    fusion, of_split = predictions["fusion"], results[split]
+    with_both = {name: predictions[f"{name}_both"] for name in titles if name in predictions}
+    title = f"Reliability of fusion, {len(fusion.labels):,} {split} movies, all genres pooled"
+    drawn = {
+        "roc": figures.draw_roc(with_both, split, titles),
+        "auc_per_genre": figures.draw_auc_per_genre(of_split, split, titles),
+        "f1_per_genre": figures.draw_f1_per_genre(of_split["fusion"], split),
+        "precision_recall": figures.draw_precision_recall(
+            {name: with_both[name] for name in (*fused, "fusion")}, genres, split, titles
+        ),
+        "cooccurrence": figures.draw_cooccurrence(fusion, genres, split),
+        "reliability": figures.draw_reliability(fusion, title),
+    }
+    if missing:
+        movies = results["cross_validation"]["fusion_both"]["movies"]
+        drawn["missing_modalities"] = figures.draw_missing_modalities(missing, titles, movies)
+    return drawn
 
 
 def _without_nan(tree):
-    """Replaces an undefined figure by None, since JSON has no NaN."""
+    """Replaces NaN by None, since JSON has no NaN."""
     if isinstance(tree, dict):
         return {name: _without_nan(value) for name, value in tree.items()}
     return None if isinstance(tree, float) and not math.isfinite(tree) else tree

@@ -1,10 +1,11 @@
-"""Figures of an experiment: cross-validation, validation, test, and missing modalities.
+"""Computes the figures of an experiment: of each split, and for missing modalities.
 
-A model here is an encoder or a fusion, known by its name. Fusions are named `fusion` and
-`fusion_...`; every other name is an encoder's.
+A model is an encoder or a fusion and is identified by its name. Fusions are named `fusion` and
+`fusion_...`; all other names are those of encoders.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,19 +15,22 @@ from mmgc_jax.evaluation.calibration import Calibration
 
 
 def is_fusion(name: str) -> bool:
-    """Whether a model is a fusion: `fusion`, or `fusion_...` of a comparison."""
+    """Returns whether a model is a fusion: `fusion`, or `fusion_...` of a comparison."""
     return name == "fusion" or name.startswith("fusion_")
 
 
 def fill_absent(
     probabilities: np.ndarray, present: np.ndarray, frequencies: np.ndarray
 ) -> np.ndarray:
-    """Replaces the probabilities of movies without a modality by the genres' frequencies.
+    """Replaces the probabilities of movies without a modality by the frequencies of the genres.
 
     Args:
       probabilities: <float32>[movies, genres].
       present: <bool>[movies].
-      frequencies: <float32>[genres], of the genres in the training part.
+      frequencies: share of training movies that have the genre, <float32>[genres].
+
+    Returns:
+      <float32>[movies, genres].
     """
     return np.where(present[:, None], probabilities, frequencies).astype(np.float32)
 
@@ -34,12 +38,15 @@ def fill_absent(
 def calibrate(
     corpus: Corpus, probabilities: Mapping[str, np.ndarray], present: Mapping[str, np.ndarray]
 ) -> dict[str, Calibration]:
-    """Fits the calibration of each model on the training movies, predicted out of fold.
+    """Fits the calibration of each model to out-of-fold probabilities of the training movies.
 
     Args:
       corpus: the movies.
       probabilities: for each model, <float32>[movies of the corpus, genres].
-      present: for each model, the movies that have its modality, <bool>[movies of the corpus].
+      present: for each model, whether a movie has its modality, <bool>[movies of the corpus].
+
+    Returns:
+      The calibration of each model.
     """
     train = corpus.split["train"]
     calibrations = {}
@@ -47,6 +54,54 @@ def calibrate(
         rows = train[present[name][train]]
         calibrations[name] = Calibration.fit(corpus.labels[rows], of_movies[rows], corpus.genres)
     return calibrations
+
+
+class Predictions(NamedTuple):
+    """Predictions of one model for some movies, from which tables and figures are computed.
+
+    Attributes:
+      labels: <float32>[movies, genres], 0 or 1.
+      probabilities: calibrated, <float32>[movies, genres].
+      uncalibrated: <float32>[movies, genres].
+      thresholds: tuned to calibrated probabilities, <float64>[genres].
+    """
+
+    labels: np.ndarray
+    probabilities: np.ndarray
+    uncalibrated: np.ndarray
+    thresholds: np.ndarray
+
+
+def calibrated_predictions(
+    corpus: Corpus,
+    split: str,
+    probabilities: Mapping[str, np.ndarray],
+    present: Mapping[str, np.ndarray],
+    fused: Sequence[str],
+    calibrations: Mapping[str, Calibration],
+) -> dict[str, Predictions]:
+    """Calibrates the probabilities of one split.
+
+    The arguments are those of `evaluate_models`.
+
+    Returns:
+      `{model: predictions}`; a model appears as `<model>`, on the movies that have its modality,
+      and as `<model>_both`, on the movies with both modalities.
+    """
+    indices = corpus.split[split]
+    both = _with_both(present, fused)
+    predictions = {}
+    for suffix, where in (("", np.ones_like(both)), ("_both", both)):
+        for name, of_movies in probabilities.items():
+            rows = indices[(where & present[name])[indices]]
+            calibration = calibrations[name]
+            predictions[name + suffix] = Predictions(
+                corpus.labels[rows],
+                calibration(of_movies[rows]),
+                of_movies[rows],
+                calibration.thresholds,
+            )
+    return predictions
 
 
 def evaluate_models(
@@ -58,52 +113,61 @@ def evaluate_models(
     calibrations: Mapping[str, Calibration],
     best_reachable: Mapping[str, np.ndarray] | None = None,
 ) -> dict:
-    """Computes the figures of `results.json`; see the README for its layout.
+    """Computes the figures of `results.json`.
 
-    `cross_validation` is the training part, where each movie is predicted by models that did not
-    train on it: every figure is the mean over the folds, and `<figure>_std` its standard deviation
-    over them. The figures of the other splits are those of calibrated probabilities;
-    `ece_uncalibrated` is the calibration error before, and `f1_..._tuned` is F1 at the
-    calibration's thresholds.
+    `cross_validation` is computed from out-of-fold probabilities of the training movies: each
+    figure is the mean over the folds, and `<figure>_std` is its standard deviation. The figures of
+    other splits are computed from calibrated probabilities, except `ece_uncalibrated`, the
+    calibration error before calibration. `f1_..._tuned`, and `f1_tuned` of each genre, are F1 at
+    the calibration's thresholds.
 
     Args:
       corpus: the movies.
-      folds: the fold of each movie, <int>[movies of the corpus], -1 where it is in none.
+      folds: the fold of each movie, <int>[movies of the corpus]; -1 for movies in no fold.
       probabilities: for each model, <float32>[movies of the corpus, genres].
-      present: for each model, the movies that have its modality, <bool>[movies of the corpus].
-      fused: the encoders that are fused; a movie has both modalities if each of them is present.
-      calibrations: for each model.
-      best_reachable: the true probabilities <float>[movies of the corpus, genres] for models where
-        they are known, as for synthetic movies. Their macro AUC is the best that can be reached.
+      present: for each model, whether a movie has its modality, <bool>[movies of the corpus].
+      fused: names of the fused encoders; a movie has both modalities if it has that of each of
+        them.
+      calibrations: the calibration of each model.
+      best_reachable: for some models, the true probabilities of synthetic movies, <float>[movies
+        of the corpus, genres]. Their macro AUC is the best that the model could reach.
 
     Returns:
-      For each split, and each model as `<model>` and, on the movies with both modalities, as
-      `<model>_both`, its figures.
+      `{split: {model: figures}}`; a model appears as `<model>`, on the movies that have its
+      modality, and as `<model>_both`, on the movies with both modalities.
     """
-    both = _with_both(present, fused)
-    everything = np.ones(len(both), bool)
     results = {}
     for split, indices in corpus.split.items():
-        of_split = results["cross_validation" if split == "train" else split] = {}
-        for suffix, where in (("", everything), ("_both", both)):
-            for name, of_movies in probabilities.items():
-                rows = indices[(where & present[name])[indices]]
-                if split == "train":
-                    figures = _over_folds(corpus, folds, of_movies, rows)
-                else:
-                    figures = _calibrated(corpus, of_movies, rows, calibrations[name])
-                of_split[name + suffix] = figures
-        if split != "train":
-            for name, of_movies in (best_reachable or {}).items():
-                rows = indices[present[name][indices]]
-                auc = metrics.auc_macro(corpus.labels[rows], of_movies[rows])
-                of_split[name]["best_reachable_auc_macro"] = auc
+        if split == "train":
+            results["cross_validation"] = _cross_validated(
+                corpus, folds, probabilities, present, fused
+            )
+            continue
+        predictions = calibrated_predictions(
+            corpus, split, probabilities, present, fused, calibrations
+        )
+        results[split] = {
+            name: _calibrated(of_model, corpus.genres) for name, of_model in predictions.items()
+        }
+        for name, of_movies in (best_reachable or {}).items():
+            rows = indices[present[name][indices]]
+            auc = metrics.auc_macro(corpus.labels[rows], of_movies[rows])
+            results[split][name]["best_reachable_auc_macro"] = auc
     return results
 
 
 def _with_both(present, fused):
-    """The movies that have the modality of every fused encoder, <bool>[movies]."""
+    """Whether each movie has the modality of every fused encoder, <bool>[movies]."""
     return np.all([present[name] for name in fused], axis=0)
+
+
+def _cross_validated(corpus, folds, probabilities, present, fused) -> dict:
+    train, both = corpus.split["train"], _with_both(present, fused)
+    return {
+        name + suffix: _over_folds(corpus, folds, of_movies, train[(where & present[name])[train]])
+        for suffix, where in (("", np.ones_like(both)), ("_both", both))
+        for name, of_movies in probabilities.items()
+    }
 
 
 def _over_folds(corpus, folds, probabilities, rows) -> dict:
@@ -123,23 +187,26 @@ def _over_folds(corpus, folds, probabilities, rows) -> dict:
     return figures
 
 
-def _calibrated(corpus, probabilities, rows, calibration) -> dict:
-    labels, raw = corpus.labels[rows], probabilities[rows]
-    calibrated = calibration(raw)
-    figures = metrics.evaluate(labels, calibrated, corpus.genres)
-    tuned = metrics.f1_averages(labels, calibrated, calibration.thresholds)
+def _calibrated(predictions: Predictions, genres: Sequence[str]) -> dict:
+    labels, calibrated, uncalibrated, thresholds = predictions
+    figures = metrics.evaluate(labels, calibrated, genres)
+    for of_genre, f1 in zip(
+        figures["per_genre"].values(), metrics.f1_per_genre(labels, calibrated, thresholds)
+    ):
+        of_genre["f1_tuned"] = float(f1)
+    tuned = metrics.f1_averages(labels, calibrated, thresholds)
     return (
         figures
         | {f"{name}_tuned": value for name, value in tuned.items()}
         | {
             "ece": metrics.expected_calibration_error(labels, calibrated),
-            "ece_uncalibrated": metrics.expected_calibration_error(labels, raw),
-            "thresholds": dict(zip(corpus.genres, calibration.thresholds.tolist())),
+            "ece_uncalibrated": metrics.expected_calibration_error(labels, uncalibrated),
+            "thresholds": dict(zip(genres, thresholds.tolist())),
         }
     )
 
 
-# The shares of movies that lose a modality, for `missing_modalities`.
+# Shares of movies that lose a modality, for `missing_modalities`.
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
@@ -152,21 +219,21 @@ def evaluate_missing(
     fused: Sequence[str],
     seed: int,
 ) -> dict[str, dict[str, list[float]]]:
-    """Computes macro AUC out of fold when training movies with both modalities lose one of them.
+    """Computes out-of-fold macro AUC if training movies with both modalities lose one of them.
 
     Args:
       corpus: the movies.
-      folds: the fold of each movie, <int>[movies of the corpus], -1 where it is in none.
+      folds: the fold of each movie, <int>[movies of the corpus]; -1 for movies in no fold.
       probabilities: for each model, <float32>[movies of the corpus, genres].
-      without: for each modality that can be lost and each model to show, the probabilities without
-        it, <float32>[movies of the corpus, genres]. They are `probabilities[model]` for an encoder
-        of the other modality.
-      present: for each model, the movies that have its modality, <bool>[movies of the corpus].
-      fused: the encoders that are fused; a movie has both modalities if each of them is present.
-      seed: as for `missing_modalities`.
+      without: `{modality: {model: probabilities without it}}`, <float32>[movies of the corpus,
+        genres]; equal to `probabilities[model]` for an encoder of the other modality.
+      present: for each model, whether a movie has its modality, <bool>[movies of the corpus].
+      fused: names of the fused encoders; a movie has both modalities if it has that of each of
+        them.
+      seed: see `missing_modalities`.
 
     Returns:
-      For each modality and each model, as in `without`, a figure for each of `SHARES`.
+      `{modality: {model: aucs}}`, with a macro AUC for each of `SHARES`.
     """
     train = corpus.split["train"]
     rows = train[_with_both(present, fused)[train]]
@@ -184,19 +251,19 @@ def evaluate_missing(
 def missing_modalities(
     labels: np.ndarray, folds: np.ndarray, whole: np.ndarray, without: np.ndarray, seed: int
 ) -> list[float]:
-    """Computes macro AUC of a model when a share of the movies loses a modality.
+    """Computes macro AUC of a model if a share of the movies loses a modality.
 
     Args:
       labels: <float32>[movies, genres], of movies with both modalities.
-      folds: of these movies, <int>[movies]; each figure is the mean over the folds, because movies
-        of different folds are predicted by different models.
-      whole: probabilities <float32>[movies, genres] with both modalities.
-      without: probabilities <float32>[movies, genres] without one of them.
-      seed: decides which movies lose the modality; the movies of a share are among those of the
-        next larger one.
+      folds: <int>[movies]. AUC is averaged over the folds, since movies of different folds are
+        predicted by different models.
+      whole: probabilities with both modalities, <float32>[movies, genres].
+      without: probabilities without one of them, <float32>[movies, genres].
+      seed: chooses the movies that lose the modality. Movies that lose it at one share also lose it
+        at larger shares.
 
     Returns:
-      One figure for each of `SHARES`.
+      A macro AUC for each of `SHARES`.
     """
     order = np.random.default_rng(seed).permutation(len(labels))
     figures = []

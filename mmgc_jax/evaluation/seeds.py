@@ -1,4 +1,4 @@
-"""Averages the cross-validation of finished experiments that differ only in their seed."""
+"""Averages the cross-validation of finished experiments that differ only in the seed."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,8 @@ from mmgc_jax.runtime.errors import InputError
 from mmgc_jax.runtime.files import Path, read_json
 from mmgc_jax.runtime.workdir import MAY_CHANGE, differences
 
-# Fields of a config that may differ between the experiments: the seed, and what changes no figure.
+# Fields of a config that may differ between experiments: the seed, and fields without any effect on
+# the figures.
 _MAY_DIFFER = {"seed", "data.directory"} | MAY_CHANGE
 
 
@@ -19,14 +20,13 @@ def average(workdirs: Sequence[Path]) -> dict[str, dict]:
       workdirs: working directories of two or more finished experiments.
 
     Returns:
-      For each model that all of them have, and on the movies with both modalities as
-      `<model>_both`: `movies`, `genres_counted` and `genres_counted_most` of the first experiment,
-      and for each other figure the mean over the experiments and, as `<figure>_std`, the standard
-      deviation.
+      `{model: figures}` for the models that all experiments have, as `<model>` and `<model>_both`.
+      `movies`, `genres_counted` and `genres_counted_most` are those of the first experiment. Every
+      other figure is the mean over the experiments, and `<figure>_std` is the standard deviation.
 
     Raises:
-      InputError: if there are fewer than two, one has not finished, or they differ in more than
-        the seed.
+      InputError: if there are fewer than two experiments, if one has not finished, or if they
+        differ in more than the seed.
     """
     if len(workdirs) < 2:
         raise InputError("Give the working directories of at least two experiments.")
@@ -56,7 +56,7 @@ def _read(workdir: Path, name: str):
 
 
 def _average(figures: Sequence[dict]) -> dict:
-    """The mean and the standard deviation of each figure that all experiments have."""
+    """Computes mean and standard deviation of each figure that all experiments have."""
     first = figures[0]
     averaged = {name: first[name] for name in ("movies", "genres_counted", "genres_counted_most")}
     for name in first:

@@ -379,3 +379,30 @@ class TestCalibrationError:
 def test_arrays_that_cannot_be_evaluated_are_refused(labels, probabilities, reason):
     with pytest.raises(ValueError, match=reason):
         metrics.evaluate(labels, probabilities, ("A", "B"))
+
+
+def test_f1_of_each_genre_equals_scikit_learn(random_split):
+    labels, probabilities = random_split[:2]
+    thresholds = np.linspace(0.2, 0.8, labels.shape[1])
+    found = metrics.f1_per_genre(labels, probabilities, thresholds)
+    expected = sklearn.metrics.f1_score(
+        labels, probabilities >= thresholds, average=None, zero_division=0
+    )
+    np.testing.assert_allclose(found, expected)
+
+
+def test_genres_of_no_movies_have_an_f1_of_0():
+    none = np.zeros((0, 3))
+    np.testing.assert_array_equal(metrics.f1_per_genre(none, none), np.zeros(3))
+
+
+def test_cooccurrence_by_hand():
+    flags = np.array([[1, 1, 0], [1, 0, 0], [1, 1, 0], [1, 0, 0]], bool)
+    nan = np.nan
+    np.testing.assert_allclose(
+        metrics.cooccurrence(flags), [[nan, 0.5, 0], [1, nan, 0], [nan, nan, nan]]
+    )
+
+
+def test_cooccurrence_of_no_movies():
+    assert np.isnan(metrics.cooccurrence(np.zeros((0, 3)))).all()

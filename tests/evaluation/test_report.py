@@ -8,7 +8,8 @@ from PIL import Image
 
 from mmgc_jax.data.movies import GENRES
 from mmgc_jax.data.pipeline import Corpus
-from mmgc_jax.evaluation import report, results
+from mmgc_jax.evaluation import figures, metrics, report, results
+from tests.evaluation.drawing import legend, texts
 
 # Encoders have any names.
 TITLES = {"words": "Plot (LSTM)", "cover": "Poster (VGG16, colour)", "fusion": "Fusion"}
@@ -37,8 +38,10 @@ def small_corpus(both=True):
     return corpus, {name: rng.uniform(size=(14, 24)) for name in TITLES}, present
 
 
-def write(workdir, both=True, best=None, missing=None, notes=()):
+def write(workdir, both=True, best=None, missing=None, notes=(), test=True):
     corpus, probabilities, present = small_corpus(both)
+    if not test:
+        del corpus.split["test"]
     folds = np.array([-1] * 10 + [0, 0, 1, 1])
     calibrations = results.calibrate(corpus, probabilities, present)
     computed = results.evaluate_models(
@@ -51,10 +54,21 @@ def write(workdir, both=True, best=None, missing=None, notes=()):
         corpus,
         probabilities,
         present,
+        ("words", "cover"),
         calibrations,
         TITLES,
         notes,
     )
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures that are saved, by name."""
+    saved = {}
+    monkeypatch.setattr(
+        figures, "save", lambda figure, file: saved.update({file.stem: figure}), raising=True
+    )
+    return saved
 
 
 def no_constant(name):
@@ -84,8 +98,8 @@ def test_an_experiment_ends_with_files_and_tables(tmp_path, capsys):
         assert part.splitlines()[-1].startswith("Fusion ")
     assert max(map(len, text.splitlines())) <= 110
     assert {file.name for file in (tmp_path / "figures").iterdir()} == {
-        "auc_per_genre.png", "roc.png", "learning_curves.png", "missing_modalities.png",
-        "reliability.png",
+        "auc_per_genre.png", "cooccurrence.png", "f1_per_genre.png", "learning_curves.png",
+        "missing_modalities.png", "precision_recall.png", "reliability.png", "roc.png",
     }  # fmt: skip
     for file in (tmp_path / "figures").iterdir():
         with Image.open(file) as image:
@@ -107,6 +121,59 @@ def test_an_experiment_ends_with_files_and_tables(tmp_path, capsys):
     assert test["words"]["auc_macro"] == content["test"]["words"]["auc_macro"]
     assert test["words"]["best_reachable_auc_macro"] == 1
     assert "best_reachable_auc_macro" not in test["cover"]
+
+
+def test_the_figures_show_the_numbers_of_results_json(tmp_path, drawn):
+    curve = [0.9, 0.88, 0.86, 0.84, 0.82]
+    content = write(tmp_path, missing={"poster": {"fusion": curve}})["test"]
+    both = {title: content[f"{name}_both"] for name, title in TITLES.items()}
+    fusion, fusion_both = content["fusion"], content["fusion_both"]
+
+    def expected(metric):
+        return [f"{title}: {of_model[metric]:.3f}" for title, of_model in both.items()]
+
+    [roc] = drawn["roc"].axes
+    assert legend(roc) == [*expected("auc_micro"), "chance: 0.500"]
+    for line, of_model in zip(roc.lines, both.values()):
+        area = np.trapezoid(line.get_ydata(), line.get_xdata())
+        assert area == pytest.approx(of_model["auc_micro"])
+    # Calibration changes the order of pooled genres: uncalibrated curves would differ.
+    corpus, probabilities, _ = small_corpus()
+    rows = corpus.split["test"][corpus.has_plot[corpus.split["test"]]]
+    labels, raw = (of[rows].ravel() for of in (corpus.labels, probabilities["fusion"]))
+    assert metrics.roc_auc(labels, raw) != pytest.approx(fusion_both["auc_micro"], abs=0.01)
+
+    assert legend(drawn["auc_per_genre"]) == [*expected("auc_macro"), "chance: 0.500"]
+    assert legend(drawn["precision_recall"])[:3] == expected("map")
+    for ax in (ax for ax in drawn["precision_recall"].axes if ax.axison):
+        genre, figures_of_genre = ax.get_title().split("\n")
+        of_genre = fusion_both["per_genre"][genre]
+        assert (
+            figures_of_genre == f"{of_genre['positives']}; AP {of_genre['average_precision']:.3f}"
+        )
+    assert legend(drawn["f1_per_genre"]) == [
+        f"threshold 0.5: {fusion['f1_macro']:.3f}",
+        f"threshold tuned on training movies: {fusion['f1_macro_tuned']:.3f}",
+    ]
+    assert legend(drawn["reliability"].axes[0]) == [
+        "perfect: 0.000",
+        f"as trained: {fusion['ece_uncalibrated']:.3f}",
+        f"calibrated: {fusion['ece']:.3f}",
+    ]
+    np.testing.assert_array_equal(drawn["missing_modalities"].axes[0].lines[0].get_ydata(), curve)
+    for name, figures_of_model in (
+        ("roc", fusion_both), ("auc_per_genre", fusion_both), ("precision_recall", fusion_both),
+        ("f1_per_genre", fusion), ("cooccurrence", fusion), ("reliability", fusion),
+    ):  # fmt: skip
+        shown = " ".join(text.get_text() for text in texts(drawn[name]))
+        assert f"{figures_of_model['movies']} test movies" in shown, name
+
+
+def test_without_a_test_split_figures_show_the_validation_split(tmp_path, drawn):
+    write(tmp_path, test=False)
+    for name in ("roc", "auc_per_genre", "precision_recall", "f1_per_genre", "cooccurrence"):
+        shown = " ".join(text.get_text() for text in texts(drawn[name]))
+        assert "4 validation movies" in shown, name
 
 
 @pytest.mark.slow

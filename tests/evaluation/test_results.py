@@ -123,11 +123,34 @@ def test_figures_are_those_of_calibrated_probabilities():
     assert computed["per_genre"]["Drama"]["f1"] == 1  # 0.5 divides them now
     assert computed["f1_micro"] == 1
     assert computed["f1_micro_tuned"] == pytest.approx(2 / 3)  # 0.6 finds one drama of two
+    assert computed["per_genre"]["Drama"]["f1_tuned"] == pytest.approx(2 / 3)
     assert computed["thresholds"] == dict.fromkeys(GENRES, 0.6)
     before, after = (metrics.expected_calibration_error(labels[:4], p[:4])
                      for p in (scores, tripled(scores)))  # fmt: skip
     assert computed["ece_uncalibrated"] == pytest.approx(before)
     assert computed["ece"] == pytest.approx(after) != before
+
+
+def test_predictions_are_calibrated_for_the_movies_of_each_model():
+    labels = np.float32(np.arange(6 * 24).reshape(6, 24) % 5 == 0)
+    scores = np.full((6, 24), 0.25)
+    present = {"plot": np.array([1, 1, 0, 1, 1, 1], bool), "poster": np.arange(6) != 3}
+    tripled = Calibration(GENRES, np.ones(24), np.full(24, np.log(3)), np.full(24, 0.6))
+    found = results.calibrated_predictions(
+        corpus(labels, test=np.array([1, 2, 3])),
+        "test",
+        dict.fromkeys(present, scores),
+        present,
+        ("plot", "poster"),
+        dict.fromkeys(present, tripled),
+    )
+    rows = {"plot": [1, 3], "poster": [1, 2], "plot_both": [1], "poster_both": [1]}
+    assert found.keys() == rows.keys()
+    for name, of_model in found.items():
+        np.testing.assert_array_equal(of_model.labels, labels[rows[name]])
+        np.testing.assert_array_equal(of_model.uncalibrated, scores[rows[name]])
+        np.testing.assert_allclose(of_model.probabilities, 0.5)
+        np.testing.assert_array_equal(of_model.thresholds, tripled.thresholds)
 
 
 def test_auc_falls_with_the_share_of_movies_that_lose_a_modality():
