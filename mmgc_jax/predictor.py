@@ -217,7 +217,9 @@ class Predictor:
         if not (movie.plot or "").strip():
             return None
         with _damage_explained(self._workdir):
-            encoders = [self._encoder(name) for name in self._looking_at("plot", model)]
+            is_joint = model == fusion.FUSION and self._is_joint
+            load = self._joint.encoders.get if is_joint else self._encoder
+            encoders = [load(name) for name in self._looking_at("plot", model)]
         counts = [encoder.known_words(movie.plot) for encoder in encoders if encoder.known_words]
         return max(counts, key=lambda count: count.known / max(count.total, 1), default=None)
 
