@@ -54,7 +54,10 @@ def test_an_experiment_writes_the_documented_files(finished):
         assert list(curves) == [spared, "fusion"]
         assert len(curves["fusion"]) == 5
         assert len(set(curves[spared])) == 1
-    for name in ("auc_per_genre", "roc", "learning_curves", "reliability", "missing_modalities"):
+    for name in (
+        "auc_per_genre", "cooccurrence", "f1_per_genre", "learning_curves", "missing_modalities",
+        "precision_recall", "reliability", "roc",
+    ):  # fmt: skip
         assert (workdir / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     assert re.match(r"Fusion (gains|loses) \d\.\d{3} macro AUC", run.stdout.splitlines()[-1])
     assert run.stdout.startswith("Word vectors (trained) cover 100.0% of the words in the training")

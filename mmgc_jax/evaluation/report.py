@@ -54,7 +54,11 @@ def write(
 
     predictions = calibrated_predictions(corpus, split, probabilities, present, fused, calibrations)
     drawn = _draw(results, missing, predictions, split, corpus.genres, fused, titles)
-    drawn["learning_curves"] = figures.draw_learning_curves(figures.read_metrics(workdir), titles)
+    drawn["learning_curves"] = figures.draw_learning_curves(
+        figures.read_metrics(workdir),
+        titles,
+        {name: of_model["movies"] for name, of_model in results["validation"].items()},
+    )
     for name, figure in drawn.items():
         figures.save(figure, workdir / "figures" / f"{name}.png")
 

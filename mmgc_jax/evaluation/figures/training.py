@@ -37,7 +37,9 @@ def read_metrics(workdir: Path) -> list[dict]:
     return list(latest.values())
 
 
-def draw_learning_curves(entries: Sequence[Mapping], titles: Mapping[str, str]) -> Figure:
+def draw_learning_curves(
+    entries: Sequence[Mapping], titles: Mapping[str, str], movies: Mapping[str, int]
+) -> Figure:
     """Draws training loss above validation AUC: a pair of axes for each model, a line per fold.
 
     Each line is the model of one fold, alone, whereas tables show the mean of all folds' models. A
@@ -46,6 +48,7 @@ def draw_learning_curves(entries: Sequence[Mapping], titles: Mapping[str, str]) 
     Args:
       entries: entries of metrics.jsonl, as `read_metrics` returns them.
       titles: title of each model; models without entries are left out.
+      movies: number of validation movies of each model.
     """
     models = {name: [e for e in entries if _model_and_fold(e)[0] == name] for name in titles}
     models = {name: of_model for name, of_model in models.items() if of_model}
@@ -70,12 +73,13 @@ def draw_learning_curves(entries: Sequence[Mapping], titles: Mapping[str, str]) 
         loss_ax.set_ylim(0, 1.05 * top if np.isfinite(top) and top > 0 else 1)
         # Validation comes after the first epoch, so its own limits would begin later.
         auc_ax.set_xlim(loss_ax.get_xlim())
+        auc_ax.set_title(style.movies_text([movies[name]], "validation"), fontsize=8)
         auc_ax.set_xlabel("training step", fontsize=9)
     for n, (loss_ax, auc_ax) in enumerate(zip(loss_axes, auc_axes)):
         style.set_range(auc_ax, aucs, _LEAST_AUC_RANGE)
         if n % columns == 0:
             loss_ax.set_ylabel("training loss\n(cross-entropy, nats)", fontsize=9)
-            auc_ax.set_ylabel("AUC on validation movies\n(macro)", fontsize=9)
+            auc_ax.set_ylabel("validation AUC\n(macro)", fontsize=9)
         for ax in (loss_ax, auc_ax):
             ax.grid(alpha=0.3)
             ax.tick_params(labelsize=8)
