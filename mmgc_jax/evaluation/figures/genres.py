@@ -102,7 +102,7 @@ def draw_f1_per_genre(results: Mapping, split: str) -> Figure:
 
 def _with_rows(
     genres: Sequence[str], of_genres: Mapping[str, Mapping], row: float, legend: float, columns: int
-):
+) -> tuple[Figure, np.ndarray]:
     """Makes axes that share a row for each genre; every second row is shaded.
 
     Args:

@@ -77,7 +77,7 @@ def draw_precision_recall(
     return figure
 
 
-def _small_axes(count: int):
+def _small_axes(count: int) -> tuple[Figure, np.ndarray]:
     """Makes a grid of `count` axes, all from 0 to 1."""
     columns = min(_COLUMNS, count)
     rows = math.ceil(count / columns)
