@@ -1,1 +1,1 @@
-"""Programs that measure the speed and memory figures of the documentation."""
+"""Programs that measure the speed and memory figures in the documentation."""

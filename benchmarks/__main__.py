@@ -1,12 +1,12 @@
-"""Speed of this project against the same workloads in PyTorch, on this machine.
+"""Compares the speed of this project with the same workloads in PyTorch on this machine.
 
     pip install -e ".[bench]"
     python -m benchmarks --output=benchmarks.json
 
-Each workload runs in a process of its own, ours and its peers in turn, so that a ratio is of two
-times measured one after the other. Prints a table and writes the figures as JSON. With --talk,
---weights and --vectors a whole experiment is timed too, one run on each side. On an NVIDIA GPU all
-of VGG16 is fine-tuned in batches of 128, on a CPU in batches of 8.
+Each workload runs in a separate process. Ours and those in PyTorch take turns, so that each ratio
+compares two consecutive timings. Prints a table and writes the figures as JSON. With --talk,
+--weights and --vectors, a whole experiment is also timed once on each side. Fine-tuning all of
+VGG16 uses batches of 128 on an NVIDIA GPU and of 8 on a CPU.
 """
 
 import csv
@@ -33,10 +33,10 @@ from mmgc_jax.runtime.files import write_text
 _DTYPES = ("float32", "bfloat16")
 
 _OUTPUT = flags.DEFINE_string("output", "benchmarks.json", "JSON file for the figures.")
-_PAIRS = flags.DEFINE_integer(
-    "pairs", 5, "Number of timings of ours and of each peer.", lower_bound=1
+_PAIRS = flags.DEFINE_integer("pairs", 5, "Number of timings of each workload.", lower_bound=1)
+_ROWS = flags.DEFINE_string(
+    "rows", "", "Measure only rows whose names match this regular expression."
 )
-_ROWS = flags.DEFINE_string("rows", "", "Only rows whose name matches this regular expression.")
 _TALK = flags.DEFINE_string("talk", "", "Folder with the talk's movies.csv and posters/.")
 _MOVIES = flags.DEFINE_integer(
     "movies", 600, "Number of the talk's movies to use.", lower_bound=100
@@ -47,14 +47,14 @@ _VECTORS = flags.DEFINE_string("vectors", "", "Word vectors, a binary file of wo
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A workload to compare.
+    """A row of the comparison: a workload of ours and its peers.
 
     Attributes:
-      name: of the workload.
-      unit: of the rates.
-      ours: as of `pairs.measure`.
-      peers: as of `pairs.measure`.
-      targets: for each peer, the ratio that we aim at, or None.
+      name: name of the row.
+      unit: unit of the rates.
+      ours: our workload; see `pairs.measure`.
+      peers: the workloads to compare it with; see `pairs.measure`.
+      targets: for each peer, the target for the ratio of our rate to the peer's rate, or None.
     """
 
     name: str
@@ -66,7 +66,8 @@ class Row:
 
 def rows(on_gpu: bool) -> list[Row]:
     """Returns all rows of the comparison."""
-    # The target is against PyTorch's bfloat16 on a GPU, its float32 on a CPU.
+    # When everything is fine-tuned, the target is relative to PyTorch's bfloat16 on a GPU, but
+    # relative to its float32 on a CPU.
     batch_size, targets = (128, (None, 1.0)) if on_gpu else (8, (1.0, None))
     return [
         *_in_both("VGG16 features", "posters/s", "vgg16_features", {}, (1.2, 0.8)),
@@ -82,15 +83,15 @@ def rows(on_gpu: bool) -> list[Row]:
 
 
 def _in_both(name, unit, function, sizes, targets, fastest="bfloat16") -> list[Row]:
-    """Makes two rows, ours in float32 and in bfloat16, each against PyTorch in both.
+    """Makes two rows, ours in float32 and in bfloat16, each compared with PyTorch in both dtypes.
 
     Args:
-      name: of the rows, before the dtype.
-      unit: of the rates.
-      function: in `ours` and in `torch_peer`.
-      sizes: its arguments but `dtype`.
-      targets: against PyTorch in float32 and in bfloat16.
-      fastest: dtype of the row that has the targets.
+      name: name of the rows, without the dtype.
+      unit: unit of the rates.
+      function: name of the workload's function in `ours` and in `torch_peer`.
+      sizes: arguments of the function except `dtype`.
+      targets: target ratios relative to PyTorch in float32 and in bfloat16.
+      fastest: dtype of the row to which the targets apply.
     """
     peers = _peers(function, sizes)
     return [
@@ -106,7 +107,7 @@ def _in_both(name, unit, function, sizes, targets, fastest="bfloat16") -> list[R
 
 
 def _peers(function: str, sizes: dict) -> dict[str, tuple[str, dict]]:
-    """Returns PyTorch's workloads, one for each dtype."""
+    """Returns the PyTorch workloads, one for each dtype."""
     return {
         f"PyTorch {dtype}": (f"benchmarks.torch_peer:{function}", sizes | {"dtype": dtype})
         for dtype in _DTYPES
@@ -114,7 +115,7 @@ def _peers(function: str, sizes: dict) -> dict[str, tuple[str, dict]]:
 
 
 def _real_lengths() -> Row:
-    """Compares padding to the default `pad_to_multiple_of` with padding all plots to 256 words."""
+    """Compares the default `pad_to_multiple_of` with padding all plots to 256 words."""
 
     def ours(multiple):
         settings = {"lengths": "real", "pad_to_multiple_of": multiple}
@@ -125,16 +126,16 @@ def _real_lengths() -> Row:
 
 
 def talk(folder: str, movies: int, weights: str, vectors: str) -> dict:
-    """Times one run of the talk's experiment, ours and `torch_talk`.
+    """Times one run of the talk's experiment in this project and one in `torch_talk`.
 
     Args:
-      folder: with the talk's `movies.csv` and `posters/`.
-      movies: number of movies to use, the first ones.
-      weights: file of VGG16's weights.
-      vectors: file of word vectors.
+      folder: folder with the talk's `movies.csv` and `posters/`.
+      movies: number of movies to use, from the beginning of `movies.csv`.
+      weights: file with VGG16's weights.
+      vectors: file with word vectors.
 
     Returns:
-      `unit`, and the rest as of `pairs.measure`, with `target`.
+      The result of `pairs.measure`, plus `unit` and each peer's `target`.
     """
     config = pathlib.Path(configs.__path__[0]) / "talk.py"
     with tempfile.TemporaryDirectory() as name:
@@ -156,18 +157,18 @@ def talk(folder: str, movies: int, weights: str, vectors: str) -> dict:
 
 
 def _seconds(module: str, *arguments: str) -> float:
-    """Runs a module as a program; returns seconds."""
+    """Runs a module as a program; returns the time in seconds."""
     start = time.perf_counter()
     subprocess.run([sys.executable, "-m", module, *arguments], check=True)
     return time.perf_counter() - start
 
 
 def run(pattern: str, times: int) -> dict:
-    """Measures the rows whose names match.
+    """Measures the rows whose names match a pattern.
 
     Args:
-      pattern: regular expression, searched for in the names.
-      times: number of timings of each side.
+      pattern: regular expression to search for in the names.
+      times: number of timings of each workload.
 
     Returns:
       The content of the JSON file.
@@ -201,13 +202,14 @@ def run(pattern: str, times: int) -> dict:
 
 
 def model_flops_utilization(results: dict) -> float | None:
-    """Model FLOPs utilization of fine-tuning all of VGG16, as a share of the bfloat16 peak.
+    """Computes the model FLOPs utilization of fine-tuning all of VGG16 in bfloat16.
 
-    A training step has three times the operations of a forward pass: the gradients of activations
-    and of kernels take as many each.
+    A training step takes three times the operations of a forward pass: the gradients of activations
+    and of kernels each take as many as the forward pass.
 
     Returns:
-      None without a GPU, for a GPU whose peak is not known, and if the row was not measured.
+      The fraction of the GPU's bfloat16 peak. None without a GPU, for a GPU whose peak is unknown,
+      or if the row was not measured.
     """
     row = results["rows"].get("Fine-tuning everything, bfloat16")
     peak = results["gpu"] and machine.peak(results["gpu"])
@@ -228,22 +230,22 @@ def table(results: dict) -> str:
     for name, row in results["rows"].items():
         lines += _lines(name, row)
     lines.append(
-        f"Posters or plots per second, medians of {results['pairs']} timings; the talk's "
-        "experiment in movies per minute, one run. Ratio: ours over theirs, the median of the "
-        "pairs; from, to: the extremes of the pairs; target: the ratio that we aim at."
+        f"ours, theirs: posters or plots per second, medians of {results['pairs']} timings; for "
+        "the talk's experiment movies per minute, one run. ratio: ours / theirs, median over the "
+        "pairs of timings; from, to: its minimum and maximum; target: the ratio to reach."
     )
     if results["gpu"] is None:
-        lines.append("No GPU found: these are figures of the CPU alone.")
+        lines.append("No GPU found: all figures are for the CPU.")
     if (share := model_flops_utilization(results)) is not None:
         lines.append(
-            f"Model FLOPs utilization of ours, fine-tuning everything in bfloat16: "
+            f"Our model FLOPs utilization when fine-tuning everything in bfloat16: "
             f"{100 * share:.0f} % of the peak of {results['gpu']}."
         )
     return "\n".join(lines)
 
 
 def _lines(name: str, row: dict) -> list[str]:
-    """Formats a row of the table, one line for each peer."""
+    """Formats a row of the table: one line for each peer."""
     lines = []
     for number, (peer, figures) in enumerate(row["peers"].items()):
         first = f"{name:<34}{row['ours']:>8.1f}" if number == 0 else " " * 42
@@ -268,7 +270,7 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"Not a flag: {' '.join(argv[1:])}")
     given = [bool(flag.value) for flag in (_TALK, _WEIGHTS, _VECTORS)]
     if any(given) and not all(given):
-        raise app.UsageError("--talk, --weights and --vectors go together.")
+        raise app.UsageError("--talk, --weights and --vectors must be used together.")
     try:
         results = run(_ROWS.value, _PAIRS.value)
     except InputError as error:

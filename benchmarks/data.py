@@ -1,10 +1,11 @@
-"""Time and peak memory of turning MM-IMDb's archive into shards and batches.
+"""Measures time and peak memory of converting MM-IMDb's archive to shards and batches.
 
     python -m benchmarks.data --movies=26000 --workdir=runs/benchmark
 
-The archive is synthetic, in MM-IMDb's format: plots of the embedded corpus, and posters of 300 x
-450 pixels and about 40 KB, of which 256 different ones repeat. Each step runs in a process of its
-own, whose peak memory is measured. Prints a table and writes <workdir>/data.json.
+The archive is a synthetic one in MM-IMDb's format, with plots from the demo's corpus and posters of
+300 x 450 pixels (width x height) and about 40 KB; there are 256 different posters, which repeat.
+Each step runs in a separate process to measure its peak memory. Prints a table and writes
+<workdir>/data.json.
 """
 
 import concurrent.futures
@@ -39,7 +40,7 @@ _STEPS = {
 
 
 def write_archive(file: pathlib.Path, movies: int) -> int:
-    """Writes an archive with the files of all movies in random order; returns `movies`."""
+    """Writes an archive with files in random order; returns the number of movies."""
     rng = np.random.default_rng(0)
     posters = [_draw_poster(rng) for _ in range(_DIFFERENT_POSTERS)]
     corpus = synthetic.generate(train=_DIFFERENT_PLOTS)["train"]
@@ -72,7 +73,7 @@ def write_archive(file: pathlib.Path, movies: int) -> int:
 
 
 def _draw_poster(rng: np.random.Generator) -> bytes:
-    """Draws patches of colour with noise; returns a JPEG file."""
+    """Draws colour patches with noise; returns the bytes of a JPEG."""
     patches = Image.fromarray(rng.integers(0, 256, (9, 6, 3), dtype=np.uint8))
     pixels = np.asarray(patches.resize((_WIDTH, _HEIGHT), Image.Resampling.BICUBIC))
     noisy = pixels + rng.normal(0, 17, pixels.shape)
@@ -100,7 +101,7 @@ def load_corpus(archive: pathlib.Path, shards: pathlib.Path) -> int:
 
 
 def read_epoch(archive: pathlib.Path, shards: pathlib.Path, workers: int) -> tuple[int, float]:
-    """Reads an epoch of training batches; returns the number of posters, and seconds."""
+    """Reads an epoch of training batches; returns the number of posters and the seconds it took."""
     data = _data_config(archive)
     corpus = pipeline.load_corpus(builder.build(data, shards), data)
     examples = pipeline.PosterExamples(corpus.records, data.poster_height, data.poster_width)
@@ -113,16 +114,17 @@ def read_epoch(archive: pathlib.Path, shards: pathlib.Path, workers: int) -> tup
 
 
 def measure(function: Callable, *arguments) -> dict[str, float]:
-    """Runs a step in a process of its own.
+    """Runs a step in a separate process and measures it.
 
     Args:
-      function: returns a number of movies, or that and the seconds of the part that counts.
-      *arguments: of the function.
+      function: the step. It returns the number of movies, or a pair of this number and the seconds
+        to report, if these are only a part of the step's time.
+      *arguments: arguments of the function.
 
     Returns:
-      `movies`; `seconds`, of the part that counts, or of the whole step; `movies_per_second`;
-      `cpu_seconds`, of all threads of the process in the whole step; and `peak_mb`, the process's
-      largest resident memory, in 10^6 bytes.
+      `movies`; `seconds`, the reported time; `movies_per_second`; `cpu_seconds`, the CPU time of
+      all threads in the whole step; and `peak_mb`, the peak resident memory of the process in 10^6
+      bytes.
     """
     spawn = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as pool:
@@ -193,6 +195,6 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     flags.DEFINE_integer("movies", 26_000, "Number of movies.", lower_bound=100)
-    flags.DEFINE_integer("workers", 2, "Processes that prepare batches.", lower_bound=0)
+    flags.DEFINE_integer("workers", 2, "Number of processes that prepare batches.", lower_bound=0)
     flags.DEFINE_string("workdir", "runs/benchmark", "Folder for the archive and the shards.")
     app.run(main)

@@ -1,11 +1,11 @@
-"""Memory that training VGG16 needs on each of eight devices, as XLA plans it.
+"""Measures the memory that XLA plans for training VGG16 on each of eight devices.
 
     python -m benchmarks.devices
 
-Nothing is trained: the step is compiled for eight virtual CPU devices, with parameters and moments
-copied to each device or split over them. The table has megabytes of one device: the state, which is
-parameters and Adam's two moments, and the temporary buffers of a step, gradients and activations,
-with one poster on each device and with two.
+A training step is compiled for eight virtual CPU devices, but not run. Parameters and Adam's
+moments are either copied to each device or split over the devices. The table has megabytes per
+device: the state (parameters and two moments), and the temporary buffers of a step (gradients and
+activations) with one and with two posters per device.
 """
 
 import jax
@@ -22,8 +22,8 @@ from mmgc_jax.training.loop import TrainState, make_train_step
 from mmgc_jax.training.optimizer import make_optimizer
 
 _DEVICES = 8
-_STEPS = 100  # of the learning-rate schedule
-# Height and width of the posters, and classes of the dense layers; None leaves these out.
+_STEPS = 100  # length of the learning-rate schedule
+# Height and width of the posters in pixels; number of classes, None for no dense layers.
 _NETWORKS = (((256, 160), None), ((224, 224), 1000))
 
 
@@ -31,13 +31,13 @@ def measure(size: tuple[int, int], classes: int | None, split: bool, posters: in
     """Compiles a training step for all devices of the process.
 
     Args:
-      size: height and width of the posters, in pixels.
-      classes: outputs of the dense layers; None leaves these out.
-      split: whether parameters and moments are split over the devices.
-      posters: number on each device.
+      size: height and width of the posters in pixels.
+      classes: number of outputs of the dense layers; None: no dense layers.
+      split: whether to split parameters and moments over the devices.
+      posters: number of posters per device.
 
     Returns:
-      `parameters`, the number of all; `state` and `step`, bytes on one device.
+      `parameters`, the total number of parameters; `state` and `step`, bytes per device.
     """
     mesh = parallel.data_mesh()
     network = VGG16(num_classes=classes, kernels=kernels.auto())
@@ -76,7 +76,7 @@ def measure(size: tuple[int, int], classes: int | None, split: bool, posters: in
     memory = step.lower(placed, batch, np.uint32(0)).compile().memory_analysis()
     return {
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(params)),
-        "state": memory.alias_size_in_bytes,  # the donated input, which the output reuses
+        "state": memory.alias_size_in_bytes,  # the donated input, whose memory the output reuses
         "step": memory.temp_size_in_bytes,
     }
 

@@ -1,9 +1,9 @@
-"""Time and peak memory of an experiment against the number of movies.
+"""Measures how time and peak memory of an experiment grow with the number of movies.
 
     python -m benchmarks.growth --output=growth
 
-Runs the demo, with two epochs for each model, on one, two, four and eight times --movies movies,
-each run in a process of its own. Time includes compilation. Fits a straight line to both, prints a
+Runs the demo, with two epochs per model, on one, two, four and eight times --movies movies, each
+run in a separate process. Time includes compilation. Fits a line to time and to memory, prints a
 table, and writes growth.json and growth.png.
 """
 
@@ -36,8 +36,8 @@ class Line:
 
     Attributes:
       intercept: value at 0 movies.
-      slope: per movie.
-      max_relative_error: the largest distance of a value from the line, relative to the value.
+      slope: increase per movie.
+      max_relative_error: maximum distance of a value from the line, relative to the value.
     """
 
     intercept: float
@@ -53,7 +53,7 @@ class Line:
 
 
 def make_config(movies: int) -> ml_collections.ConfigDict:
-    """Makes the demo's config with two epochs for each model, and this many movies in all."""
+    """Makes the demo's config with two epochs per model and `movies` movies in total."""
     config = demo.get_config()
     validation, test = movies // 10, movies // 4
     config.data.synthetic.update(train=movies - validation - test, validation=validation, test=test)
@@ -63,17 +63,17 @@ def make_config(movies: int) -> ml_collections.ConfigDict:
 
 
 def run_experiment(movies: int) -> int:
-    """Runs an experiment in a new working directory; returns the number of movies."""
+    """Runs an experiment in a temporary working directory; returns the number of movies."""
     with tempfile.TemporaryDirectory() as workdir:
         experiment.run(make_config(movies), workdir)
     return movies
 
 
 def run(smallest: int) -> dict:
-    """Measures all numbers of movies.
+    """Measures experiments of all sizes.
 
     Args:
-      smallest: number of movies of the smallest experiment.
+      smallest: number of movies in the smallest experiment.
 
     Returns:
       The content of the .json file.
@@ -102,16 +102,16 @@ def table(results: dict) -> str:
         lines.append(f"{point['movies']:>8}{point['seconds']:>10.1f}{point['peak_mb']:>10}")
     seconds, memory = results["lines"]["seconds"], results["lines"]["peak_mb"]
     lines += [
-        f"{seconds['intercept']:.0f} s and {1000 * seconds['slope']:.1f} s for each 1,000 movies; "
-        f"largest distance from this line: {100 * seconds['max_relative_error']:.0f} %.",
-        f"{memory['intercept']:.0f} MB and {1000 * memory['slope']:.0f} MB for each 1,000 movies; "
-        f"largest distance from this line: {100 * memory['max_relative_error']:.0f} %.",
+        f"{seconds['intercept']:.0f} s plus {1000 * seconds['slope']:.1f} s per 1,000 movies; "
+        f"maximum deviation from this line: {100 * seconds['max_relative_error']:.0f} %.",
+        f"{memory['intercept']:.0f} MB plus {1000 * memory['slope']:.0f} MB per 1,000 movies; "
+        f"maximum deviation from this line: {100 * memory['max_relative_error']:.0f} %.",
     ]
     return "\n".join(lines)
 
 
 def draw(results: dict, file: pathlib.Path) -> None:
-    """Draws measurements and fitted lines to a PNG file."""
+    """Draws the measurements and the fitted lines to a PNG file."""
     figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
     movies = np.array([point["movies"] for point in results["points"]])
     for axis, name, unit in zip(axes, ("seconds", "peak_mb"), ("seconds", "peak memory, MB")):
@@ -120,7 +120,7 @@ def draw(results: dict, file: pathlib.Path) -> None:
         axis.plot(ends, line["intercept"] + line["slope"] * ends, color="0.6")
         axis.plot(movies, [point[name] for point in results["points"]], "o")
         axis.set(xlabel="movies", ylabel=unit, xlim=(0, None), ylim=(0, None))
-    figure.suptitle(f"An experiment's cost; {results['machine']}", fontsize=10)
+    figure.suptitle(f"Cost of an experiment; {results['machine']}", fontsize=10)
     write_atomically(file, lambda stream: figure.savefig(stream, format="png", dpi=120))
     pyplot.close(figure)
 
@@ -135,6 +135,8 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("output", "growth", "Path of the .json and .png files, without the ending.")
-    flags.DEFINE_integer("movies", 1000, "Movies of the smallest experiment.", lower_bound=200)
+    flags.DEFINE_string("output", "growth", "Path of the .json and .png files, without suffix.")
+    flags.DEFINE_integer(
+        "movies", 1000, "Number of movies in the smallest experiment.", lower_bound=200
+    )
     app.run(main)

@@ -1,4 +1,4 @@
-"""The processor and the GPU that figures were measured on."""
+"""Describes the processor and GPU of this machine."""
 
 import os
 import pathlib
@@ -11,7 +11,7 @@ _PEAKS = {"H200": 989, "H100 80GB HBM3": 989, "H100 PCIe": 756, "A100": 312, "A1
 
 
 def describe() -> str:
-    """Returns the processor's name and number of cores; on systems but Linux, its architecture."""
+    """Returns the processor's name (its architecture if not on Linux) and number of cores."""
     name = platform.machine()
     cpuinfo = pathlib.Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -32,5 +32,5 @@ def gpu() -> str | None:
 
 
 def peak(gpu: str) -> float | None:
-    """Returns the bfloat16 peak of a GPU in TFLOP/s, or None for one that is not in the table."""
+    """Returns the bfloat16 peak of a GPU in TFLOP/s, or None if it is unknown."""
     return next((peak for name, peak in _PEAKS.items() if name in gpu), None)

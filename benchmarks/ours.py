@@ -1,7 +1,7 @@
-"""The workloads in this project's own models and training step.
+"""The workloads of the comparison, with this project's models and training step.
 
-Each function prepares one and returns (run, count), as `pairs.Worker` takes it. Models get the
-kernels that an experiment on this machine gets, `kernels.auto()`.
+Each function sets up a workload and returns (run, count) for `pairs.Worker`. Models use
+`kernels.auto()`, as in an experiment.
 """
 
 from collections.abc import Callable
@@ -19,17 +19,17 @@ from mmgc_jax.training.loop import TrainState, make_train_step
 from mmgc_jax.training.optimizer import make_optimizer
 from mmgc_jax.training.run import ApplyFn, make_apply
 
-# (run, count): `run()` does the work and waits for it; `count` is its number of posters or plots.
+# (run, count): `run()` does the work and waits until it is done; `count` is its number of items.
 Workload = tuple[Callable[[], None], int]
 
-_STEPS = 1000  # of the learning-rate schedule
+_STEPS = 1000  # length of the learning-rate schedule
 
 
 def vgg16_features(dtype: str) -> Workload:
-    """Pooled features of a batch of posters, by the frozen network.
+    """Computes pooled features of a batch of posters with frozen VGG16.
 
     Args:
-      dtype: `float32` or `bfloat16`, of the computation.
+      dtype: `float32` or `bfloat16`, the dtype of activations.
     """
     network = VGG16(dtype=dtype, kernels=kernels.auto())
     posters = work.posters(work.FROZEN_BATCH)
@@ -44,12 +44,12 @@ def vgg16_features(dtype: str) -> Workload:
 
 
 def finetune(first_block: int, batch_size: int, dtype: str) -> Workload:
-    """One step of fine-tuning VGG16 and a linear head.
+    """Takes one step of fine-tuning VGG16 and a linear head.
 
     Args:
-      first_block: the first block that trains; from 2 on, the inputs are activations.
-      batch_size: in posters.
-      dtype: as of `vgg16_features`.
+      first_block: first block to train; if it is 2 or more, the inputs are activations.
+      batch_size: number of posters.
+      dtype: see `vgg16_features`.
     """
     model = PosterVGG16(
         first_block, head_blocks=(5,), hidden=(), dtype=dtype, kernels=kernels.auto()
@@ -69,12 +69,12 @@ def finetune(first_block: int, batch_size: int, dtype: str) -> Workload:
 
 
 def plot_lstm(lengths: str, pad_to_multiple_of: int, dtype: str = "float32") -> Workload:
-    """An epoch of training an LSTM and its word vectors.
+    """Trains an LSTM and its word vectors for one epoch.
 
     Args:
-      lengths: `equal` or `real`, as of `work.plots`.
+      lengths: `equal` or `real`; see `work.plots`.
       pad_to_multiple_of: plots are padded to a multiple of this many words.
-      dtype: `float32` or `bfloat16`, of the factors in the LSTM's matmuls.
+      dtype: `float32` or `bfloat16`, the dtype of the factors in the LSTM's matmuls.
     """
     model = PlotLSTM(
         work.VOCABULARY,
@@ -101,7 +101,7 @@ def plot_lstm(lengths: str, pad_to_multiple_of: int, dtype: str = "float32") -> 
 
 
 class _Trainer:
-    """The training step of `training.loop`, and its state."""
+    """Runs the training step of `training.loop` and keeps its state."""
 
     def __init__(self, apply: ApplyFn, params):
         settings = training_settings(epochs=1, batch_size=32, learning_rate=3e-4)
@@ -111,7 +111,7 @@ class _Trainer:
         self._metrics = None
 
     def step(self, batch: dict[str, np.ndarray]) -> None:
-        """Starts a step on a batch without padding."""
+        """Starts a step on a batch that has no padding."""
         batch = batch | {"mask": np.ones(len(batch["labels"]), np.float32)}
         self._state, self._metrics = self._train_step(self._state, batch, np.uint32(0))
 

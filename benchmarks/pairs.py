@@ -1,4 +1,4 @@
-"""Paired timings: programs run in turn, so that other load on the machine affects all alike."""
+"""Times programs that take turns, so that other load on the machine affects all of them alike."""
 
 import contextlib
 import importlib
@@ -8,19 +8,23 @@ import statistics
 import time
 from collections.abc import Mapping
 
-# Of a worker's set-up and of each run.
+# Limit for the setup of a worker, and for each run.
 _TIMEOUT_SECONDS = 900
 
 
 class Worker:
-    """A workload in a process of its own, which is set up one time and timed repeatedly."""
+    """A workload in a separate process, which is set up once and timed repeatedly.
+
+    Attributes:
+      count: number of items in one run of the workload.
+    """
 
     def __init__(self, work: str, **settings):
         """Starts the process and waits until the workload is set up.
 
         Args:
-          work: `module:function`; the function sets the workload up and returns (run, count):
-            `run()` does the work and waits for its end, `count` is the number of items in it.
+          work: `module:function`. The function sets up the workload and returns (run, count):
+            `run()` does the work and waits until it is done, `count` is its number of items.
           settings: keyword arguments of the function.
         """
         self._name = work
@@ -32,7 +36,7 @@ class Worker:
         self.count = self._receive()
 
     def time(self) -> float:
-        """Runs the workload; returns seconds."""
+        """Runs the workload; returns the time in seconds."""
         self._connection.send(None)
         return self._receive()
 
@@ -53,7 +57,7 @@ class Worker:
 
 
 def _serve(connection, work: str, settings: dict) -> None:
-    # Several processes share a GPU, of which JAX would preallocate most of the memory.
+    # Several processes share the GPU, but JAX would preallocate most of its memory.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     module, function = work.split(":")
     run, count = getattr(importlib.import_module(module), function)(**settings)
@@ -69,17 +73,17 @@ def _serve(connection, work: str, settings: dict) -> None:
 
 
 def measure(ours: tuple, peers: Mapping[str, tuple], pairs: int) -> dict:
-    """Times a workload of ours and those of its peers in turn.
+    """Times a workload of ours and its peers, which take turns.
 
     Args:
-      ours: (work, settings) as of `Worker`.
-      peers: by name, likewise.
-      pairs: number of timings of each.
+      ours: (work, settings), the arguments of `Worker`.
+      peers: (work, settings) of each peer, by name.
+      pairs: number of timings of each workload.
 
     Returns:
-      `ours`, the median of items per second; and for each peer, in `peers`, `rate`, likewise;
-      `ratio`, the median of ours over theirs in each pair; `least` and `most`, the extremes of the
-      pairs' ratios.
+      `ours`, our median rate in items per second, and `peers`, for each peer: `rate`, its median
+      rate; `ratio`, the median over the pairs of timings of our rate / the peer's rate; `least` and
+      `most`, the minimum and maximum of these ratios.
     """
     with contextlib.ExitStack() as stack:
         workers = {}

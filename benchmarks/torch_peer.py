@@ -1,6 +1,6 @@
-"""The workloads of `ours` as a user would write them in PyTorch.
+"""The workloads of the comparison as a user would write them in PyTorch.
 
-On a GPU with channels_last, autocast and torch.compile; on a CPU, bfloat16 by autocast.
+On a GPU they use channels_last, autocast and torch.compile; on a CPU, autocast for bfloat16.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from torch import nn
 
 from benchmarks import work
 
-Workload = tuple[Callable[[], None], int]  # (run, count), as of `pairs.Worker`
+Workload = tuple[Callable[[], None], int]  # (run, count); see `pairs.Worker`
 
 _DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -47,7 +47,7 @@ class _Poster(nn.Module):
 
 
 def vgg16(weights: str) -> nn.Sequential:
-    """Makes VGG16 with the weights of an .npz file that `mmgc_jax.pretrained.vgg16` wrote."""
+    """Makes VGG16 with weights from an .npz file by `mmgc_jax.pretrained.vgg16`."""
     network = _VGG16()
     convolutions = [layer for layer in network if isinstance(layer, nn.Conv2d)]
     names = [
@@ -62,7 +62,7 @@ def vgg16(weights: str) -> nn.Sequential:
 
 
 def vgg16_features(dtype: str) -> Workload:
-    """As `ours.vgg16_features`."""
+    """Computes pooled features of a batch of posters; see `ours.vgg16_features`."""
     network = _ready(_VGG16().eval())
     posters = torch.from_numpy(work.posters(work.FROZEN_BATCH))
 
@@ -77,7 +77,7 @@ def vgg16_features(dtype: str) -> Workload:
 
 
 def finetune(first_block: int, batch_size: int, dtype: str) -> Workload:
-    """As `ours.finetune`."""
+    """Takes one step of fine-tuning; see `ours.finetune`."""
     model = _ready(_Poster(first_block))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
     labels = torch.from_numpy(work.labels(batch_size))
@@ -115,7 +115,7 @@ class _PlotLSTM(nn.Module):
 
 
 def plot_lstm(lengths: str, pad_to_multiple_of: int, dtype: str) -> Workload:
-    """As `ours.plot_lstm`."""
+    """Trains an LSTM for one epoch; see `ours.plot_lstm`."""
     model = _PlotLSTM().to(_DEVICE)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     batches = [

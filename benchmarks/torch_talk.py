@@ -1,9 +1,9 @@
-"""The talk's experiment in plain PyTorch, the peer of a whole experiment of ours.
+"""Runs the talk's experiment in plain PyTorch, for comparison with configs/talk.py.
 
     python -m benchmarks.torch_talk FOLDER VGG16.npz VECTORS
 
-The same data, number of folds, models, epochs and batch sizes as in configs/talk.py, without
-checkpoints, calibration and report. Prints the macro AUC of the out-of-fold predictions.
+Uses the same data, number of folds, models, epochs and batch sizes as configs/talk.py, but has no
+checkpoints, calibration or report. Prints the macro AUC of out-of-fold predictions.
 """
 
 import collections
@@ -27,7 +27,7 @@ _LONGEST_PLOT = 256
 
 
 class Plot(nn.Module):
-    """A bidirectional LSTM; a linear layer over its pooled states and the pooled word vectors."""
+    """A bidirectional LSTM and a linear layer over pooled states and pooled word vectors."""
 
     def __init__(self, vectors: torch.Tensor):
         super().__init__()
@@ -66,7 +66,7 @@ class Head(nn.Module):
 
 
 class Block5(nn.Module):
-    """The last block of VGG16 and a head; the input is block 4's activations."""
+    """The last block of VGG16 and a head; takes block 4's activations."""
 
     def __init__(self, block5: nn.Module, head: Head):
         super().__init__()
@@ -89,7 +89,7 @@ def _pool(x):
 
 
 def train(model, inputs, labels, rows, epochs, batch_size, learning_rate, weight_decay=0.01):
-    """Trains a model on some rows by AdamW with a cosine schedule; returns it."""
+    """Trains a model on some rows with AdamW and a cosine schedule; returns the model."""
     optimizer = torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=weight_decay)
     steps = epochs * -(-len(rows) // batch_size)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
@@ -109,14 +109,14 @@ def train(model, inputs, labels, rows, epochs, batch_size, learning_rate, weight
 
 @torch.inference_mode()
 def predict(model, inputs, rows) -> torch.Tensor:
-    """Predicts the probabilities of some rows, <float32>[rows, genres]."""
+    """Predicts probabilities <float32>[rows, genres] for some rows."""
     model.eval()
     batches = np.array_split(rows, -(-len(rows) // 32))
     return torch.cat([torch.sigmoid(model(inputs(batch))) for batch in batches])
 
 
 def out_of_fold(name, make, inputs, labels, folds, rows, *settings) -> torch.Tensor:
-    """Trains a model for each fold and predicts its held-out rows; prints the macro AUC."""
+    """Trains a model for each fold and predicts the fold's rows; prints the macro AUC."""
     scores = torch.zeros(len(labels), _GENRES)
     for fold in range(_FOLDS):
         model = train(make(fold), inputs, labels, rows[folds[rows] != fold], *settings)
@@ -129,7 +129,7 @@ def out_of_fold(name, make, inputs, labels, folds, rows, *settings) -> torch.Ten
 
 
 def plots(texts: list[str], vectors_file: str):
-    """Makes the tokens of each plot, and word vectors: the file's next to ones trained on plots."""
+    """Returns the plots' tokens, and word vectors of the file concatenated to trained vectors."""
     words = [re.findall(r"\w+", text.lower())[:_LONGEST_PLOT] for text in texts]
     counts = collections.Counter(word for plot in words for word in plot)
     number = {
@@ -151,7 +151,7 @@ def plots(texts: list[str], vectors_file: str):
 
 @torch.no_grad()
 def activations(images: list[pathlib.Path], network: nn.Sequential, grey: bool):
-    """Computes block 4's activations of each poster, and pooled features of blocks 4 and 5."""
+    """Computes block 4's activations and pooled features of blocks 4 and 5 for each poster."""
     split = len(network) - 7
     block4, features = [], []
     for start in range(0, len(images), 32):
@@ -184,7 +184,7 @@ def main(folder: str, weights: str, vectors: str) -> None:
     scores = [out_of_fold("plot", lambda _: Plot(table.clone()), padded, labels, folds, everyone,
                           7, 64, 4e-3, 1.0)]  # fmt: skip
 
-    # The column of the index has no name in the competition's files.
+    # In the competition's files, the index column has no name.
     ids = [movie.get("index") or movie[""] for movie in movies]
     files = [pathlib.Path(folder, "posters", f"{movie}.jpg") for movie in ids]
     with_poster = np.array([row for row in everyone if files[row].exists()])

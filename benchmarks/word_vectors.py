@@ -1,9 +1,9 @@
-"""Time and memory of reading some words' vectors from a large file.
+"""Measures time and memory of reading the vectors of some words from a large file.
 
     python -m benchmarks.word_vectors
 
-Writes a file of random vectors as large as Google's (3 million words, 300 numbers each, 3.6 GB;
-deleted at the end) and reads the vectors of 20,000 of its words in a process of its own.
+Writes a temporary file of random vectors as large as Google's (3 million words, 300 numbers each,
+3.6 GB), and reads the vectors of 20,000 words in a separate process.
 """
 
 import multiprocessing
@@ -18,7 +18,7 @@ from benchmarks import memory
 from mmgc_jax.pretrained import vector_file
 
 _WORDS = flags.DEFINE_integer("words", 3_000_000, "Number of words in the file.", lower_bound=1)
-_WANTED = flags.DEFINE_integer("wanted", 20_000, "Number of words that are read.", lower_bound=1)
+_WANTED = flags.DEFINE_integer("wanted", 20_000, "Number of words to read.", lower_bound=1)
 _DIM = flags.DEFINE_integer("dim", 300, "Length of a vector.", lower_bound=1)
 
 
@@ -36,12 +36,12 @@ def measure(file: pathlib.Path, words: int, wanted: int) -> tuple[float, float, 
     """Reads the vectors of evenly spaced words.
 
     Args:
-      file: as of `write_file`.
-      words: number of words in it.
-      wanted: number of words that are read.
+      file: a file that `write_file` wrote.
+      words: number of words in the file.
+      wanted: number of words to read.
 
     Returns:
-      Seconds, and the process's peak memory before and after, in 10^6 bytes.
+      Seconds, and the peak memory of the process before and after reading, in 10^6 bytes.
     """
     names = [f"word{number}" for number in range(0, words, words // wanted)][:wanted]
     before = memory.peak_mb()
@@ -61,7 +61,7 @@ def main(argv: list[str]) -> None:
         file = pathlib.Path(folder, "vectors.bin")
         write_file(file, _WORDS.value, _DIM.value)
         size = file.stat().st_size / 1e9
-        # In a new process, whose peak is not that of writing.
+        # A new process, so that its peak memory does not include writing.
         with multiprocessing.get_context("spawn").Pool(1) as pool:
             arguments = file, _WORDS.value, _WANTED.value
             seconds, before, peak = pool.apply(measure, arguments)

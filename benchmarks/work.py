@@ -7,7 +7,7 @@ HEIGHT, WIDTH = 256, 160
 CHANNELS = (3, 64, 128, 256, 512, 512)
 FROZEN_BATCH = 16
 
-# Convolutions of each block of VGG16, and multiplications and additions of all in a forward pass.
+# Convolutions in each block of VGG16; multiplications and additions of a forward pass.
 DEPTHS = (2, 2, 3, 3, 3)
 FLOP_PER_POSTER = sum(
     2 * 9 * (CHANNELS[block] + (depth - 1) * CHANNELS[block + 1]) * CHANNELS[block + 1]
@@ -19,7 +19,7 @@ VOCABULARY = 20_000
 WORD_DIM, HIDDEN = 300, 128
 PLOTS_IN_BATCH, PLOT_BATCHES = 64, 8
 EQUAL_LENGTH, LONGEST = 200, 256
-# In words; log-normal, as the lengths of the talk's plots about are.
+# Lengths in words; log-normal, like those of the talk's plots, approximately.
 MEDIAN_LENGTH, LENGTH_SPREAD = 90, 0.6
 
 
@@ -29,14 +29,14 @@ def posters(count: int) -> np.ndarray:
 
 
 def activations(first_block: int, count: int) -> np.ndarray:
-    """Makes random inputs of a block of VGG16, <float32>[count, height, width, channels]."""
+    """Makes random inputs for a block of VGG16, <float32>[count, height, width, channels]."""
     side = 2 ** (first_block - 1)
     shape = (count, HEIGHT // side, WIDTH // side, CHANNELS[first_block - 1])
     return np.maximum(_rng().normal(0, 50, shape), 0).astype(np.float32)
 
 
 def labels(count: int) -> np.ndarray:
-    """Makes random labels, <float32>[count, GENRES], a tenth of them 1."""
+    """Makes random labels <float32>[count, GENRES], each 1 with probability 0.1."""
     return (_rng().random((count, GENRES)) < 0.1).astype(np.float32)
 
 
@@ -44,13 +44,14 @@ def plots(lengths: str, pad_to_multiple_of: int) -> list[tuple[np.ndarray, np.nd
     """Makes an epoch of batches of random plots.
 
     Args:
-      lengths: `equal`, or `real`: distributed as in the talk's data, and plots of similar length
-        share a batch, as in training.
-      pad_to_multiple_of: the plots of a batch are padded to the smallest multiple of this number
-        of words that fits the longest of them.
+      lengths: `equal`: all plots have the same length; `real`: lengths are distributed as in the
+        talk's data, and plots of similar length share a batch, as in training.
+      pad_to_multiple_of: the plots of a batch are padded to the smallest multiple of this many
+        words that fits the longest plot.
 
     Returns:
-      For each batch, tokens <int32>[PLOTS_IN_BATCH, padded] and lengths <int32>[PLOTS_IN_BATCH].
+      For each batch, tokens <int32>[PLOTS_IN_BATCH, length] and lengths without padding
+      <int32>[PLOTS_IN_BATCH].
     """
     rng, count = _rng(), PLOTS_IN_BATCH * PLOT_BATCHES
     if lengths == "equal":

@@ -1,1 +1,1 @@
-"""The experiments: each file's `get_config` gives one; imported as `mmgc_jax.configs`."""
+"""Configs of experiments, importable as `mmgc_jax.configs`; each has a function `get_config`."""

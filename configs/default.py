@@ -1,8 +1,8 @@
-"""What every experiment has. The other configs start from this one, and add their encoders.
+"""The fields that all experiments share; the other configs start from this one and add encoders.
 
-An encoder is a section of the config, whose field `kind` names a module of mmgc_jax/encoders/; its
-fields, with their meaning, are those of the module's `default_settings`. The sections of the
-configs in this folder:
+An encoder is a section of a config. Its field `kind` is the name of a module in
+mmgc_jax/encoders/, whose function `default_settings` documents the section's other fields. The
+configs in this folder have these sections:
 
     plot, plot_one_hot, plot_unique_map    kind plot_lstm
     plot_bag_of_words                      kind plot_bag_of_words
@@ -18,43 +18,45 @@ from mmgc_jax.encoders import fusion
 def get_config() -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
 
-    # Decides every random choice but the split.
+    # Random seed for everything except the splits (see data.split_seed).
     config.seed = 0
-    # The encoders, names of sections, in the order of the table.
+    # Encoders to train: names of sections, in the order in which tables show them.
     config.encoders = ()
-    # Number of folds of the training movies. Each encoder and each fusion has one model for each
-    # fold, trained on the other folds. Training movies are predicted out of fold, others by the
-    # mean of all models.
+    # Number of folds for cross-validation on the training movies. Each encoder and each fusion has
+    # one model per fold, trained on the other folds. A training movie's probabilities are those of
+    # the model that was not trained on its fold; for other movies, all models are averaged.
     config.folds = 5
-    # Whether each device holds a part of the parameters and of the optimizer's state in place of a
-    # copy. Changes what fits into memory, not what is computed.
+    # Whether to split parameters and optimizer state over the devices instead of replicating them.
+    # This saves memory; the computation stays the same.
     config.split_parameters = False
-    # Whether metrics are written for TensorBoard too, in tensorboard/ of the working directory:
+    # Whether to also write metrics for TensorBoard, to tensorboard/ in the working directory. Needs
     # pip install 'mmgc_jax[tensorboard]'.
     config.tensorboard = False
 
     data = config.data = ml_collections.ConfigDict()
-    # talk (movies.csv and posters/), mmimdb (the official archive) or synthetic (embedded).
+    # Source of movies: talk (a folder with movies.csv and posters/), mmimdb (MM-IMDb's archive) or
+    # synthetic (generated).
     data.source = "talk"
-    # The source's folder; of mmimdb, mmimdb.tar.gz or the folder that it extracts to. This and all
-    # other inputs may be addresses, such as gs://bucket/folder, and are copied to this machine.
+    # Path of the source: the talk's folder, or MM-IMDb's mmimdb.tar.gz or extracted folder. All
+    # paths of inputs may be addresses such as gs://bucket/folder, which are copied to this machine.
     data.path = ""
-    # Local folder for shards, trained word vectors and cached activations; empty: data/ in the
-    # working directory, or in ~/.cache/mmgc_jax if that is in a bucket.
-    # Several experiments may share one, but the first must have written it before the next begins.
+    # Local folder for shards, trained word vectors and cached activations. Empty: data/ in the
+    # working directory, or ~/.cache/mmgc_jax if the working directory is in a bucket. Several
+    # experiments can share a folder if the first one has written it before the next one starts.
     data.directory = ""
-    # The share of the training movies that validates, where the source has no such part.
+    # Fraction of the training movies to use for validation, if the source has no validation split.
     data.validation_fraction = 0.15
-    # Decides which movies these are, and the folds.
+    # Random seed for the validation split and the folds.
     data.split_seed = 0
-    # Of the stored posters, in pixels; multiples of 32.
+    # Height of stored posters in pixels, a multiple of 32.
     data.poster_height = 256
+    # Width of stored posters in pixels, a multiple of 32.
     data.poster_width = 160
-    # The run stops if a larger share of the posters is unreadable.
+    # Maximum fraction of unreadable posters; with more, the run stops with an error.
     data.max_bad_fraction = 0.05
-    # Processes that prepare batches, on each host; 0 uses threads.
+    # Number of worker processes per host that prepare batches; 0: threads.
     data.workers = 0
-    # The arguments of mmgc_jax.data.synthetic.generate.
+    # Arguments of mmgc_jax.data.synthetic.generate: seed, train, validation, test.
     data.synthetic = ml_collections.ConfigDict()
 
     config.fusion = fusion.default_settings()

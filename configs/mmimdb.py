@@ -1,18 +1,20 @@
-"""MM-IMDb as its makers split it (arXiv 1702.01992): 23 genres, F1 on the test part, AUC beside it.
+"""The talk's system on MM-IMDb, with its official split and 23 genres.
 
-    python -m mmgc_jax.main --config=configs/mmimdb.py --workdir=runs/mmimdb \
+    mmgc train --config=mmimdb --workdir=runs/mmimdb \
         --config.data.path=mmimdb.tar.gz \
         --config.poster.weights=vgg16.npz \
         --config.plot.vectors.file=VECTORS
 
-The archive (https://archive.org/download/mmimdb/mmimdb.tar.gz, 8.1 GB) is read as it is; the folder
-that it extracts to does as well. The README says how to get the weights and VECTORS, a file of word
-vectors; without one, those trained on the plots stand alone. Plots become words as the makers' do.
-F1 is given at the threshold 0.5, as theirs, and at thresholds tuned on the training movies, out of
-fold.
+Download the archive from https://archive.org/download/mmimdb/mmimdb.tar.gz (8.1 GB). It need not be
+extracted, but the path of the extracted folder works, too. docs/inputs.md explains how to get
+vgg16.npz and VECTORS, a file of pretrained word vectors; without it, only word vectors trained on
+the plots are used. Plots are tokenised as in the authors' code.
 
-Not measured on the archive. It needs a GPU or patience: 25,959 posters go through VGG16 once in
-colour and once in grey.
+F1 is reported at the threshold 0.5, as in the paper (arXiv 1702.01992), and at thresholds tuned on
+out-of-fold probabilities of the training movies.
+
+Not measured on the real archive yet. VGG16 processes 25,959 posters in colour and again in grey, so
+use a GPU if possible.
 """
 
 import ml_collections

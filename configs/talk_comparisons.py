@@ -1,13 +1,18 @@
-"""The talk's comparisons in one table: three ways to give words to the LSTM, colour, grey, fusion.
+"""The talk's comparisons: one-hot, unique map or Word2Vec; colour or grey posters.
 
-    python -m mmgc_jax.main --config=configs/talk_comparisons.py --workdir=runs/comparisons \
+    mmgc train --config=talk_comparisons --workdir=runs/comparisons \
         --config.data.path=FOLDER \
         --config.poster.weights=vgg16.npz \
         --config.plot.vectors.file=VECTORS
 
-The LSTMs differ in how words enter them, and in nothing else: one-hot (`plot_one_hot`), by a unique
-map (`plot_unique_map`), as Word2Vec's vectors (`plot`). One-hot words have no vectors to pool, so
-that none of the three pools them, unlike configs/talk.py. `plot` and `poster` are fused.
+configs/talk.py explains FOLDER and VECTORS. Three LSTMs differ only in their input: one-hot vectors
+(`plot_one_hot`), embeddings learned from scratch (`plot_unique_map`) or Word2Vec vectors (`plot`).
+Unlike in configs/talk.py, none of them pools word vectors, because one-hot encoding has none. The
+fusion combines `plot` and `poster`.
+
+Not measured as a whole. Measured one by one, with two folds and three seeds, macro AUC on 4,498
+movies was 0.712 for one-hot, 0.702 for the unique map and 0.839 for Word2Vec; docs/results.md has
+the details.
 """
 
 import ml_collections

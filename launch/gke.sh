@@ -3,11 +3,11 @@
 #
 #   launch/gke.sh [--dry-run] --config=configs/talk.py --workdir=/share/runs/talk [--config.x=y ...]
 #
-# /share is a ReadWriteMany volume claim named `share` (Filestore), with data, weights and the working
-# directory. If all of them are in a bucket, gs://bucket/folder, delete the lines on `share` below.
-# The commit that is checked out is run. Set ACCELERATOR and TOPOLOGY to those of the node pool, HOSTS
-# to its number of hosts, and CHIPS to the TPU chips of each. To run it again: kubectl delete jobset
-# mmgc-jax, then the same command.
+# /share is a ReadWriteMany volume claim named `share` (such as Filestore) with the data, the weights
+# and the working directory. If all of these are in a bucket (gs://bucket/folder), delete the lines
+# about `share` below. The script runs the commit that is checked out. Set ACCELERATOR and TOPOLOGY to
+# those of the node pool, HOSTS to its number of hosts, and CHIPS to the number of TPU chips per host.
+# To run it again: kubectl delete jobset mmgc-jax, then repeat the command.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -17,17 +17,19 @@ if [ "${1-}" = --dry-run ]; then
     shift
 fi
 
-# A JSON list of the words is a YAML list too.
+# A JSON list is also a YAML list.
 arguments=$(python3 -c 'import json, sys; print(json.dumps(sys.argv[1:]))' "$@")
 
-# A ConfigMap may hold 1 MB; the source code is smaller.
+# A ConfigMap is limited to 1 MB, so the manual with its images and the tests are left out.
+source=(. ':(exclude)docs' ':(exclude)tests')
+
 apply <<END
 apiVersion: v1
 kind: ConfigMap
 metadata:
   name: mmgc-jax-source
 binaryData:
-  mmgc_jax.tar.gz: $(git archive --format=tar.gz HEAD | base64 | tr -d '\n')
+  mmgc_jax.tar.gz: $(git archive --format=tar.gz HEAD -- "${source[@]}" | base64 | tr -d '\n')
 ---
 apiVersion: jobset.x-k8s.io/v1alpha2
 kind: JobSet
@@ -35,10 +37,10 @@ metadata:
   name: mmgc-jax
 spec:
   failurePolicy:
-    # A run that was stopped or preempted continues from its checkpoint ...
+    # A stopped or preempted run is restarted and continues from its checkpoint ...
     maxRestarts: 100
     rules:
-      # ... but one with a wrong input is not restarted.
+      # ... but a run with invalid input is not restarted.
       - name: wrong_input
         action: FailJobSet
         onJobFailureReasons: [PodFailurePolicy]
@@ -60,7 +62,7 @@ spec:
           template:
             spec:
               restartPolicy: Never
-              # Seconds to finish a step and write a checkpoint.
+              # Seconds for finishing a step and writing a checkpoint.
               terminationGracePeriodSeconds: 180
               nodeSelector:
                 cloud.google.com/gke-tpu-accelerator: ${ACCELERATOR:-tpu-v5-lite-podslice}

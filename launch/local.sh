@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Runs an experiment on this machine, in several processes that train together over loopback:
+# Runs an experiment on this machine in several processes, which communicate over loopback:
 #
 #   launch/local.sh [--dry-run] -n 2 --config=configs/demo.py --workdir=runs/demo [--config.x=y ...]
 #
-# It needs an environment with mmgc_jax: pip install -e . (or ".[cuda12]"). With GPUs, each process
-# uses one; without this script, a single process uses all of them.
+# mmgc_jax must be installed: pip install -e . (or ".[cuda12]"). Each process uses one GPU. To use all
+# GPUs in a single process, run mmgc_jax.main without this script.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -35,7 +35,7 @@ for ((process = 0; process < processes; process++)); do
 done
 if [ "$dry_run" ]; then exit; fi
 
-# Forwards SIGTERM, waits for all processes, and exits with the status of one that failed.
+# Forward SIGTERM, wait for all processes, and exit with the status of a process that failed.
 trap 'kill -TERM "${pids[@]}" 2>/dev/null || true' TERM
 code=0
 for pid in "${pids[@]}"; do

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Runs an experiment as a managed spot job of SkyPilot, which starts it again elsewhere when the
-# machine is taken away:
+# Runs an experiment as a managed spot job of SkyPilot, which restarts it on another machine after a
+# preemption:
 #
 #   launch/skypilot.sh [--dry-run] --config=configs/talk.py --workdir=/share/runs/talk [--config.x=y ...]
 #
-# launch/skypilot.yaml sets the machines, and the bucket that is mounted at /share.
+# launch/skypilot.yaml configures the machines and the bucket that is mounted at /share.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

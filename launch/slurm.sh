@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Runs an experiment on SLURM, one process for each GPU:
+# Runs an experiment on SLURM, with one process per GPU:
 #
 #   launch/slurm.sh [--dry-run] --config=configs/talk.py --workdir=DIR [--config.x=y ...]
 #
-# The checkout and DIR must be on a shared file system. Nodes, GPUs and time are set below; sbatch's
-# variables override them (SBATCH_TIMELIMIT, SBATCH_PARTITION, SBATCH_ACCOUNT, ...). EXTRA is the extra
-# to install: [cuda12] (the default), [cuda13], or empty for CPUs.
+# The checkout and DIR must be on a shared file system. Nodes, GPUs and time limit are set below;
+# sbatch's environment variables override them (SBATCH_TIMELIMIT, SBATCH_PARTITION, SBATCH_ACCOUNT,
+# ...). EXTRA selects the extra to install: [cuda12] (the default), [cuda13], or empty for CPUs.
 #
 #SBATCH --job-name=mmgc_jax
 #SBATCH --nodes=2
@@ -15,7 +15,7 @@
 #SBATCH --time=04:00:00
 #SBATCH --output=mmgc_jax-%j.log
 #SBATCH --open-mode=append
-# SIGTERM three minutes before the time limit; the job then writes a checkpoint and is requeued.
+# Send SIGTERM three minutes before the time limit. The job then writes a checkpoint and is requeued.
 #SBATCH --signal=TERM@180
 #SBATCH --requeue
 set -euo pipefail
@@ -33,14 +33,14 @@ if [ -z "${SLURM_JOB_ID-}" ]; then # on the login node
     exec "${submit[@]}" "$@"
 fi
 
-# On the job's first node: install one environment, then run the same command on all nodes.
+# On the first node of the job: install a virtual environment, then run the command on all nodes.
 cd "$SLURM_SUBMIT_DIR"
 python3 -m venv .venv
 .venv/bin/pip install --quiet --editable ".${EXTRA-[cuda12]}"
 
 code=0
 srun --kill-on-bad-exit=0 .venv/bin/python -m mmgc_jax.main --distributed "$@" || code=$?
-if [ "$code" = 75 ]; then # stopped by a signal, with a checkpoint
+if [ "$code" = 75 ]; then # stopped by a signal after writing a checkpoint
     scontrol requeue "$SLURM_JOB_ID"
 fi
 exit "$code"

@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# Runs an experiment on a Cloud TPU, on all of its hosts:
+# Runs an experiment on all hosts of a Cloud TPU:
 #
 #   TPU=my-tpu ZONE=us-central2-b launch/tpu_vm.sh [--dry-run] \
 #       --config=configs/talk.py --workdir=gs://bucket/runs/talk [--config.x=y ...]
 #
-# TPU is the name given to `gcloud compute tpus tpu-vm create`. Data, weights and the working
-# directory are in a bucket that its service account may use; or, with SHARE=10.0.0.2:/share, on an
-# NFS server of the same network, such as Filestore, which every host mounts at /mnt/share. The commit
-# that is checked out is run. After a spot TPU was preempted, create it again and repeat the command.
+# TPU is the name that was passed to `gcloud compute tpus tpu-vm create`. Data, weights and the working
+# directory must be in a bucket that the TPU's service account can access. Alternatively, set
+# SHARE=10.0.0.2:/share to an NFS server on the same network, such as Filestore, which every host
+# mounts at /mnt/share. The script runs the commit that is checked out. If a spot TPU was preempted,
+# create it again and repeat the command.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -29,7 +30,7 @@ if [ -n "${SHARE-}" ]; then
     mount="sudo mkdir -p /mnt/share
 mountpoint -q /mnt/share || sudo mount -t nfs $SHARE /mnt/share"
 fi
-# The script that each host runs; JAX finds the other hosts by itself.
+# The script that each host runs. JAX detects the other hosts.
 on_each_host=$(
     cat <<END
 set -euo pipefail

@@ -1,4 +1,4 @@
-"""The benchmarks run, in their smallest form; the speeds that they measure are not tested."""
+"""Tests that small versions of the benchmarks run; does not test the measured speeds."""
 
 import ast
 import importlib.util
@@ -33,7 +33,7 @@ def test_data(tmp_path):
     lines = data.table(results).splitlines()
     assert len({len(line) for line in lines[1:]}) == 1 and len(lines) == 6
 
-    # The archive is as the docstring says, and in another order than its split.
+    # The archive matches the docstring, and its order differs from that of the split.
     catalogue = mmimdb.read(tmp_path / "mmimdb.tar.gz")
     assert not catalogue.left_out
     assert {split: len(movies) for split, movies in catalogue.movies.items()} == {
@@ -47,7 +47,7 @@ def test_data(tmp_path):
 
 
 def sleep(seconds):
-    """A workload for `pairs`: two items in a given time."""
+    """A workload for `pairs` that takes a given time for two items."""
     return lambda: time.sleep(seconds), 2
 
 
@@ -105,7 +105,7 @@ def test_models_get_the_kernels_of_experiments(function, settings, model, monkey
 
 
 def functions_of(file: pathlib.Path) -> dict[str, set[str]]:
-    """The functions and classes that a file defines, without importing it; arguments by name."""
+    """Returns {function or class in a file: names of its arguments}, without importing the file."""
     return {
         node.name: {argument.arg for argument in node.args.args}
         if isinstance(node, ast.FunctionDef)
@@ -116,7 +116,7 @@ def functions_of(file: pathlib.Path) -> dict[str, set[str]]:
 
 
 def test_the_workloads_of_peers_exist():
-    # PyTorch need not be installed, so its files are parsed.
+    # The files are parsed, because PyTorch need not be installed.
     for row in [*comparison.rows(on_gpu=False), *comparison.rows(on_gpu=True)]:
         for name, settings in (row.ours, *row.peers.values()):
             module, function = name.split(":")
@@ -199,19 +199,19 @@ def test_growth_is_printed_and_drawn(tmp_path):
     line = {"intercept": 0.0, "slope": 2.0, "max_relative_error": 0.04}
     lines = {"seconds": line, "peak_mb": line | {"intercept": 500.0, "slope": 1.0}}
     results = {"machine": "a CPU", "date": "2026-01-01", "points": points, "lines": lines}
-    assert "2000.0 s for each 1,000 movies; largest distance" in growth.table(results)
+    assert "2000.0 s per 1,000 movies; maximum deviation" in growth.table(results)
     growth.draw(results, tmp_path / "growth.png")
     assert Image.open(tmp_path / "growth.png").size == (1080, 420)
 
 
 @pytest.mark.slow
 def test_memory_of_devices(monkeypatch):
-    # Those of eight CPU devices, which compile faster than those of one.
+    # Kernels for eight CPU devices compile faster than those for one.
     monkeypatch.setattr(kernels, "auto", lambda: kernels.kernels_for("cpu", 8, ()))
     needed = devices.measure((32, 32), None, split=False, posters=1)
     # VGG16's convolutions (arXiv 1409.1556), and mean and standard deviation of the pixels.
     assert needed["parameters"] == 14_714_688 + 6
-    # Parameters and two moments in float32; a few counters.
+    # Parameters and two moments in float32, and a few counters.
     assert 0 <= needed["state"] - 12 * needed["parameters"] < 1000
     # At least the gradients.
     assert needed["step"] > 4 * needed["parameters"]

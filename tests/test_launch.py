@@ -1,4 +1,4 @@
-"""The launchers: dry runs of each, and a run of the local one."""
+"""Tests dry runs of all launch scripts, and a real run of the local one."""
 
 import json
 import os
@@ -16,12 +16,12 @@ from tests import tiny
 
 LAUNCH = tiny.ROOT / "launch"
 SCRIPTS = sorted(LAUNCH.glob("*.sh"))
-# With values that a shell would split.
+# Values that a shell would split without quotes.
 ARGUMENTS = ["--config=configs/talk.py", "--workdir=/share/runs/a b", "--config.encoders=('plot',)"]
 
 
 def start(script: str, *arguments, **environment) -> subprocess.Popen:
-    """Starts a launcher."""
+    """Starts a launch script."""
     path = f"{pathlib.Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return subprocess.Popen(
         [LAUNCH / script, *map(str, arguments)],
@@ -33,7 +33,7 @@ def start(script: str, *arguments, **environment) -> subprocess.Popen:
 
 
 def launch(script: str, *arguments, **environment) -> str:
-    """Runs a launcher; returns what it prints."""
+    """Runs a launch script; returns its output."""
     process = start(script, *arguments, **environment)
     printed, errors = process.communicate(timeout=500)
     assert process.returncode == 0, errors
@@ -41,7 +41,7 @@ def launch(script: str, *arguments, **environment) -> str:
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
-def test_shell_scripts_are_sound(script):
+def test_shell_scripts_pass_shellcheck(script):
     checker = pathlib.Path(sys.executable).with_name("shellcheck")
     subprocess.run(["bash", "-n", script], check=True)
     checked = subprocess.run([checker, script], capture_output=True, text=True, check=False)
@@ -49,7 +49,7 @@ def test_shell_scripts_are_sound(script):
     assert os.access(script, os.X_OK)
 
 
-def test_local_starts_the_same_command_with_a_number_for_each():
+def test_local_starts_numbered_processes_with_the_same_command():
     lines = launch("local.sh", "--dry-run", "-n", "3", *ARGUMENTS).splitlines()
     for number, line in enumerate(lines):
         words = shlex.split(line)
@@ -58,14 +58,14 @@ def test_local_starts_the_same_command_with_a_number_for_each():
     assert len(lines) == 3 and len(set(re.findall("localhost:[0-9]+", str(lines)))) == 1
 
 
-def test_slurm_sends_itself():
+def test_slurm_submits_itself():
     first, *options = launch("slurm.sh", "--dry-run", *ARGUMENTS).splitlines()
     assert shlex.split(first, comments=True) == ["sbatch", "launch/slurm.sh", *ARGUMENTS]
     assert {"#SBATCH --requeue", "#SBATCH --signal=TERM@180"} <= set(options)
 
 
-def test_in_its_job_slurm_runs_the_same_command_and_comes_back_when_stopped(tmp_path):
-    """With stand-ins for SLURM's commands and for Python, which record how they are called."""
+def test_a_slurm_job_runs_the_same_command_and_is_requeued_when_stopped(tmp_path):
+    """Fakes of SLURM's commands and of Python record how they are called."""
     for name, code in {"python3": 0, "srun": 75, "scontrol": 0, "pip": 0}.items():
         stand_in = tmp_path / name
         stand_in.write_text(
@@ -94,11 +94,11 @@ def test_in_its_job_slurm_runs_the_same_command_and_comes_back_when_stopped(tmp_
 
 
 @pytest.mark.parametrize("share", ["", "10.0.0.2:/share"])
-def test_tpu_vm_takes_the_source_to_every_host_and_runs_it_there(share):
+def test_tpu_vm_copies_the_source_to_every_host_and_runs_it(share):
     where = {"TPU": "mine", "ZONE": "somewhere", "SHARE": share}
     pack, copy, run = launch("tpu_vm.sh", "--dry-run", *ARGUMENTS, **where).splitlines()
     assert pack.startswith("git archive") and copy.startswith("gcloud compute tpus tpu-vm scp ")
-    # Bash's quotes, which are not all Python's.
+    # Bash has kinds of quotes that shlex does not understand.
     unquoted = subprocess.run(
         ["bash", "-c", f"printf '%s\\n' {run}"], capture_output=True, text=True, check=True
     ).stdout
@@ -109,7 +109,7 @@ def test_tpu_vm_takes_the_source_to_every_host_and_runs_it_there(share):
     assert shlex.split(command)[1:] == ["-m", "mmgc_jax.main", "--distributed", *ARGUMENTS]
 
 
-def test_gke_gets_the_source_and_a_set_of_hosts():
+def test_gke_creates_a_config_map_of_the_source_and_a_job_set():
     printed = launch("gke.sh", "--dry-run", *ARGUMENTS, HOSTS="8")
     source, jobs = yaml.safe_load_all(printed)
     assert source["kind"] == "ConfigMap" and len(json.dumps(source)) < 1_000_000
@@ -129,7 +129,7 @@ def test_gke_gets_the_source_and_a_set_of_hosts():
     assert container["resources"]["limits"] == {"google.com/tpu": 4}
 
 
-def test_skypilot_gets_the_arguments_whole():
+def test_skypilot_passes_arguments_unchanged():
     printed = launch("skypilot.sh", "--dry-run", *ARGUMENTS)
     task = yaml.safe_load((LAUNCH / "skypilot.yaml").read_text())
     assert yaml.safe_load(printed.split("\n", 1)[1]) == task
@@ -167,7 +167,7 @@ def test_local_runs_an_experiment_in_two_processes_which_stop_together(inputs, t
         "--config.fusion.training.epochs=2", "--config.fusion.compare=()",
     ]  # fmt: skip
     process = start("local.sh", "-n", "2", *arguments)
-    while "poster: begins" not in log_of(workdir):
+    while "poster: starting" not in log_of(workdir):
         assert process.poll() is None, process.communicate()
         time.sleep(0.1)
     process.terminate()
@@ -178,8 +178,8 @@ def test_local_runs_an_experiment_in_two_processes_which_stop_together(inputs, t
 
     table = launch("local.sh", "-n", "2", *arguments)[-2000:]
     report = (workdir / "results.txt").read_text()
-    assert table.count(report[-500:]) == 1, "one process prints"
-    # One process finds nothing left to do, and reports the same.
+    assert table.count(report[-500:]) == 1, "only one process prints"
+    # A single process has nothing left to do and reports the same.
     before = (workdir / "results.json").read_text()
     assert report in launch("local.sh", "-n", "1", *arguments)
     assert (workdir / "results.json").read_text() == before
