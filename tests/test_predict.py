@@ -321,10 +321,10 @@ class TestWhatIsNotARegularFile:
         fifo = tmp_path / "probs.csv"
         os.mkfifo(fifo)
         read = []
-        reader = threading.Thread(target=lambda: read.append(fifo.read_bytes()))
+        reader = threading.Thread(target=lambda: read.append(fifo.read_bytes()), daemon=True)
         reader.start()
         status, out, err = ask(f"--workdir={finished.workdir}", *table, f"--output={fifo}")
-        reader.join()
+        reader.join(timeout=60)
         assert status == 0 and out == f"{len(movies)} rows written to {fifo}\n", err
         assert read[0].count(b"\n") == len(movies) + 1
         assert stat.S_ISFIFO(fifo.stat().st_mode)

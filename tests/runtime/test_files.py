@@ -181,8 +181,8 @@ def test_the_target_of_a_link_is_replaced_and_not_the_link(tmp_path):
 def test_a_fifo_is_written_into(tmp_path):
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
-    # Both ends are open, so that neither opening nor writing waits.
-    end = os.open(fifo, os.O_RDWR)
+    # Both ends are open, so that nothing waits, and reading fails if nothing was written.
+    end = os.open(fifo, os.O_RDWR | os.O_NONBLOCK)
     try:
         write_twice(fifo)
         assert os.read(end, 100) == b"firstsecond"
