@@ -102,7 +102,7 @@ class TfIdf:
         Raises:
           InputError: if the file is missing, not JSON, or has unexpected content.
         """
-        content = read_json(file, "Run the experiment again to write it anew.")
+        content = read_json(file, "Run the experiment again to write it again.")
         if problem := _problem(content):
             raise InputError(f"{file} is not a vocabulary with TF-IDF weights: {problem}.")
         idf = content.pop("idf")

@@ -170,6 +170,7 @@ class PlotExamples:
 
     @functools.cached_property
     def lengths(self) -> np.ndarray:
+        """Number of words in each movie's plot, <int32>[movies]."""
         return np.array([len(plot) for plot in self.plots], np.int32)
 
     def __call__(self, indices: np.ndarray, batch: np.ndarray | None = None):
@@ -195,6 +196,7 @@ class BagOfWordsExamples:
 
     @functools.cached_property
     def lengths(self) -> np.ndarray:
+        """Number of distinct known words in each movie's plot, <int32>[movies]."""
         return np.diff(self.rows.indptr).astype(np.int32)
 
     def __call__(self, indices: np.ndarray, batch: np.ndarray | None = None):
@@ -322,18 +324,22 @@ class Batches:
 
     @property
     def num_movies(self) -> int:
+        """Number of movies in an epoch."""
         return len(self._indices)
 
     @property
     def num_movies_in_corpus(self) -> int:
+        """Number of movies in the whole corpus."""
         return len(self._labels)
 
     @property
     def num_genres(self) -> int:
+        """Number of genres."""
         return self._labels.shape[1]
 
     @property
     def steps_per_epoch(self) -> int:
+        """Number of batches in an epoch."""
         return math.ceil(len(self._indices) / self.batch_size)
 
     def __len__(self) -> int:

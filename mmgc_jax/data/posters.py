@@ -112,7 +112,15 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
 
 
 def encode_jpeg(pixels: np.ndarray, quality: int = 95) -> bytes:
-    """Encodes RGB pixels <uint8>[height, width, 3] as JPEG; returns the file's bytes."""
+    """Encodes an image as JPEG.
+
+    Args:
+      pixels: RGB <uint8>[height, width, 3].
+      quality: Pillow's JPEG quality, 1 to 95.
+
+    Returns:
+      The bytes of the file.
+    """
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=quality)
     return buffer.getvalue()

@@ -117,7 +117,7 @@ class Vocabulary:
         Raises:
           InputError: if the file is missing, or is not a JSON list of distinct words.
         """
-        words = read_json(as_path(path), "Run the experiment again to write it anew.")
+        words = read_json(as_path(path), "Run the experiment again to write it again.")
         is_list = isinstance(words, list) and all(isinstance(word, str) for word in words)
         if not is_list or len(set(words)) < len(words):
             raise InputError(f"{path} is not a list of distinct words.")

@@ -84,7 +84,7 @@ class BertEncoder(nn.Module):
 
     @property
     def last(self) -> int:
-        """The last layer that runs, as a number."""
+        """Number of the last layer that runs."""
         return self.layers if self.last_layer is None else self.last_layer
 
     @nn.compact

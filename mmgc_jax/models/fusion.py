@@ -101,7 +101,7 @@ def _to_logits(probabilities: jax.Array) -> jax.Array:
 def drop_modalities(
     key: jax.Array, present: jax.Array, modalities: Sequence[int | str], rate: float
 ) -> jax.Array:
-    """Modality dropout: marks one modality as missing in some movies that have several.
+    """Marks one modality as missing in some movies that have several (modality dropout).
 
     Without it, a network trained on movies that nearly all have a plot would not learn to predict
     from a poster alone. The caller must replace the probabilities or vectors of encoders whose

@@ -109,7 +109,15 @@ def _check_same(file: Path, wanted: dict) -> None:
 
 
 def differences(one: dict, other: dict) -> dict[str, tuple]:
-    """Returns the fields in which two configs differ: {dotted name: (value, other value)}."""
+    """Returns the fields in which two configs differ.
+
+    Args:
+      one: a config as nested dictionaries.
+      other: another config.
+
+    Returns:
+      {dotted name: (value in `one`, value in `other`)}, sorted by name; None for missing fields.
+    """
     one, other = _flat(one), _flat(other)
     return {
         name: (one.get(name), other.get(name))
