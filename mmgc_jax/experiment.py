@@ -1,7 +1,7 @@
-"""The story of an experiment, in order: data, encoders, fusion, report.
+"""Runs a whole experiment: reads the data, trains encoders and fusions, writes the report.
 
-Each part leaves its result in the working directory. Run again, the experiment passes over what is
-finished and continues with what is not.
+Each step saves its result in the working directory. An experiment that is run again skips finished
+steps and resumes unfinished ones.
 """
 
 import contextlib
@@ -42,23 +42,24 @@ Arrays = dict[str, np.ndarray]
 
 
 def run(config: ml_collections.ConfigDict, folder) -> dict:
-    """Runs a whole experiment, or what is left of it.
+    """Runs an experiment, or resumes it.
 
     Args:
-      config: as of `configs/default.py`, and a section for each encoder.
-      folder: the working directory, made if it is not there; it may be in a bucket, `gs://...`.
+      config: the fields of `configs/default.py`, and a section for each encoder.
+      folder: path of the working directory, which is made if it does not exist; also in a bucket,
+        `gs://...`.
 
     Returns:
       The content of `results.json`.
 
     Raises:
-      InputError: if the config, the data, the weights or the working directory are not usable, or
-        the disk is full.
-      Interrupted: if the process was asked to stop.
+      InputError: if the config has mistakes, if the data, the weights or the working directory
+        cannot be used, or if the disk is full.
+      Interrupted: if a stop was requested (SIGTERM or Ctrl-C); finished work is saved.
     """
     folder = as_path(folder)
     check_workdir(folder)
-    config = settings.without_unused(config)
+    config = settings.without_unused_encoders(config)
     if is_address(folder) and config.get("tensorboard"):
         raise InputError(
             f"config.tensorboard is True, but its files cannot be written to {folder}; "
@@ -68,7 +69,7 @@ def run(config: ml_collections.ConfigDict, folder) -> dict:
     workdir.check_unchanged(folder, as_given)
     data_directory = _data_directory(config, folder)
     with _reporting_full_disk(folder), parallel.first_process_first():
-        config, inputs = settings.checked(config, data_directory / "copies")
+        config, inputs = settings.check_and_copy_inputs(config, data_directory / "copies")
     with (
         _reporting_full_disk(folder),
         exclusive(folder),
@@ -83,15 +84,15 @@ def run(config: ml_collections.ConfigDict, folder) -> dict:
 
 
 def _data_directory(config: ml_collections.ConfigDict, folder: Path) -> pathlib.Path:
-    """Where shards, and what else is mapped into memory, lie on this machine."""
+    """Returns the local folder for shards and caches, which are mapped into memory."""
     data = config.get("data")
     directory = data.get("directory") if isinstance(data, ml_collections.ConfigDict) else None
-    if not isinstance(directory, str):  # `settings.checked` reports it
+    if not isinstance(directory, str):  # `settings.check_and_copy_inputs` reports this mistake
         directory = ""
     if is_address(directory):
         raise InputError(
-            f"config.data.directory is {directory!r}: what it holds is mapped into memory, so it "
-            "must be a folder of this machine."
+            f"config.data.directory is {directory!r}: it must be a folder of this machine, since "
+            "its files are mapped into memory."
         )
     if directory:
         directory = pathlib.Path(directory).absolute()
@@ -107,13 +108,13 @@ def _begin(
     as_given: dict,
     inputs: Mapping[str, str | tuple[str, ...]],
 ) -> Experiment:
-    """Reads the data, and claims the working directory for this config and these inputs."""
+    """Reads the data, and records config and inputs in the working directory."""
     with parallel.first_process_first():
         dataset = builder.build(config.data, data_directory)
     corpus = pipeline.load_corpus(dataset, config.data)
     logger.info("Movies: %s.", ", ".join(f"{len(v)} {k}" for k, v in corpus.split.items()))
     _require_movies(config, corpus)
-    # After the data is read, so that a first try that fails binds nobody.
+    # Recorded after the data is read: until then another config may use the working directory.
     movies = {"movies": dataset.builder_config.name}
     workdir.claim(folder, as_given, movies | workdir.hash_inputs(inputs))
     experiment = Experiment(
@@ -130,18 +131,19 @@ def _begin(
 
 
 def _require_movies(config: ml_collections.ConfigDict, corpus: pipeline.Corpus) -> None:
+    """Raises `InputError` if an encoder has too few movies with its modality."""
     for name in config.encoders:
         present = registry.present(corpus, config, name)
         for split, least in (("train", config.folds), ("validation", 1)):
             if (found := int(present[corpus.split[split]].sum())) < least:
                 raise InputError(
-                    f"{name}: {found} movies of the {split} part have a "
+                    f"{name}: {found} of the {split} movies have a "
                     f"{registry.modality(config, name)}; at least {least} are needed."
                 )
 
 
 def _assign_folds(config: ml_collections.ConfigDict, corpus: pipeline.Corpus) -> np.ndarray:
-    """The fold of each training movie, <int64>[movies of the corpus]; -1 for the other movies."""
+    """Assigns training movies to folds: <int64>[movies of the corpus], -1 for other movies."""
     folds = np.full(len(corpus.ids), -1)
     rows = corpus.split["train"]
     strata = np.column_stack([corpus.labels, corpus.has_plot, corpus.has_poster])[rows]
@@ -150,11 +152,12 @@ def _assign_folds(config: ml_collections.ConfigDict, corpus: pipeline.Corpus) ->
 
 
 def _train(experiment: Experiment) -> tuple[dict[str, Arrays], Arrays]:
-    """Trains encoders, then fusions.
+    """Trains all encoders, then all fusions.
 
     Returns:
-      For each of them its arrays, `probabilities` among them; and whether a movie has what it
-      looks at, <bool>[movies of the corpus].
+      The arrays of each encoder and fusion, by its name, such as `probabilities` <float32>[movies
+      of the corpus, genres]; and whether each movie has a modality that it uses, <bool>[movies of
+      the corpus], by its name.
     """
     config, corpus = experiment.config, experiment.corpus
     present = {name: registry.present(corpus, config, name) for name in config.encoders}
@@ -172,29 +175,31 @@ def _train(experiment: Experiment) -> tuple[dict[str, Arrays], Arrays]:
 
 
 def _fit_encoder(experiment: Experiment, name: str, present: np.ndarray) -> Arrays:
+    """Trains an encoder on all folds; see `cross_fit`."""
     recipe = registry.of(experiment.config, name).prepare(experiment, name)
     return cross_fit(experiment, name, name, present, recipe)
 
 
 def _load_or_compute(experiment: Experiment, name: str, compute: Callable[[], Arrays]) -> Arrays:
-    """The arrays that the training of an encoder or fusion ends with; read if it has finished."""
+    """Loads the arrays of an encoder or fusion, or trains it and saves them."""
     preemption.raise_if_requested()
     file = experiment.workdir / "predictions" / f"{name}.npz"
     if (arrays := workdir.load_arrays(file)) is not None:
-        logger.info("%s: finished before.", name)
+        logger.info("%s: already finished.", name)
         return arrays
-    logger.info("%s: begins.", name)
+    logger.info("%s: starting.", name)
     arrays = compute()
     workdir.save_arrays(file, arrays)
     return arrays
 
 
 def _probabilities(arrays: dict[str, Arrays]) -> Arrays:
-    return {name: of_one["probabilities"] for name, of_one in arrays.items()}
+    """Returns the probabilities of each encoder and fusion."""
+    return {name: own["probabilities"] for name, own in arrays.items()}
 
 
 def _report(experiment: Experiment, arrays: dict[str, Arrays], present: Arrays) -> dict:
-    """Calibrates, computes all figures, and writes the report."""
+    """Calibrates all models, computes their figures, and writes the report."""
     config, corpus, folder = experiment.config, experiment.corpus, experiment.workdir
     preemption.raise_if_requested()
     probabilities, fused = _probabilities(arrays), config.fusion.encoders
@@ -235,41 +240,48 @@ def _report(experiment: Experiment, arrays: dict[str, Arrays], present: Arrays) 
 def _without_modality(
     config: ml_collections.ConfigDict, arrays: dict[str, Arrays]
 ) -> dict[str, Arrays]:
-    """For each modality that can be lost, probabilities without it: of encoders and of fusions.
+    """Returns the probabilities of encoders and fusions without a modality, by modality.
 
-    Those of encoders that look at the other modality do not change.
+    The encoders of the other modality keep their probabilities. A modality is left out of the
+    result if no fused encoder uses it, or if all do.
     """
     without = {}
     for modality in MODALITIES:
         key = f"without_{modality}"
         if key not in arrays[fusion.FUSION]:
             continue
-        spared = [n for n in config.fusion.encoders if registry.modality(config, n) != modality]
-        without[modality] = {name: arrays[name]["probabilities"] for name in spared}
+        others = [n for n in config.fusion.encoders if registry.modality(config, n) != modality]
+        without[modality] = {name: arrays[name]["probabilities"] for name in others}
         without[modality] |= {name: arrays[name][key] for name in fusion.names(config)}
     return without
 
 
 def _best_reachable(config: ml_collections.ConfigDict, corpus: pipeline.Corpus) -> Arrays:
-    """The true probabilities by encoder and fusion, <float64>[movies, genres], if synthetic."""
+    """Computes the true probabilities given the modalities of each encoder and fusion.
+
+    They are known for synthetic movies only, and are the best predictions that a model can make.
+
+    Returns:
+      <float64>[movies of the corpus, genres] by name; empty for other sources of movies.
+    """
     if config.data.source != "synthetic":
         return {}
-    cues = {
-        movie.id: seen
+    cues_of_movie = {
+        movie.id: cues
         for split in synthetic.generate(**config.data.synthetic).values()
-        for movie, seen in split
+        for movie, cues in split
     }
     modalities = {name: {registry.modality(config, name)} for name in config.encoders}
     fused = {registry.modality(config, name) for name in config.fusion.encoders}
     modalities |= dict.fromkeys(fusion.names(config), fused)
     return {
-        name: np.stack([synthetic.true_probabilities(cues[i], looks_at) for i in corpus.ids])
-        for name, looks_at in modalities.items()
+        name: np.stack([synthetic.true_probabilities(cues_of_movie[i], used) for i in corpus.ids])
+        for name, used in modalities.items()
     }
 
 
 def _notes(config: ml_collections.ConfigDict, folder: Path) -> list[str]:
-    """The lines of encoders that have some to stand above the tables."""
+    """Collects the sentences of encoders that are printed below the tables."""
     lines = []
     for name in config.encoders:
         kind = registry.of(config, name)
@@ -279,12 +291,13 @@ def _notes(config: ml_collections.ConfigDict, folder: Path) -> list[str]:
 
 @contextlib.contextmanager
 def _reporting_full_disk(folder: Path) -> Iterator[None]:
+    """Turns errors of a full disk into an `InputError` that says what to do."""
     try:
         yield
     except Exception as error:
         if isinstance(error, InputError) or (reason := disk_error(error)) is None:
             raise
         raise InputError(
-            f"{reason}: {folder} or config.data.directory takes no more. What was written before "
-            "is kept; make room and run the same again."
+            f"{reason}: nothing more can be written to {folder} or config.data.directory. Finished "
+            "work is saved. Free some space and run the same command again."
         ) from error

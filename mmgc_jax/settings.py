@@ -1,6 +1,7 @@
-"""Checks a config before anything is computed, and reports all of its mistakes.
+"""Checks a config before anything is computed, and reports all of its mistakes together.
 
-Each encoder checks its own section; here is what none of them can check alone.
+The module of each encoder checks its own section. This module runs these checks, checks the fields
+that all experiments share, and copies inputs to this machine.
 """
 
 import importlib.util
@@ -23,37 +24,38 @@ logger = logging.getLogger(__name__)
 _LARGEST_SEED = 2**32 - 1
 
 
-def without_unused(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """A copy without the sections of encoders that `config.encoders` does not name.
+def without_unused_encoders(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """Copies a config without the sections of encoders that `config.encoders` does not name.
 
-    All stay if it names none, or one that is no section, which `checked` then reports.
+    If `config.encoders` is empty or names an encoder without a section, all sections are copied;
+    `check_and_copy_inputs` reports the mistake.
     """
     config = config.copy_and_resolve_references().unlock()
     sections, used = _encoder_sections(config), config.get("encoders")
     if isinstance(used, list | tuple) and used and set(used) <= set(sections):
         for name in sections:
             if name not in used:
-                logger.info("config.%s is not used: config.encoders does not name it.", name)
+                logger.info("config.%s is ignored, since config.encoders does not name it.", name)
                 del config[name]
     return config
 
 
-def checked(
+def check_and_copy_inputs(
     config: ml_collections.ConfigDict, copies: pathlib.Path
 ) -> tuple[ml_collections.ConfigDict, dict[str, str | tuple[str, ...]]]:
-    """Checks a config, and copies inputs that lie elsewhere to this machine.
+    """Checks a config, and copies inputs with addresses, such as `gs://...`, to this machine.
 
     Args:
-      config: as of `without_unused`.
+      config: a config without unused encoders.
       copies: folder for the copies.
 
     Returns:
-      The config with the paths of copies in place of addresses; and the encoders' inputs, paths of
-      this machine, by the field that names them, such as `poster.weights`.
+      The locked config, with paths of copies instead of addresses; and the local paths of the
+      encoders' inputs, by the field that names them, such as `poster.weights`.
 
     Raises:
-      InputError: names all mistakes.
-      Interrupted: if the process was asked to stop while copying.
+      InputError: if the config has mistakes; its message has all of them.
+      Interrupted: if a stop was requested (SIGTERM or Ctrl-C) while copying.
     """
     config = config.copy_and_resolve_references().unlock()
     problems = _shared_problems(config)
@@ -71,13 +73,13 @@ def checked(
 
 
 def field_problems(config: ml_collections.ConfigDict) -> list[str]:
-    """Finds fields that are unknown, missing or of another type, and kinds that are not known.
+    """Finds fields that are unknown, missing or of the wrong type, and unknown kinds of encoders.
 
     Args:
-      config: as of `without_unused`.
+      config: a config without unused encoders.
 
     Returns:
-      A sentence for each mistake.
+      A sentence for each mistake, which begins with the field's name.
     """
     problems = _schema_problems(config)
     for name in _encoder_sections(config):
@@ -86,11 +88,12 @@ def field_problems(config: ml_collections.ConfigDict) -> list[str]:
 
 
 def as_json(config: ml_collections.ConfigDict) -> dict:
-    """A config as JSON holds it."""
+    """Converts a config to the dictionary that its JSON file has."""
     return json.loads(config.to_json())
 
 
 def _message(problems: list[str]) -> str:
+    """Makes the text of an error from all mistakes."""
     lines = [f"config.{problem}{'' if problem[-1] in '.?' else '.'}" for problem in problems]
     if len(lines) == 1:
         return lines[0]
@@ -98,7 +101,7 @@ def _message(problems: list[str]) -> str:
 
 
 def _encoder_sections(config: ml_collections.ConfigDict) -> list[str]:
-    """The sections that belong to encoders: all but those that every experiment has."""
+    """Returns the names of the sections of encoders: those that `configs/default.py` lacks."""
     shared = default.get_config()
     return [
         name
@@ -108,12 +111,12 @@ def _encoder_sections(config: ml_collections.ConfigDict) -> list[str]:
 
 
 def _section_problems(config: ml_collections.ConfigDict, name: str) -> list[str]:
-    """Mistakes in the name of an encoder, in its kind, and in its fields and their types."""
-    # results.json has `fusion`, `fusion_<kind>` and `<name>_both` beside the encoders' names.
+    """Finds mistakes in the name of an encoder, its kind, and the types of its fields."""
+    # In results.json the names `fusion`, `fusion_<kind>` and `<name>_both` have other meanings.
     if not name.isidentifier() or name.startswith(fusion.FUSION) or name.endswith("_both"):
         return [
-            f"{name} cannot be the name of an encoder: letters, digits and _ are possible, but "
-            f"neither {fusion.FUSION} at the beginning nor _both at the end"
+            f"{name} cannot be the name of an encoder: a name has letters, digits and _, does not "
+            f"begin with {fusion.FUSION} and does not end with _both"
         ]
     section = config[name]
     if "kind" not in section:
@@ -128,7 +131,7 @@ def _section_problems(config: ml_collections.ConfigDict, name: str) -> list[str]
 def _encoder_problems(
     config: ml_collections.ConfigDict, name: str, copies: pathlib.Path, inputs: dict
 ) -> list[str]:
-    """Mistakes in the values of an encoder's fields; copies its inputs into `inputs`."""
+    """Finds mistakes in the values of an encoder's fields; adds its copied inputs to `inputs`."""
     try:
         inputs |= _copy_inputs(config, name, copies)
     except InputError as error:
@@ -140,7 +143,7 @@ def _encoder_problems(
 def _copy_inputs(
     config: ml_collections.ConfigDict, name: str, copies: pathlib.Path
 ) -> dict[str, str | tuple[str, ...]]:
-    """Copies an encoder's inputs, and puts their paths into its section."""
+    """Copies an encoder's inputs to this machine, and sets its fields to their paths."""
     inputs = {}
     for field, places in registry.of(config, name).inputs(config[name]).items():
         if isinstance(places, str):
@@ -157,7 +160,7 @@ def _copy_inputs(
 
 
 def _schema_problems(config: ml_collections.ConfigDict) -> list[str]:
-    """Mistakes in the fields that every experiment has, and in their types."""
+    """Finds unknown, missing and wrongly typed fields outside of the encoders' sections."""
     sections = _encoder_sections(config)
     shared = ml_collections.ConfigDict(
         {name: value for name, value in config.items() if name not in sections}
@@ -166,7 +169,7 @@ def _schema_problems(config: ml_collections.ConfigDict) -> list[str]:
 
 
 def _shared_problems(config: ml_collections.ConfigDict) -> list[str]:
-    """All mistakes outside of the encoders' sections."""
+    """Finds all mistakes outside of the encoders' sections."""
     from mmgc_jax.data import builder  # imports TFDS, which predictions do not need
 
     schema = _schema_problems(config)
@@ -204,11 +207,15 @@ def _shared_problems(config: ml_collections.ConfigDict) -> list[str]:
 
 def _check_seed(checker: Checker, field: str) -> None:
     checker.at_least(0, field)
-    checker.require(field, lambda seed: seed <= _LARGEST_SEED, f"at most {_LARGEST_SEED}")
+    checker.require(
+        field,
+        lambda seed: seed <= _LARGEST_SEED,
+        f"a whole number of at most {_LARGEST_SEED} is needed",
+    )
 
 
 def _batch_sizes(section: ml_collections.ConfigDict, prefix: str = "") -> Iterator[str]:
-    """The dotted names of all fields called `batch_size`."""
+    """Yields the dotted names of all fields called `batch_size`."""
     for name, value in section.items():
         if isinstance(value, ml_collections.ConfigDict):
             yield from _batch_sizes(value, f"{prefix}{name}.")
