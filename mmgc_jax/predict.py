@@ -1,4 +1,4 @@
-r"""Predicts the genres of a movie, or of a table of movies, with a finished experiment.
+r"""Predicts genres with a finished experiment: of one movie, or of a table of movies.
 
     mmgc predict --workdir=runs/demo --plot="the heist of two brothers ."
     mmgc predict --workdir=runs/demo --plot_file=plot.txt --poster=poster.jpg --top=3
