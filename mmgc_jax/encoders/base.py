@@ -60,7 +60,7 @@ class Kind(Protocol):
     """The functions and attributes that the module of a kind of encoder has to define.
 
     A module can also define `notes(workdir, name) -> list[str]`, which returns sentences to print
-    above the tables of results.
+    below the tables of results.
 
     Attributes:
       MODALITY: what the encoder predicts from, `plot` or `poster`.

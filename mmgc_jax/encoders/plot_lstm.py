@@ -121,7 +121,7 @@ def problems(settings: ml_collections.ConfigDict, data: ml_collections.ConfigDic
 
 
 def notes(workdir: Path, name: str) -> list[str]:
-    """Returns sentences on the coverage of word vectors, to print above the tables of results."""
+    """Returns sentences on the coverage of word vectors, to print below the tables of results."""
     return word_vectors.coverage_lines(encoder_folder(workdir, name))
 
 

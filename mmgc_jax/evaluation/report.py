@@ -27,7 +27,7 @@ def write(
     titles: Mapping[str, str],
     notes: Sequence[str] = (),
 ) -> dict:
-    """Writes results.json, results.txt and the figures, and prints the tables.
+    """Writes results.json, results.txt and the figures, and prints the final screen.
 
     Args:
       workdir: the working directory of the experiment.
@@ -40,7 +40,7 @@ def write(
       calibrations: the calibration of each model.
       titles: title of each model, in the order of the tables: encoders, `fusion`, and the fusions
         that it is compared with.
-      notes: lines to write above the tables.
+      notes: lines to write below the tables.
 
     Returns:
       The content of results.json.
@@ -63,7 +63,7 @@ def write(
         figures.save(figure, workdir / "figures" / f"{name}.png")
 
     if parallel.is_first():
-        print(text, flush=True)
+        print(tables.final_screen(results, titles, split, workdir), flush=True)
     return content
 
 

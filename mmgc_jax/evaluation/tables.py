@@ -1,13 +1,17 @@
-"""Figures of an experiment as text tables.
+"""Formats the figures of an experiment as text tables.
 
-`titles` gives the name that a table shows for each model, in the order of its rows. It may hold
-models that have no figures; they get no row.
+`titles` maps the name of each model to the title that a table shows, in the order of the rows.
+Models without figures get no row.
 """
 
 import math
+import pathlib
+import shlex
+import textwrap
 from collections.abc import Mapping, Sequence
 
 from mmgc_jax.evaluation.results import SHARES, is_fusion
+from mmgc_jax.runtime.files import Path
 
 _COLUMNS = (
     ("auc_macro", "AUC macro"),
@@ -16,8 +20,54 @@ _COLUMNS = (
     ("f1_micro", "F1 micro"),
     ("f1_macro", "F1 macro"),
 )
-_ALL_MOVIES = "all movies that have what the model looks at"
-_BOTH_MODALITIES = "movies with both plot and poster"
+_BEST = "best_reachable_auc_macro"
+# The parts of a table: a suffix of the names of models, and a subtitle.
+_PARTS = (
+    ("", "movies that have the modality of the model"),
+    ("_both", "movies with both plot and poster"),
+)
+_LEAST_WIDTH = 26  # of the first column
+
+# The size of the final screen.
+_SCREEN_LINES, _SCREEN_COLUMNS = 40, 100
+
+
+def final_screen(
+    results: Mapping[str, dict], titles: Mapping[str, str], split: str, workdir: Path
+) -> str:
+    """Returns the text that a run ends with: the comparison of one split, and where the rest is.
+
+    It fits into 40 lines of 100 columns, unless the path of the working directory is long. With too
+    many models for that, only the movies with both modalities are shown, and of the models as many
+    as fit, those with the highest macro AUC.
+
+    Args:
+      results: as returned by `results.evaluate_models`.
+      titles: title of each model.
+      split: the split that is shown.
+      workdir: working directory of the run.
+    """
+    figures = results[split]
+    names = [name for name in titles if name in figures]
+    longest = _SCREEN_COLUMNS - len(_header(split, 0, figures))
+    titles = {name: _shortened(title, longest) for name, title in titles.items()}
+    end = ["", *_places(workdir)]
+    notes = [*_notes(split, figures), _gain(figures, titles, names)]
+    notes = [line for note in notes for line in textwrap.wrap(note, _SCREEN_COLUMNS)]
+
+    lines = _rows(split, figures, titles, names)
+    if len(lines + notes + end) > _SCREEN_LINES:
+        lines = _rows(split, figures, titles, names, _PARTS[1:])
+    if (surplus := len(lines + notes + end) - _SCREEN_LINES) > 0:
+
+        def badness(name: str) -> tuple:
+            auc = figures[f"{name}_both"]["auc_macro"]
+            return name != "fusion", math.isnan(auc), -auc
+
+        kept = sorted(names, key=badness)[: len(names) - surplus - 1]
+        lines = _rows(split, figures, titles, [name for name in names if name in kept], _PARTS[1:])
+        lines.append(f"  ... and {len(names) - len(kept)} more models, in results.txt")
+    return "\n".join(lines + notes + end)
 
 
 def all_tables(
@@ -27,83 +77,110 @@ def all_tables(
     split: str,
     notes: Sequence[str] = (),
 ) -> str:
-    """Joins all tables of an experiment.
+    """Returns all tables of an experiment; the first one compares the models on `split`.
 
     Args:
-      results: as `results.evaluate_models` returns them.
-      missing: as `results.evaluate_missing` returns them; may be empty.
+      results: as returned by `results.evaluate_models`.
+      missing: as returned by `results.evaluate_missing`; may be empty.
       titles: title of each model.
-      split: the split whose calibration error and F1 are shown.
-      notes: lines that stand above the tables.
+      split: the split of the first table, and of the tables of F1 and calibration error.
+      notes: lines to print below the first table.
     """
-    parts = list(notes)
+    parts = [table(split, results[split], titles), *notes]
+    parts += [table(name, results[name], titles) for name in results if name != split]
+    parts.append(f1_table(split, results[split], titles))
     if missing:
         parts.append(missing_table(missing, titles))
     parts.append(calibration_table(split, results[split], titles))
-    parts.append(f1_table(split, results[split], titles))
-    parts += [table(name, figures, titles) for name, figures in results.items()]
     return "\n\n".join(parts)
 
 
 def table(
-    split: str, results: Mapping[str, dict], titles: Mapping[str, str], parts: str = "the folds"
+    split: str,
+    results: Mapping[str, dict],
+    titles: Mapping[str, str],
+    averaged_over: str = "the folds",
 ) -> str:
-    """Compares the models on one split; the last line is what fusion gains.
+    """Compares the models on one split; the last line is the gain of fusion.
 
     Args:
-      split: its name.
-      results: its figures, one split of what `results.evaluate_models` returns.
+      split: name of the split.
+      results: the figures of this split, as in the values of `results.evaluate_models`.
       titles: title of each model.
-      parts: what cross-validation averages over.
+      averaged_over: what the figures of cross-validation are averaged over.
     """
     names = [name for name in titles if name in results]
-    with_best = any("best_reachable_auc_macro" in results[name] for name in names)
-    with_std = split == "cross_validation"
+    notes = _notes(split, results, averaged_over)
+    rows = _rows(split, results, titles, names)
+    return "\n".join([*rows, *notes, _gain(results, titles, names)])
+
+
+def _rows(
+    split: str,
+    results: Mapping[str, dict],
+    titles: Mapping[str, str],
+    names: Sequence[str],
+    parts: Sequence[tuple[str, str]] = _PARTS,
+) -> list[str]:
+    """Returns the header of a comparison, and for each part its subtitle and a row a model."""
     width = _width(titles)
-    header = f"{split.replace('_', '-'):<{width}}{'movies':>7}"
-    for name, column in _COLUMNS:
-        header += f"{column:>11}" + (f"{'+-':>7}" if with_std and name == "auc_macro" else "")
-    lines = [header + (f"{'best AUC':>11}" if with_best else "")]
-
-    def add(title, figures):
-        row = f"{'  ' + title:<{width}}{figures['movies']:>7}"
-        for name, _ in _COLUMNS:
-            row += f"{figures[name]:>11.3f}"
-            if with_std and name == "auc_macro":
-                row += f"{figures['auc_macro_std']:>7.3f}"
-        if with_best and "best_reachable_auc_macro" in figures:
-            row += f"{figures['best_reachable_auc_macro']:>11.3f}"
-        lines.append(row)
-
-    for suffix, subtitle in (("", _ALL_MOVIES), ("_both", _BOTH_MODALITIES)):
+    with_std = split == "cross_validation"
+    lines = [_header(split, width, results)]
+    for suffix, subtitle in parts:
         lines.append(subtitle)
         for name in names:
-            add(titles[name], results[name + suffix])
+            figures = results[name + suffix]
+            row = f"{'  ' + titles[name]:<{width}}{figures['movies']:>7}"
+            for column, _ in _COLUMNS:
+                row += f"{figures[column]:>11.3f}"
+                if with_std and column == "auc_macro":
+                    row += f"{figures['auc_macro_std']:>7.3f}"
+            lines.append(row + (f"{figures[_BEST]:>11.3f}" if _BEST in figures else ""))
+    return lines
 
+
+def _header(split: str, width: int, results: Mapping[str, dict]) -> str:
+    line = f"{split.replace('_', '-'):<{width}}" if width else ""
+    line += f"{'movies':>7}"
+    for name, column in _COLUMNS:
+        line += f"{column:>11}"
+        if split == "cross_validation" and name == "auc_macro":
+            line += f"{'+-':>7}"
+    return line + (f"{'best AUC':>11}" if _has_best(results) else "")
+
+
+def _has_best(results: Mapping[str, dict]) -> bool:
+    return any(_BEST in figures for figures in results.values())
+
+
+def _notes(split: str, results: Mapping[str, dict], averaged_over: str = "the folds") -> list[str]:
+    """Returns the lines that explain a comparison."""
     counted, counted_both = (_counted(results[name]) for name in ("fusion", "fusion_both"))
-    lines.append(
-        f"Macro averages run over the genres with a positive and a negative: {counted}; "
-        f"with both, {counted_both}."
-    )
-    if with_std:
-        lines.append(f"Each figure is the mean over {parts}; +- is its standard deviation.")
-    if with_best:
-        lines.append("best AUC: macro AUC of the true probabilities, the most that can be reached.")
-    return "\n".join([*lines, _gain(results, titles, names)])
+    notes = [
+        "Genres in macro averages (those with a positive and a negative movie): "
+        f"{counted}; with both modalities: {counted_both}."
+    ]
+    if split == "cross_validation":
+        notes.append(f"Each figure is the mean over {averaged_over}; +- is its standard deviation.")
+    if _has_best(results):
+        notes.append(
+            "best AUC: macro AUC of the true probabilities, the highest to expect of any model."
+        )
+    return notes
 
 
 def _gain(results, titles, names) -> str:
-    """Compares fusion with the best encoder on the movies with both modalities."""
+    """Returns a sentence that compares fusion with the best encoder, on movies with both."""
     fused = results["fusion_both"]
     if not fused["movies"]:
-        return "No movie has both, so what fusion gains is not known."
+        return "No movie has both a plot and a poster, so the gain of fusion is undefined."
     aucs = {name: results[name + "_both"]["auc_macro"] for name in names if not is_fusion(name)}
     strongest = max(aucs, key=aucs.get)
     gain = fused["auc_macro"] - aucs[strongest]
     if not math.isfinite(gain):
         return (
-            "No genre has a positive and a negative among the movies with both, so what fusion "
-            "gains is not known."
+            "No genre has a positive and a negative movie among those with both modalities, so the "
+            "gain of fusion is undefined."
         )
     verb, preposition = ("gains", "over") if gain >= 0 else ("loses", "against")
     return (
@@ -113,6 +190,7 @@ def _gain(results, titles, names) -> str:
 
 
 def _counted(figures) -> str:
+    """Returns the number of genres in macro averages, as a range if the folds differ."""
     least, most = figures["genres_counted"], figures.get("genres_counted_most")
     return f"{least}" if most in (None, least) else f"{least} to {most}"
 
@@ -125,7 +203,7 @@ def f1_table(split: str, results: Mapping[str, dict], titles: Mapping[str, str])
         f"{split + ', F1':<{width}}{'at 0.5':>36}{'at the threshold of each genre':>36}",
         " " * width + "".join(f"{average:>9}" for average in 2 * averages),
     ]
-    for suffix, subtitle in (("", _ALL_MOVIES), ("_both", _BOTH_MODALITIES)):
+    for suffix, subtitle in _PARTS:
         lines.append(subtitle)
         for name in (name for name in titles if name in results):
             figures = results[name + suffix]
@@ -141,7 +219,7 @@ def calibration_table(split: str, results: Mapping[str, dict], titles: Mapping[s
     for name in (name for name in titles if name in results):
         errors = [results[name][error] for error in ("ece_uncalibrated", "ece")]
         lines.append(_row(titles[name], errors, width))
-    lines.append("Platt scaling and thresholds are fitted on the training part, out of fold.")
+    lines.append("Platt scaling and thresholds are fitted to out-of-fold training predictions.")
     return "\n".join(lines)
 
 
@@ -149,7 +227,7 @@ def missing_table(missing: Mapping[str, dict], titles: Mapping[str, str]) -> str
     """Shows macro AUC by the share of training movies that lose a modality.
 
     Args:
-      missing: as `results.evaluate_missing` returns it.
+      missing: as returned by `results.evaluate_missing`.
       titles: title of each model.
     """
     width = _width(titles)
@@ -169,5 +247,23 @@ def _row(title, values, width) -> str:
 
 
 def _width(titles) -> int:
-    """The width of the first column: 28, or what the longest title needs."""
-    return max([28, *(len("  " + title) for title in titles.values())])
+    """Returns the width of the first column: 26 columns, or what the longest title needs."""
+    return max([_LEAST_WIDTH, *(len("  " + title) for title in titles.values())])
+
+
+def _shortened(title: str, width: int) -> str:
+    """Cuts a title, so that it fits into the first column of a width."""
+    longest = width - len("  ")
+    return title if len(title) <= longest else title[: longest - 3] + "..."
+
+
+def _places(workdir: Path) -> list[str]:
+    """Returns lines that say where all results are, and how to predict."""
+    if isinstance(workdir, pathlib.Path) and workdir.is_relative_to(pathlib.Path.cwd()):
+        workdir = workdir.relative_to(pathlib.Path.cwd())
+    lines = [f"All tables:  {workdir / 'results.txt'}"]
+    if (workdir / "report.html").exists():
+        lines.append(f"Report:      {workdir / 'report.html'}")
+    lines.append(f"Figures:     {workdir / 'figures'}")
+    place = shlex.quote(str(workdir))
+    return [*lines, f'To predict:  mmgc predict --workdir={place} --plot="..."']

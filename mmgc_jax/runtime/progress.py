@@ -2,6 +2,7 @@
 
 import io
 import logging
+import os
 import sys
 from collections.abc import Iterable
 
@@ -23,8 +24,10 @@ def progress_bar(iterable: Iterable | None = None, *, shown: bool = True, **sett
       shown: False shows nothing.
       **settings: arguments of `tqdm`, such as `desc`, `total` and `unit`.
     """
-    if not shown or sys.stderr.isatty():
-        return tqdm(iterable, disable=not shown, dynamic_ncols=True, **settings)
+    if not shown:
+        return tqdm(iterable, disable=True, **settings)
+    if sys.stderr.isatty():
+        return tqdm(iterable, **_size(), **settings)
     return tqdm(
         iterable,
         file=_Log(),
@@ -34,6 +37,19 @@ def progress_bar(iterable: Iterable | None = None, *, shown: bool = True, **sett
         maxinterval=SECONDS_BETWEEN_LINES,
         **settings,
     )
+
+
+def _size() -> dict:
+    """Returns arguments of tqdm: that it follows the terminal's size, or a size if that has none.
+
+    The terminals of some containers, and of `script`, have 0 rows and columns, for which tqdm would
+    draw empty bars.
+    """
+    try:
+        known = min(os.get_terminal_size(sys.stderr.fileno())) > 0
+    except OSError:  # no device, as in tests
+        known = False
+    return {"dynamic_ncols": True} if known else {"ncols": 80, "nrows": 24}
 
 
 class _Log(io.StringIO):

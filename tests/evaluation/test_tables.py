@@ -2,6 +2,8 @@
 
 import math
 
+from etils import epath
+
 from mmgc_jax.evaluation import tables
 
 TITLES = {"plot": "Plot (LSTM)", "poster": "Poster (VGG16, colour)", "fusion": "Fusion"}
@@ -15,7 +17,7 @@ DEMO_TITLES = {
 }
 DEMO = """\
 test                         movies  AUC macro  AUC micro        mAP   F1 micro   F1 macro   best AUC
-all movies that have what the model looks at
+movies that have the modality of the model
   Plot (LSTM)                   956      0.800      0.881      0.556      0.620      0.457      0.830
   Poster (VGG16, colour)        859      0.729      0.772      0.372      0.223      0.177      0.833
   Poster (VGG16, grey)          859      0.658      0.701      0.284      0.133      0.100      0.833
@@ -25,13 +27,13 @@ movies with both plot and poster
   Poster (VGG16, colour)        815      0.730      0.771      0.373      0.222      0.176
   Poster (VGG16, grey)          815      0.659      0.700      0.285      0.134      0.101
   Fusion                        815      0.928      0.948      0.727      0.714      0.644
-Macro averages run over the genres with a positive and a negative: 24; with both, 24.
-best AUC: macro AUC of the true probabilities, the most that can be reached.
+Macro averages run over the genres with positives and negatives: 24; with both, 24.
+best AUC: macro AUC of the true probabilities; no model can reach more.
 Fusion gains 0.129 macro AUC over the best single model, Plot (LSTM), on the 815 movies with both."""  # noqa: E501
 DEMO_F1 = """\
 test, F1                                                  at 0.5      at the threshold of each genre
                                 micro    macro weighted  samples    micro    macro weighted  samples
-all movies that have what the model looks at
+movies that have the modality of the model
   Plot (LSTM)                   0.620    0.457    0.466    0.559    0.522    0.616    0.622    0.481
   Fusion                        0.685    0.613    0.618    0.622    0.694    0.718    0.721    0.667
 movies with both plot and poster
@@ -139,7 +141,55 @@ def test_cross_validation_has_a_column_of_deviations():
     assert lines[2].split()[2:5] == ["100", "0.950", "0.012"]
     assert len({len(line) for line in lines if line.startswith(("cross", "  "))}) == 1  # aligned
     assert "23 to 24; with both, 23 to 24." in "\n".join(lines)
-    assert lines[-2] == "Each figure is the mean over 3 seeds; +- is its standard deviation."
+    assert lines[-2] == "Each figure is the mean over 3 seeds; +- is the standard deviation."
+
+
+def test_the_final_screen_shows_one_table_and_where_the_rest_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    split = {"test": results(0.88, 0.75, 0.91), "validation": {}}
+    lines = tables.final_screen(split, TITLES, "test", tmp_path / "my runs").splitlines()
+    table = tables.table("test", split["test"], TITLES).splitlines()
+    assert lines[: len(table)] == table
+    assert lines[len(table) :] == [
+        "",
+        "All tables:  my runs/results.txt",
+        "Figures:     my runs/figures",
+        "To predict:  mmgc predict --workdir='my runs' --plot=\"...\"",
+    ]
+    in_bucket = tables.final_screen(
+        split, TITLES, "test", epath.Path("gs://bucket/run")
+    ).splitlines()
+    assert in_bucket[-3] == "All tables:  gs://bucket/run/results.txt"
+
+
+def test_the_final_screen_fits_with_many_models(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    split, titles = results(0.88, 0.75, 0.91), dict(TITLES)
+    for number in range(40):
+        name = f"fusion_{number}"
+        titles[name] = f"Fusion {number}: " + "a long title " * number
+        split |= {name: figures(0.5), f"{name}_both": figures(math.nan if number == 3 else 0.8)}
+    split |= {name: row | {"best_reachable_auc_macro": 1.0} for name, row in split.items()}
+    text = tables.final_screen({"test": split}, titles, "test", tmp_path / "run")
+    lines = text.splitlines()
+    assert len(lines) <= 40 and max(map(len, lines)) <= 110
+    assert "29 more models are in results.txt." in lines
+    shown = [line[2:20].strip() for line in lines if line.startswith("  ")]
+    assert "Fusion" in shown and "Plot (LSTM)" in shown  # fusion and the best ones
+    assert not any(title.startswith("Fusion 3:") for title in shown)  # undefined ones come last
+
+
+def test_all_tables_begin_with_the_split_that_counts():
+    of_split = {name: row | dict.fromkeys((*F1_COLUMNS, "ece", "ece_uncalibrated"), 0.5)
+                for name, row in results(0.88, 0.75, 0.91).items()}  # fmt: skip
+    of_folds = {
+        name: row | {"auc_macro_std": 0.01, "genres_counted_most": 24}
+        for name, row in of_split.items()
+    }
+    both = {"cross_validation": of_folds, "validation": of_split, "test": of_split}
+    parts = tables.all_tables(both, {}, TITLES, "test", ["A note."]).split("\n\n")
+    assert [part.split()[0] for part in parts[:3]] == ["test", "cross-validation", "validation"]
+    assert parts[-1] == "A note."
 
 
 def test_calibration_errors_before_and_after():
@@ -147,7 +197,7 @@ def test_calibration_errors_before_and_after():
     assert tables.calibration_table("test", split, TITLES) == (
         "test, calibration error        before    after\n"
         "  Plot (LSTM)                   0.032    0.012\n"
-        "Platt scaling and thresholds are fitted on the training part, out of fold."
+        "Platt scaling and thresholds are fitted on the training part, out-of-fold."
     )
 
 
@@ -194,13 +244,13 @@ def test_all_tables_stand_in_one_text():
     everything = {"validation": split, "test": split}
     text = tables.all_tables(everything, missing, TITLES, "test", ["One note.", "Another."])
     assert text.split("\n\n") == [
+        tables.table("test", split, TITLES),
+        tables.table("validation", split, TITLES),
+        tables.f1_table("test", split, TITLES),
+        tables.calibration_table("test", split, TITLES),
+        tables.missing_table(missing, TITLES),
         "One note.",
         "Another.",
-        tables.missing_table(missing, TITLES),
-        tables.calibration_table("test", split, TITLES),
-        tables.f1_table("test", split, TITLES),
-        tables.table("validation", split, TITLES),
-        tables.table("test", split, TITLES),
     ]
     without_missing = tables.all_tables(everything, {}, TITLES, "test")
-    assert without_missing.startswith("test, calibration error")
+    assert "missing" not in without_missing
