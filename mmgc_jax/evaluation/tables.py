@@ -26,7 +26,7 @@ _PARTS = (
     ("", "movies that have the modality of the model"),
     ("_both", "movies with both plot and poster"),
 )
-_LEAST_WIDTH = 26  # of the first column
+_LEAST_WIDTH = 28  # of the first column
 
 # The size of the final screen.
 _SCREEN_LINES, _SCREEN_COLUMNS = 40, 100
@@ -37,9 +37,8 @@ def final_screen(
 ) -> str:
     """Returns the text that a run ends with: the comparison of one split, and where the rest is.
 
-    It fits into 40 lines of 100 columns, unless the path of the working directory is long. With too
-    many models for that, only the movies with both modalities are shown, and of the models as many
-    as fit, those with the highest macro AUC.
+    It fits into 40 lines of 100 columns, unless the path of the working directory is long. Of very
+    many models those with the highest macro AUC are shown, and fusion.
 
     Args:
       results: as returned by `results.evaluate_models`.
@@ -55,19 +54,18 @@ def final_screen(
     notes = [*_notes(split, figures), _gain(figures, titles, names)]
     notes = [line for note in notes for line in textwrap.wrap(note, _SCREEN_COLUMNS)]
 
-    lines = _rows(split, figures, titles, names)
-    if len(lines + notes + end) > _SCREEN_LINES:
-        lines = _rows(split, figures, titles, names, _PARTS[1:])
-    if (surplus := len(lines + notes + end) - _SCREEN_LINES) > 0:
+    lines_of_one = len(_PARTS)
+    left = _SCREEN_LINES - len(_rows(split, figures, titles, [])) - len(notes + end)
+    if len(names) * lines_of_one > left:
 
         def badness(name: str) -> tuple:
             auc = figures[f"{name}_both"]["auc_macro"]
             return name != "fusion", math.isnan(auc), -auc
 
-        kept = sorted(names, key=badness)[: len(names) - surplus - 1]
-        lines = _rows(split, figures, titles, [name for name in names if name in kept], _PARTS[1:])
-        lines.append(f"  ... and {len(names) - len(kept)} more models, in results.txt")
-    return "\n".join(lines + notes + end)
+        best = sorted(names, key=badness)[: (left - 1) // lines_of_one]
+        notes.insert(0, f"{len(names) - len(best)} more models are in results.txt.")
+        names = [name for name in names if name in best]
+    return "\n".join([*_rows(split, figures, titles, names, longest), *notes, *end])
 
 
 def all_tables(
@@ -84,15 +82,15 @@ def all_tables(
       missing: as returned by `results.evaluate_missing`; may be empty.
       titles: title of each model.
       split: the split of the first table, and of the tables of F1 and calibration error.
-      notes: lines to print below the first table.
+      notes: lines to print below the tables.
     """
-    parts = [table(split, results[split], titles), *notes]
+    parts = [table(split, results[split], titles)]
     parts += [table(name, results[name], titles) for name in results if name != split]
     parts.append(f1_table(split, results[split], titles))
+    parts.append(calibration_table(split, results[split], titles))
     if missing:
         parts.append(missing_table(missing, titles))
-    parts.append(calibration_table(split, results[split], titles))
-    return "\n\n".join(parts)
+    return "\n\n".join([*parts, *notes])
 
 
 def table(
@@ -120,13 +118,21 @@ def _rows(
     results: Mapping[str, dict],
     titles: Mapping[str, str],
     names: Sequence[str],
-    parts: Sequence[tuple[str, str]] = _PARTS,
+    longest: float = math.inf,
 ) -> list[str]:
-    """Returns the header of a comparison, and for each part its subtitle and a row a model."""
-    width = _width(titles)
+    """Returns the header of a comparison, and for each part a subtitle and a row for each model.
+
+    Args:
+      split: name of the split.
+      results: its figures.
+      titles: title of each model.
+      names: the models with a row.
+      longest: most columns that the titles may take; they must fit.
+    """
+    width = min(_width(titles), longest)
     with_std = split == "cross_validation"
     lines = [_header(split, width, results)]
-    for suffix, subtitle in parts:
+    for suffix, subtitle in _PARTS:
         lines.append(subtitle)
         for name in names:
             figures = results[name + suffix]
@@ -157,15 +163,13 @@ def _notes(split: str, results: Mapping[str, dict], averaged_over: str = "the fo
     """Returns the lines that explain a comparison."""
     counted, counted_both = (_counted(results[name]) for name in ("fusion", "fusion_both"))
     notes = [
-        "Genres in macro averages (those with a positive and a negative movie): "
-        f"{counted}; with both modalities: {counted_both}."
+        f"Macro averages run over the genres with positives and negatives: {counted}; "
+        f"with both, {counted_both}."
     ]
     if split == "cross_validation":
-        notes.append(f"Each figure is the mean over {averaged_over}; +- is its standard deviation.")
+        notes.append(f"Each figure is the mean over {averaged_over}; +- is the standard deviation.")
     if _has_best(results):
-        notes.append(
-            "best AUC: macro AUC of the true probabilities, the highest to expect of any model."
-        )
+        notes.append("best AUC: macro AUC of the true probabilities; no model can reach more.")
     return notes
 
 
@@ -173,14 +177,14 @@ def _gain(results, titles, names) -> str:
     """Returns a sentence that compares fusion with the best encoder, on movies with both."""
     fused = results["fusion_both"]
     if not fused["movies"]:
-        return "No movie has both a plot and a poster, so the gain of fusion is undefined."
+        return "No movie has both, so what fusion gains is not known."
     aucs = {name: results[name + "_both"]["auc_macro"] for name in names if not is_fusion(name)}
     strongest = max(aucs, key=aucs.get)
     gain = fused["auc_macro"] - aucs[strongest]
     if not math.isfinite(gain):
         return (
-            "No genre has a positive and a negative movie among those with both modalities, so the "
-            "gain of fusion is undefined."
+            "No genre has a positive and a negative among the movies with both, so what fusion "
+            "gains is not known."
         )
     verb, preposition = ("gains", "over") if gain >= 0 else ("loses", "against")
     return (
@@ -219,7 +223,7 @@ def calibration_table(split: str, results: Mapping[str, dict], titles: Mapping[s
     for name in (name for name in titles if name in results):
         errors = [results[name][error] for error in ("ece_uncalibrated", "ece")]
         lines.append(_row(titles[name], errors, width))
-    lines.append("Platt scaling and thresholds are fitted to out-of-fold training predictions.")
+    lines.append("Platt scaling and thresholds are fitted on the training part, out-of-fold.")
     return "\n".join(lines)
 
 
@@ -247,7 +251,7 @@ def _row(title, values, width) -> str:
 
 
 def _width(titles) -> int:
-    """Returns the width of the first column: 26 columns, or what the longest title needs."""
+    """Returns the width of the first column: 28 columns, or what the longest title needs."""
     return max([_LEAST_WIDTH, *(len("  " + title) for title in titles.values())])
 
 
@@ -261,9 +265,8 @@ def _places(workdir: Path) -> list[str]:
     """Returns lines that say where all results are, and how to predict."""
     if isinstance(workdir, pathlib.Path) and workdir.is_relative_to(pathlib.Path.cwd()):
         workdir = workdir.relative_to(pathlib.Path.cwd())
-    lines = [f"All tables:  {workdir / 'results.txt'}"]
-    if (workdir / "report.html").exists():
-        lines.append(f"Report:      {workdir / 'report.html'}")
-    lines.append(f"Figures:     {workdir / 'figures'}")
-    place = shlex.quote(str(workdir))
-    return [*lines, f'To predict:  mmgc predict --workdir={place} --plot="..."']
+    return [
+        f"All tables:  {workdir / 'results.txt'}",
+        f"Figures:     {workdir / 'figures'}",
+        f'To predict:  mmgc predict --workdir={shlex.quote(str(workdir))} --plot="..."',
+    ]

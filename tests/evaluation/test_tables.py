@@ -172,7 +172,7 @@ def test_the_final_screen_fits_with_many_models(tmp_path, monkeypatch):
     split |= {name: row | {"best_reachable_auc_macro": 1.0} for name, row in split.items()}
     text = tables.final_screen({"test": split}, titles, "test", tmp_path / "run")
     lines = text.splitlines()
-    assert len(lines) <= 40 and max(map(len, lines)) <= 110
+    assert len(lines) <= 40 and max(map(len, lines)) <= 100
     assert "29 more models are in results.txt." in lines
     shown = [line[2:20].strip() for line in lines if line.startswith("  ")]
     assert "Fusion" in shown and "Plot (LSTM)" in shown  # fusion and the best ones
