@@ -299,6 +299,10 @@ def test_encoders_and_fusion_as_one_network(inputs, tmp_path):
     # Movies without a poster get the same probabilities with and without other movies.
     predictor = Predictor.load(tmp_path)
     without = [dataclasses.replace(movie, poster=None) for movie in movies if movie.plot][:3]
+    # Of two encoders that count words, the one that knows more counts.
+    found = {model: predictor.known_words(without[0], model) for model in predictor.models}
+    both = (found["plot"], found["plot_bag_of_words"])
+    assert found["fusion"] == max(both, key=lambda words: words.known / words.total)
     np.testing.assert_allclose(
         predictor(without), predictor([*without, *movies])[:3], rtol=1e-3, atol=1e-5
     )
