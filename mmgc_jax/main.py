@@ -53,6 +53,8 @@ def define_flags(values: flags.FlagValues) -> None:
 
 
 def main(values: flags.FlagValues, arguments: list[str]) -> None:
+    if not values.help_config:
+        command_line.require(values, ["workdir"])
     # Imported here, so that --help and wrong flags are answered at once.
     import jax
 
@@ -62,7 +64,6 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
     if values.help_config:
         print(config_flag.describe(config_flag.load(values.config, arguments, values)))
         return
-    command_line.require(values, ["workdir"])
     with preemption.listening():
         if values.distributed:
             parallel.initialize()
