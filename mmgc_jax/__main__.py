@@ -54,7 +54,7 @@ def _list() -> str:
     summaries = {name: _summary(door.module) for name, door in DOORS.items()}
     width = max(map(len, summaries.values()))
     for name, summary in summaries.items():
-        lines.append(f"  {name:<9}{summary:<{width}}   mmgc {name} {DOORS[name].example}")
+        lines.append(f"  {name:<9}{summary:<{width}}  mmgc {name} {DOORS[name].example}")
     lines += ["", "`mmgc COMMAND --help` shows more examples and all flags of a command."]
     return "\n".join(lines)
 

@@ -1,85 +1,120 @@
-"""The command line of experiments."""
+"""The command lines: the list of commands, mmgc, and the training of experiments."""
 
+import pathlib
 import subprocess
 import sys
 
-import jax
 import pytest
 
 import mmgc_jax
-from mmgc_jax import main
+from mmgc_jax import __main__ as commands
 from mmgc_jax.predictor import Predictor
 from tests import tiny
 
-PLACE = "jax_compilation_cache_dir"
+SCRIPT = pathlib.Path(sys.executable).with_name("mmgc")
+WAYS = {
+    "module": [sys.executable, "-m", "mmgc_jax.main"],
+    "package": [sys.executable, "-m", "mmgc_jax", "train"],
+    "script": [str(SCRIPT), "train"],
+}
 
 
-@pytest.fixture
-def place():
-    """Sets where compiled programs are kept; as before afterwards."""
-    before = getattr(jax.config, PLACE)
-    yield lambda value: jax.config.update(PLACE, value)
-    jax.config.update(PLACE, before)
+def run(*command, cwd=tiny.ROOT):
+    return subprocess.run(list(map(str, command)), cwd=cwd, capture_output=True, text=True)
 
 
-def test_what_is_compiled_is_kept_in_the_cache(monkeypatch, tmp_path, place):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    place(None)
-    main.use_compilation_cache()
-    assert getattr(jax.config, PLACE) == str(tmp_path / "mmgc_jax" / "compiled")
+@pytest.fixture(params=WAYS)
+def train(request):
+    """Runs `mmgc train`, started in each way."""
+    if request.param == "script" and not SCRIPT.exists():
+        pytest.skip("mmgc is not installed beside this Python")
+    return lambda *arguments, **settings: run(*WAYS[request.param], *arguments, **settings)
 
 
-def test_the_person_decides_where(place):
-    place("/elsewhere")
-    main.use_compilation_cache()
-    assert getattr(jax.config, PLACE) == "/elsewhere"
+def test_the_list_of_commands(capsys):
+    for arguments in ([], ["--help"], ["-h"]):
+        commands.start(["mmgc", *arguments])
+        lines = capsys.readouterr().out.splitlines()
+        listed = [line for line in lines if line.startswith("  ")]
+        assert [line.split()[0] for line in listed] == list(commands.DOORS)
+        assert all(f"  mmgc {line.split()[0]} " in line for line in listed)  # an example
+        assert max(map(len, lines)) <= 100
+        for name, door in commands.DOORS.items():
+            summary = commands._summary(door.module)
+            assert len(summary) > 10 and f"  {name:<9}{summary} " in "\n".join(listed)
 
 
-def run(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "mmgc_jax.main", "--workdir=/nowhere/run", *arguments],
-        cwd=tiny.ROOT,
-        capture_output=True,
-        text=True,
-    )
+def test_the_list_is_shown_however_it_is_started():
+    listed = run(sys.executable, "-m", "mmgc_jax")
+    assert listed.returncode == 0 and listed.stderr == ""
+    if SCRIPT.exists():
+        assert run(SCRIPT).stdout == listed.stdout
 
 
 @pytest.mark.parametrize(
-    ("override", "answer"),
+    ("argument", "answer"),
     [
-        ("--config.no.such.field=1", "config has no field no. It has: data, encoders"),
-        ("--config.plot.trainin.epochs=3", "Did you mean config.plot.training?"),
-        ("--config.plot.pad_to_multiple_of.epochs=3", "config.plot.pad_to_multiple_of is a value"),
-        ("--noconfig.split_parameter", "Did you mean config.split_parameters?"),
+        ("tran", "'tran' is not a command. Did you mean train?"),
+        ("--workdir=x", "'--workdir=x' is not a command. Possible: train, predict, compare."),
     ],
 )
+def test_a_misspelt_command(capsys, argument, answer):
+    with pytest.raises(SystemExit) as stop:
+        commands.start(["mmgc", argument])
+    assert stop.value.code == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith(f"error: {answer}") and err.count("\n") == 1
+
+
+def test_help_lists_examples_flags_and_configs(train):
+    helped = train("--help")
+    assert helped.returncode == 0 and helped.stderr == ""
+    assert "mmgc train --config=talk --workdir=runs/talk \\\n" in helped.stdout
+    for text in ("--workdir=...", "(default: demo)", "--[no]help_config", "  talk_comparisons "):
+        assert text in helped.stdout
+
+
+@pytest.mark.parametrize("config", [["--config=talk"], ["--config", "configs/talk.py"]])
+def test_help_config_lists_the_fields_without_a_workdir(train, config):
+    listed = train(*config, "--help_config", "--config.plot.model.hidden=99")
+    assert listed.returncode == 0 and listed.stderr == ""
+    assert "\n--config.plot.model.hidden=99  (int)\n" in listed.stdout
+    assert listed.stdout.startswith("--config.seed=0  (int)\n      ")
+
+
 @pytest.mark.parametrize(
-    "config", [(), ("--config=configs/talk.py",), ("--config", "configs/talk.py")]
+    ("arguments", "answer"),
+    [
+        (["--config.fodls=3"], "--config.fodls=3: config has no field fodls. Did you mean config."),
+        (["--config=tlak"], "--config=tlak: there is no such config. Did you mean --config=talk?"),
+        (["--wrkdir=3"], "--wrkdir is no flag. Did you mean --workdir?"),
+        (["--config.folds", "x", "--config", "talk"], "--config.folds=x: an integer is needed."),
+        (["runs"], "'runs' is not a flag. Flags begin with --; see --help."),
+    ],
 )
-def test_an_unknown_field_ends_in_one_line_with_the_nearest(config, override, answer):
-    ended = run(*config, override)
-    assert ended.returncode == 2
-    assert ended.stderr.startswith(f"error: {override}: ")
-    assert answer in ended.stderr
+def test_a_mistake_is_one_line_with_status_2(arguments, answer):
+    ended = run(*WAYS["package"], "--workdir=/nowhere/run", *arguments)
+    assert ended.returncode == 2 and ended.stdout == ""
+    assert ended.stderr.startswith(f"error: {answer}")
     assert len(ended.stderr.splitlines()) == 1
 
 
-def test_a_config_that_is_not_there():
-    ended = run("--config=configs/tlak.py")
+def test_a_workdir_is_needed(train):
+    ended = train()
     assert ended.returncode == 2
-    assert "demo, mmimdb, talk" in ended.stderr
-    assert "Traceback" not in ended.stderr
+    assert ended.stderr.startswith("error: --workdir is missing. Folder for all files of the run;")
 
 
-def test_the_list_of_what_can_be_run():
-    listed = subprocess.run(
-        [sys.executable, "-m", "mmgc_jax"], cwd=tiny.ROOT, capture_output=True, text=True
+@pytest.mark.slow
+def test_modules_of_the_current_folder_are_found(train, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from mmgc_jax.configs import demo\nimport helper\n"
+        "def get_config():\n    return helper.changed(demo.get_config())\n"
     )
-    lines = listed.stdout.splitlines()
-    assert [line.split()[2] for line in lines] == [
-        "mmgc_jax.main", "mmgc_jax.predict", "mmgc_jax.compare"
-    ]  # fmt: skip
-    assert lines[0].endswith("Runs an experiment")
+    (tmp_path / "helper.py").write_text("def changed(c):\n    c.folds = 7\n    return c\n")
+    listed = train("--config=mine.py", "--help_config", cwd=tmp_path)
+    assert listed.returncode == 0, listed.stderr
+    assert "--config.folds=7  (int)" in listed.stdout
 
 
 def test_the_package_offers_the_predictor_and_nothing_that_it_lacks():
