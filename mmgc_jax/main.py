@@ -53,6 +53,10 @@ def define_flags(values: flags.FlagValues) -> None:
 
 
 def main(values: flags.FlagValues, arguments: list[str]) -> None:
+    for argument in arguments:
+        # A misspelt --workdir is named as such, and not as missing.
+        if argument.startswith("--") and not argument.startswith(("--config.", "--noconfig.")):
+            command_line.parse(values, ["mmgc train", argument])
     if not values.help_config:
         command_line.require(values, ["workdir"])
     # Imported here, so that --help and wrong flags are answered at once.

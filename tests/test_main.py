@@ -105,6 +105,12 @@ def test_a_workdir_is_needed(train):
     assert ended.stderr.startswith("error: --workdir is missing. Folder for all files of the run;")
 
 
+def test_a_misspelt_workdir_is_named_as_such():
+    ended = run(*WAYS["module"], "--workdri=runs/x", "--config.folds", "3")
+    assert ended.returncode == 2
+    assert ended.stderr == "error: --workdri is no flag. Did you mean --workdir?\n"
+
+
 @pytest.mark.slow
 def test_modules_of_the_current_folder_are_found(train, tmp_path):
     (tmp_path / "mine.py").write_text(
