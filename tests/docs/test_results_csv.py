@@ -89,7 +89,7 @@ HEADERS = {
     "AUC macro": "auc_macro", "±": "auc_macro_std", "AUC micro": "auc_micro", "mAP": "map",
     "F1 micro": "f1_micro", "F1 macro": "f1_macro", "F1 weighted": "f1_weighted",
     "F1 samples": "f1_samples", "F1 micro, tuned": "f1_micro_tuned",
-    "F1 macro, tuned": "f1_macro_tuned", "AUC reachable": "auc_macro_reachable",
+    "F1 macro, tuned": "f1_macro_tuned", "Best AUC": "auc_macro_reachable",
     "0 %": "auc_macro_0", "25 %": "auc_macro_25", "50 %": "auc_macro_50",
     "75 %": "auc_macro_75", "100 %": "auc_macro_100",
     "ECE before": "ece_uncalibrated", "ECE after": "ece",
