@@ -1,6 +1,5 @@
 """Runs a command: `mmgc train ...`, or `python -m mmgc_jax train ...`. Alone, it lists them."""
 
-import ast
 import importlib
 import pathlib
 import sys
@@ -61,8 +60,8 @@ def _list() -> str:
 
 def _summary(module: str) -> str:
     """Returns the first sentence of a module's docstring, up to a colon, without importing it."""
-    source = pathlib.Path(__file__).with_name(f"{module}.py").read_text(encoding="utf-8")
-    return ast.get_docstring(ast.parse(source)).splitlines()[0].split(":")[0].rstrip(".")
+    file = pathlib.Path(__file__).with_name(f"{module}.py")
+    return command_line.summary_of(file).split(":")[0].rstrip(".")
 
 
 if __name__ == "__main__":

@@ -19,12 +19,14 @@ that is imported. JAX is imported only after the flags are parsed, so that `--he
 are answered at once.
 """
 
+import ast
 import codecs
 import difflib
 import faulthandler
 import io
 import logging
 import os
+import pathlib
 import re
 import select
 import shlex
@@ -181,6 +183,11 @@ def help_text(documentation: str, values: flags.FlagValues, required: Sequence[s
             break_long_words=False, break_on_hyphens=False,
         )  # fmt: skip
     return "\n".join(lines)
+
+
+def summary_of(file: pathlib.Path) -> str:
+    """Returns the first line of a module's docstring, without importing the module."""
+    return ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))).splitlines()[0]
 
 
 def define_encoder_modules(values: flags.FlagValues) -> None:

@@ -61,7 +61,7 @@ def summaries() -> str:
     """Returns a line for each config of this package: its name, and what it is."""
     lines = ["Configs of this package, for --config:"]
     for name in names():
-        summary = _summary(_FOLDER / f"{name}.py")
+        summary = command_line.summary_of(_FOLDER / f"{name}.py")
         lines += textwrap.wrap(
             summary, 100, initial_indent=f"  {name:<18}", subsequent_indent=" " * 20
         )
@@ -249,8 +249,3 @@ def _check_field(config: ml_collections.ConfigDict, argument: str) -> None:
             hint = hint or f"It has: {', '.join(section) or 'no fields'}."
             raise InputError(f"{argument}: {place} has no field {name}. {hint}")
         section, place = section[name], f"{place}.{name}"
-
-
-def _summary(file: pathlib.Path) -> str:
-    """Returns the first line of a module's docstring."""
-    return ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))).splitlines()[0]
