@@ -286,16 +286,19 @@ def _with_poster(movie: Movie, file: pathlib.Path | None) -> Movie:
     return dataclasses.replace(movie, poster=poster)
 
 
-def raise_if_any(problems: list[str], place: pathlib.Path, summary: str) -> None:
+def raise_if_any(problems: list[str], place, summary: str) -> None:
     """Raises one `InputError` for a list of problems, unless it is empty.
 
     Args:
       problems: messages; the error shows the first ten.
-      place: file or folder with the problems.
-      summary: what the number of problems counts, such as "bad rows of 100".
+      place: file, folder or other place with the problems.
+      summary: what the number of problems counts, such as "bad rows of 100"; "rows" becomes
+        "row" if there is only one problem.
     """
     if problems:
         shown = problems[:_MAX_PROBLEMS_SHOWN]
         if len(problems) > len(shown):
             shown.append(f"and {len(problems) - len(shown)} more")
+        if len(problems) == 1:
+            summary = re.sub(r"^(bad \w+)s\b", r"\1", summary)
         raise InputError(f"{place} has {len(problems)} {summary}:\n  " + "\n  ".join(shown))

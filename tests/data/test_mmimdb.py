@@ -181,7 +181,7 @@ class TestMistakes:
         with pytest.raises(InputError) as caught:
             mmimdb.read(path)
         message = str(caught.value)
-        assert f"{path} has 1 bad files of 2" in message
+        assert f"{path} has 1 bad file of 2" in message
         assert reason in message
 
     def test_not_utf8(self, write):

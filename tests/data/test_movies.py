@@ -87,7 +87,7 @@ class TestTalk:
         with pytest.raises(InputError) as caught:
             read_rows(GOOD_ROW, row_with(**{"index": "8", **cells}))
         message = str(caught.value)
-        assert "movies.csv has 1 bad rows of 2" in message
+        assert "movies.csv has 1 bad row of 2" in message
         assert f"row 2 (index {cells.get('index', '8')}): " in message
         assert reason in message
 

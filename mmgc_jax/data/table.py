@@ -1,0 +1,357 @@
+"""Reads the movies of any table: finds its columns, the form of its genres, and its posters."""
+
+import ast
+import collections
+import dataclasses
+import difflib
+import json
+import logging
+import os
+import pathlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+from mmgc_jax.data import table_files
+from mmgc_jax.data.movies import Movie, clean, raise_if_any
+from mmgc_jax.data.table_files import Rows, shorten
+from mmgc_jax.runtime.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+# For each role of a column its usual names, in lower case without blanks, hyphens and underscores.
+# Where a table has several of them, the first of this list counts.
+USUAL_NAMES: Mapping[str, Sequence[str]] = {
+    # An index that pandas has written has no name, or this one.
+    "id": ("id", "index", "", "unnamed:0", "movieid", "imdbid", "tconst", "tmdbid", "itemid", "filmid"),
+    "title": ("title", "movietitle", "primarytitle", "originaltitle", "name", "movie", "film"),
+    "year": ("year", "releaseyear", "startyear", "releasedate", "released"),
+    "plot": (
+        "plot", "overview", "synopsis", "plotsynopsis", "description", "summary", "plotsummary",
+        "storyline", "text",
+    ),
+    "genres": ("genres", "genre", "genrenames", "labels", "label", "categories", "category"),
+    "poster": (
+        "poster", "posterpath", "posterurl", "posterlink", "posterfile", "image", "imagepath",
+        "imageurl", "imagefile", "cover",
+    ),
+    "split": ("split", "partition", "subset"),
+}  # fmt: skip
+
+_SEPARATORS = ("|", ";", ",", "/")
+_MISSING = {"", "n/a", "na", "nan", "none", "null", "\\n", "-", "(no genres listed)"}
+_MAX_LIST_CHARACTERS = 10_000  # longer literals can exhaust Python's parser
+_SPLITS = {
+    "train": "train", "training": "train",
+    "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation",
+    "test": "test", "testing": "test", "holdout": "test",
+}  # fmt: skip
+_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
+
+
+@dataclasses.dataclass(frozen=True)
+class MovieTable:
+    """The movies of a table.
+
+    Attributes:
+      movies: without posters; `genres` is None if they were not asked for.
+      posters: for each movie the path or the address of its poster; empty if it has none.
+      splits: for each movie `train`, `validation` or `test`; empty if the table has no such column.
+      notes: what was found in the table, a sentence for each, to be shown.
+    """
+
+    movies: Sequence[Movie]
+    posters: Sequence[str]
+    splits: Sequence[str]
+    notes: Sequence[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class TableSettings:
+    """What the user says of a table; everything else is found.
+
+    Attributes:
+      columns: role -> name of the column; roles that are not set are found by `USUAL_NAMES`.
+      posters: folder of posters.
+      delimiter: of delimited text.
+      encoding: of text.
+      genre_separator: of genres in one text.
+    """
+
+    columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    posters: str = ""
+    delimiter: str = ""
+    encoding: str = ""
+    genre_separator: str = ""
+
+
+def read(table, settings: TableSettings, labelled: bool) -> MovieTable:
+    """Reads the movies of a table.
+
+    Args:
+      table: as in `table_files.read`.
+      settings: what the user says of it.
+      labelled: whether to read genres and splits.
+
+    Raises:
+      InputError: if the table cannot be read, a column that is needed is missing, or rows are
+        malformed, of which it names up to ten.
+    """
+    roles = [role for role in USUAL_NAMES if labelled or role not in ("genres", "split")]
+
+    def choose(columns: Sequence[str]) -> Iterable[str]:
+        return _find(columns, settings.columns, roles).values()
+
+    rows = table_files.read(table, choose, settings.delimiter, settings.encoding)
+    columns = _find(rows.columns, settings.columns, roles)
+    _require(rows, columns, labelled)
+    notes = [f"{rows.place}: {len(rows):,} rows, {rows.kind}. Columns: " + ", ".join(
+        f"{role} from {column!r}" if role != column else role for role, column in columns.items()
+    ) + "."]  # fmt: skip
+    cells = {role: _texts(rows, column, role) for role, column in columns.items()}
+    genres = [None] * len(rows)
+    if labelled:
+        genres, note = parse_genres(rows, columns["genres"], settings.genre_separator)
+        notes.append(note)
+    posters, note = _find_posters(rows, cells, settings.posters)
+    notes += [note] if note else []
+    empty = [""] * len(rows)
+    movies = [
+        Movie(
+            id=movie_id or str(number),
+            title=title,
+            year=_year(year),
+            plot=plot or None,
+            genres=of_movie,
+        )
+        for number, (movie_id, title, year, plot, of_movie) in enumerate(
+            zip(*(cells.get(role, empty) for role in ("id", "title", "year", "plot")), genres),
+            start=1,
+        )
+    ]
+    return MovieTable(movies, posters, _parse_splits(rows, cells.get("split")), notes)
+
+
+def _find(columns: Sequence[str], given: Mapping[str, str], roles: Iterable[str]) -> dict[str, str]:
+    """Finds the column of each role; roles without a column are left out.
+
+    Raises:
+      InputError: if a column that is given does not exist.
+    """
+    by_key: dict[str, str] = {}
+    for column in columns:
+        by_key.setdefault(re.sub(r"[\s_-]", "", column).lower(), column)
+    found = {}
+    for role in roles:
+        if name := given.get(role):
+            if name not in columns:
+                near = difflib.get_close_matches(name, columns, n=1)
+                hint = f" Did you mean {near[0]!r}?" if near else ""
+                raise InputError(
+                    f"config.data.columns.{role}={name}: the table has no such column.{hint} It "
+                    f"has: {', '.join(map(shorten, columns))}."
+                )
+            found[role] = name
+    for role in roles:
+        names = (by_key[key] for key in USUAL_NAMES[role] if key in by_key)
+        free = (name for name in names if name not in found.values())
+        if role not in found and (name := next(free, None)) is not None:
+            found[role] = name
+    return {role: found[role] for role in roles if role in found}
+
+
+def _require(rows: Rows, columns: Mapping[str, str], labelled: bool) -> None:
+    missing = []
+    if "plot" not in columns and "poster" not in columns and "id" not in columns:
+        missing.append("a plot or a poster")
+    elif labelled and "genres" not in columns:
+        missing.append("genres")
+    if missing:
+        role = "plot" if "plot" in missing[0] else "genres"
+        raise InputError(
+            f"{rows.place} has no column that looks like {missing[0]}; it has: "
+            f"{', '.join(map(shorten, rows.columns)) or 'none'}. Name it: "
+            f"--config.data.columns.{role}=NAME. Usual names are {', '.join(USUAL_NAMES[role])}."
+        )
+
+
+def _texts(rows: Rows, column: str, role: str) -> list[str]:
+    """The cells of a column as texts, cleaned; the values of genres stay as they are."""
+    values = rows.cells[column]
+    if role == "genres":
+        return list(values)
+    problems = [
+        f"{rows.where(i)}: {column} is {shorten(value)!r}, not a text"
+        for i, value in enumerate(values)
+        if not isinstance(value, str)
+    ]
+    raise_if_any(problems, rows.place, f"bad rows of {len(rows)}")
+    texts = [clean(value) for value in values]
+    if changed := sum(text != value for text, value in zip(texts, values)):
+        logger.warning("%s: control characters of %d cells of %s became blanks.",
+                       rows.place, changed, column)  # fmt: skip
+    return ["" if text.strip().lower() in _MISSING else text.strip() for text in texts]
+
+
+def _year(text: str) -> int | None:
+    """The year in a text such as `1990`, `1990.0` or `2001-05-30`; None if there is none."""
+    found = re.search(r"(?<!\d)(1[89]|20)\d\d(?!\d)", text)
+    return int(found[0]) if found else None
+
+
+def parse_genres(rows: Rows, column: str, separator: str = "") -> tuple[list[tuple[str, ...]], str]:
+    """Parses a column of genres.
+
+    A cell is a list of names or of objects with a `name`, as a value, as JSON or as a Python
+    literal; or it is a text whose separator is that of most cells of the column.
+
+    Args:
+      rows: of the table.
+      column: its name.
+      separator: between genres of one text; empty to find it.
+
+    Returns:
+      The genres of each row, without repetitions, empty if it has none; and a note on their form.
+
+    Raises:
+      InputError: if a cell has another form.
+    """
+    values = rows.cells[column]
+    texts = [value.strip() for value in values if isinstance(value, str) and not _missing(value)]
+    lists = sum(text.startswith("[") for text in texts)
+    form = "lists"
+    if lists <= len(texts) / 2 and texts:
+        separator = separator or _find_separator(texts)
+        form = f"text separated by {separator!r}" if separator else "text"
+    parsed, problems = [], []
+    for i, value in enumerate(values):
+        try:
+            parsed.append(_parse_cell(value, form == "lists", separator))
+        except ValueError as error:
+            problems.append(f"{rows.where(i)}: {error}")
+    raise_if_any(problems, rows.place, f"bad rows of {len(rows)}")
+    return parsed, f"Genres are {form}."
+
+
+def _missing(cell: str) -> bool:
+    return cell.strip().lower() in _MISSING
+
+
+def _find_separator(texts: Sequence[str]) -> str:
+    """The separator that most cells contain; of equal ones the first of `_SEPARATORS`."""
+    counts = {separator: sum(separator in text for text in texts) for separator in _SEPARATORS}
+    best = max(_SEPARATORS, key=counts.__getitem__)
+    return best if counts[best] else ""
+
+
+def _parse_cell(value, is_list: bool, separator: str) -> tuple[str, ...]:
+    if isinstance(value, str):
+        if _missing(value):
+            return ()
+        if is_list:
+            value = _parse_list(value)
+        elif separator:
+            value = value.split(separator)
+        else:
+            value = [value]
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"genres is {shorten(value)!r}, not a list. {_RIGHT_LIST}")
+    names = [genre.get("name") if isinstance(genre, dict) else genre for genre in value]
+    if not all(isinstance(name, str) for name in names):
+        raise ValueError(f"genres is {shorten(value)!r}, not a list of names. {_RIGHT_LIST}")
+    names = (" ".join(clean(name).split()) for name in names)
+    return tuple(dict.fromkeys(name for name in names if not _missing(name)))
+
+
+_RIGHT_LIST = 'Right is ["Comedy", "Drama"] or [{"name": "Comedy"}, {"name": "Drama"}]'
+
+
+def _parse_list(text: str):
+    """Parses JSON, or a literal of Python."""
+    if len(text) > _MAX_LIST_CHARACTERS:
+        raise ValueError(f"genres has {len(text):,} characters; at most {_MAX_LIST_CHARACTERS:,}")
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        pass
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError) as error:
+        raise ValueError(f"genres is {shorten(text)!r}, not a list. {_RIGHT_LIST}") from error
+
+
+def _parse_splits(rows: Rows, cells: Sequence[str] | None) -> list[str]:
+    if cells is None:
+        return [""] * len(rows)
+    problems = [
+        f"{rows.where(i)}: split is {shorten(cell)!r}. Right is train, validation or test"
+        for i, cell in enumerate(cells)
+        if cell.lower() not in _SPLITS
+    ]
+    raise_if_any(problems, rows.place, f"bad rows of {len(rows)}")
+    return [_SPLITS[cell.lower()] for cell in cells]
+
+
+def is_url(place: str) -> bool:
+    """Whether a poster must be fetched."""
+    return place.lower().startswith(("http://", "https://"))
+
+
+def _find_posters(
+    rows: Rows, cells: Mapping[str, Sequence[str]], folder: str
+) -> tuple[list[str], str]:
+    """Finds the poster of each movie: by its cell, otherwise by its id in the folder.
+
+    Returns:
+      For each row a path, an address, or an empty text; and a note, empty if the table has neither
+      a column nor a folder of posters.
+
+    Raises:
+      InputError: if the folder does not exist.
+    """
+    if folder and not pathlib.Path(folder).is_dir():
+        raise InputError(f"config.data.posters={folder}: no such folder of posters.")
+    named = cells.get("poster", [""] * len(rows))
+    ids = cells.get("id", [""] * len(rows))
+    if not folder and not any(named):
+        return [""] * len(rows), ""
+    base = pathlib.Path(rows.place).parent if pathlib.Path(rows.place).is_file() else None
+    files = _files_by_name(pathlib.Path(folder)) if folder else {}
+    found = [_find_poster(cell, movie_id, base, files) for cell, movie_id in zip(named, ids)]
+    number = sum(map(bool, found))
+    note = f"posters found for {number:,} of {len(rows):,} movies"
+    if not number:
+        looked = f"{ids[0] or 'ID'}.jpg and other image suffixes" if folder else shorten(named[0])
+        note += f". Looked for {looked}{_content_of(pathlib.Path(folder)) if folder else ''}"
+    return found, note
+
+
+def _find_poster(
+    cell: str, movie_id: str, base: pathlib.Path | None, files: Mapping[str, str]
+) -> str:
+    if is_url(cell):
+        return cell
+    if cell:
+        name = pathlib.PurePosixPath(cell.replace("\\", "/")).name.lower()
+        if name in files:
+            return files[name]
+        if base is not None and (base / cell).is_file():
+            return str(base / cell)
+    for suffix in _IMAGE_SUFFIXES if movie_id else ():
+        if (file := files.get(movie_id.lower() + suffix)) is not None:
+            return file
+    return ""
+
+
+def _files_by_name(folder: pathlib.Path) -> dict[str, str]:
+    """The paths of a folder's files, by name in lower case."""
+    with os.scandir(folder) as entries:
+        return {entry.name.lower(): entry.path for entry in sorted(entries, key=lambda e: e.name)}
+
+
+def _content_of(folder: pathlib.Path) -> str:
+    """Describes a folder, such as `; FOLDER holds 60 .png files`."""
+    counts = collections.Counter(
+        pathlib.Path(name).suffix.lower() or "suffixless" for name in sorted(os.listdir(folder))
+    )
+    described = ", ".join(f"{count} {suffix} files" for suffix, count in counts.most_common(3))
+    return f"; {folder} holds {described or 'nothing'}"
