@@ -12,6 +12,7 @@ configs in this folder have these sections:
 
 import ml_collections
 
+from mmgc_jax.data import table
 from mmgc_jax.encoders import fusion
 
 
@@ -34,19 +35,38 @@ def get_config() -> ml_collections.ConfigDict:
     config.tensorboard = False
 
     data = config.data = ml_collections.ConfigDict()
-    # Source of movies: talk (a folder with movies.csv and posters/), mmimdb (MM-IMDb's archive) or
-    # synthetic (generated).
+    # Source of movies: table (a table of your own), talk (a folder with movies.csv and posters/),
+    # mmimdb (MM-IMDb's archive) or synthetic (generated).
     data.source = "talk"
-    # Path of the source: the talk's folder, or MM-IMDb's mmimdb.tar.gz or extracted folder. All
-    # paths of inputs may be addresses such as gs://bucket/folder, which are copied to this machine.
+    # Path of the source: the table, the talk's folder, or MM-IMDb's mmimdb.tar.gz or extracted
+    # folder. All paths of inputs may be addresses such as gs://bucket/folder, which are copied to
+    # this machine.
     data.path = ""
+    # For source table: the folder of posters, <id>.jpg or with another suffix of images; empty if
+    # the table has a column of paths or of web addresses, or if there are no posters.
+    data.posters = ""
+    # For source table: names of columns. Empty: found by their usual names. Needed are genres, and
+    # plot or poster.
+    data.columns = ml_collections.ConfigDict(dict.fromkeys(table.USUAL_NAMES, ""))
+    # For source table: the delimiter of text, its encoding (such as cp1252), and the separator of
+    # genres in one cell. Empty: found.
+    data.delimiter = ""
+    data.encoding = ""
+    data.genre_separator = ""
+    # For source table: genres to use, and renamings such as 'Science Fiction=Sci-Fi'. Without
+    # names, or with renamings alone, all genres are used.
+    data.genres = ()
+    # For source table: genres of fewer movies are left out, unless data.genres names them.
+    data.min_positives = 10
     # Local folder for shards, trained word vectors and cached activations. Empty: data/ in the
     # working directory, or ~/.cache/mmgc_jax if the working directory is in a bucket. Several
     # experiments can share a folder if the first one has written it before the next one starts.
     data.directory = ""
+    # Fraction of the movies to use for testing, if the source has no test split; 0 for none.
+    data.test_fraction = 0.0
     # Fraction of the training movies to use for validation, if the source has no validation split.
     data.validation_fraction = 0.15
-    # Random seed for the validation split and the folds.
+    # Random seed for the test split, the validation split and the folds.
     data.split_seed = 0
     # Height of stored posters in pixels, a multiple of 32.
     data.poster_height = 256

@@ -138,7 +138,8 @@ def _require_movies(config: ml_collections.ConfigDict, corpus: pipeline.Corpus) 
             if (found := int(present[corpus.split[split]].sum())) < least:
                 raise InputError(
                     f"{name}: {found} of the {split} movies have a "
-                    f"{registry.modality(config, name)}; at least {least} are needed."
+                    f"{registry.modality(config, name)}; at least {least} are needed. Leave it out "
+                    f"of config.encoders and config.fusion.encoders, or give more movies."
                 )
 
 
@@ -147,7 +148,9 @@ def _assign_folds(config: ml_collections.ConfigDict, corpus: pipeline.Corpus) ->
     folds = np.full(len(corpus.ids), -1)
     rows = corpus.split["train"]
     strata = np.column_stack([corpus.labels, corpus.has_plot, corpus.has_poster])[rows]
-    folds[rows] = splits.assign_folds(strata, config.folds, config.data.split_seed)
+    folds[rows] = splits.assign_folds(
+        strata, config.folds, config.data.split_seed, corpus.groups[rows]
+    )
     return folds
 
 

@@ -6,7 +6,9 @@ r"""Predicts genres with a finished experiment: of one movie, or of a table of m
     mmgc predict --workdir=runs/demo --movies=movies.csv --posters=FOLDER --output=probs.csv
 
 One movie is shown with all genres whose probability reaches their threshold, and at least the five
-likeliest. A table needs the columns index,year,title,plot; its posters are FOLDER/<index>.jpg.
+likeliest. A table can be CSV, TSV, JSON lines or Parquet. It needs a plot or posters: in a column
+of paths or web addresses, or in FOLDER as <id>.jpg (or .png, ...). The log says which columns are
+taken; --columns names others.
 
 Formats:
 
@@ -34,6 +36,8 @@ from mmgc_jax.runtime.errors import InputError
 
 # Imported by the functions that need them, so that --help and wrong flags are answered at once.
 if TYPE_CHECKING:
+    import ml_collections
+
     from mmgc_jax.answers import Answer
     from mmgc_jax.data.movies import Movie
     from mmgc_jax.predictor import Predictor
@@ -55,8 +59,14 @@ def define_flags(values: flags.FlagValues) -> None:
     text("plot_file", "Text file, UTF-8, with the plot of one movie.")
     text("poster", "Image file with the poster of one movie.")
     text("title", "Title of one movie, only to be shown.")
-    text("movies", "CSV file, UTF-8, of a table of movies.")
-    text("posters", "Folder of the table's posters, <index>.jpg.")
+    text("movies", "Table of movies: CSV, TSV, JSON lines or Parquet.")
+    text("posters", "Folder of the table's posters: <id>.jpg, or another suffix of images.")
+    flags.DEFINE_list(
+        "columns",
+        [],
+        "Columns of the table that have unusual names, such as plot=Inhalt,id=Nummer.",
+        flag_values=values,
+    )
     text("stage", "Model that predicts: fusion, or an encoder of the experiment.", "fusion")
     flags.DEFINE_integer(
         "top", None, "Number of genres that text shows.", lower_bound=1, flag_values=values
@@ -95,13 +105,13 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
         # answer takes less, all together more.
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     registry.import_modules(values.encoder_modules)
-    movies = _table(values) if is_table else [_movie(values, plot)]
     predictor = Predictor.load(values.workdir)
     if values.stage not in predictor.models:
         hint = command_line.did_you_mean(values.stage, predictor.models)
         raise InputError(
             f"--stage={values.stage}: this experiment has: {', '.join(predictor.models)}. {hint}"
         )
+    movies = _table(values, predictor.config.data) if is_table else [_movie(values, plot)]
     answers = Counted(predict(predictor, movies, values.stage, show_progress=is_table))
     _write(values, answer_format, answers, predictor)
     if is_table:
@@ -124,7 +134,7 @@ def _check_flags(values: flags.FlagValues) -> tuple[bool, str]:
     """
     one = [name for name in ("plot", "plot_file", "poster", "title") if values[name].value]
     one += ["plot"] if values.plot == "" else []
-    many = [name for name in ("movies", "posters") if values[name].value]
+    many = [name for name in ("movies", "posters", "columns") if values[name].value]
     if one and many:
         raise InputError(f"--{one[0]} is for one movie and --{many[0]} for a table: choose one.")
     if "plot" in one and "plot_file" in one:
@@ -134,7 +144,7 @@ def _check_flags(values: flags.FlagValues) -> tuple[bool, str]:
             "Give --plot, --plot_file or --poster for one movie, or --movies for a table."
         )
     if many and not values.movies:
-        raise InputError("--posters needs --movies=FILE.csv, the table of their movies.")
+        raise InputError(f"--{many[0]} needs --movies=FILE, a table of movies.")
     if many and not values.output:
         raise InputError("A table needs --output=FILE, or --output=- for standard output.")
 
@@ -206,17 +216,22 @@ def _movie(values: flags.FlagValues, plot: str | None) -> "Movie":
     return Movie(title=clean(values.title or ""), plot=plot, poster=poster)
 
 
-def _table(values: flags.FlagValues) -> Iterable["Movie"]:
-    from mmgc_jax.data.movies import read_csv
-    from mmgc_jax.runtime.files import as_path, is_address
+def _table(values: flags.FlagValues, data: "ml_collections.ConfigDict") -> Iterable["Movie"]:
+    """Reads the movies of a table; their posters are read when they are reached."""
+    from mmgc_jax.data import table
+    from mmgc_jax.runtime.files import as_path, cache_folder, is_address
 
     given = _local(values.movies)
-    movies = read_csv(given, values.posters and _local(values.posters))
+    posters = values.posters and _local(values.posters)
+    settings = table.TableSettings.to_predict(data, values.columns, posters)
+    found = table.read(given, settings, labelled=False)
+    for note in found.notes:
+        logger.info("%s", note)
     if not _is_stdout(values.output) and not is_address(values.output):
         output = as_path(values.output)
         if output.exists() and output.samefile(given):
             raise InputError(f"--output={values.output} is the table of --movies itself.")
-    return movies
+    return found.with_posters(range(len(found.movies)), cache_folder() / "fetched_posters")
 
 
 def _local(place: str) -> str:

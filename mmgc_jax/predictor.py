@@ -24,6 +24,7 @@ import numpy as np
 from PIL import Image
 
 from mmgc_jax import settings
+from mmgc_jax.configs import default
 from mmgc_jax.data import posters, text
 from mmgc_jax.data.movies import Movie
 from mmgc_jax.encoders import fusion, joint, registry
@@ -407,7 +408,15 @@ def _poster_bytes(poster, name: str) -> bytes | None:
 
 
 def _check_config(config: ml_collections.ConfigDict, file: Path) -> None:
-    """Raises InputError if a field is missing or of another type, or a kind is not known."""
+    """Raises InputError if a field is missing or of another type, or a kind is not known.
+
+    Fields of the section `data` that an earlier version did not have get their defaults, since
+    predictions do not depend on them.
+    """
+    if isinstance(config.get("data"), ml_collections.ConfigDict):
+        for name, value in default.get_config().data.items():
+            if name not in config.data and not name.startswith("poster_"):
+                config.data[name] = value
     if problems := settings.field_problems(config):
         raise InputError(
             f"{file} is not the config of an experiment of this version: "

@@ -67,8 +67,9 @@ def check_and_copy_inputs(
             problems += _encoder_problems(config, name, copies, inputs)
     if problems:
         raise InputError(_message(problems))
-    if config.data.path:
-        config.data.path = remote.copy_here(config.data.path, copies)
+    for field in ("path", "posters"):
+        if config.data[field]:
+            config.data[field] = remote.copy_here(config.data[field], copies)
     return config.lock(), inputs
 
 
@@ -179,7 +180,13 @@ def _shared_problems(config: ml_collections.ConfigDict) -> list[str]:
     _check_seed(checker, "seed")
     checker.one_of("data.source", builder.SOURCES)
     checker.above(0.0, "data.validation_fraction")
-    checker.share("data.validation_fraction", "data.max_bad_fraction")
+    checker.share("data.validation_fraction", "data.test_fraction", "data.max_bad_fraction")
+    checker.at_least(1, "data.min_positives")
+    checker.require(
+        "data.genres",
+        lambda genres: all(isinstance(name, str) and name.strip() for name in genres),
+        "a list of names is needed, such as ('Drama', 'Science Fiction=Sci-Fi')",
+    )
     _check_seed(checker, "data.split_seed")
     checker.at_least(0, "data.workers")
     for field in ("data.poster_height", "data.poster_width"):

@@ -25,7 +25,7 @@ import ml_collections
 import numpy as np
 import tensorflow_datasets as tfds
 
-from mmgc_jax.data import mmimdb, movies, posters, synthetic
+from mmgc_jax.data import genre_names, mmimdb, movies, posters, related, synthetic, table
 from mmgc_jax.data.movies import Movie
 from mmgc_jax.runtime import preemption
 from mmgc_jax.runtime.errors import InputError
@@ -47,6 +47,7 @@ class MoviesConfig(tfds.core.BuilderConfig):
       height: height of the stored posters in pixels.
       width: width of the stored posters in pixels.
       synthetic: arguments of `synthetic.generate`.
+      genres: genres of a table, in alphabetical order; other sources have fixed ones.
     """
 
     source: str = "talk"
@@ -54,6 +55,7 @@ class MoviesConfig(tfds.core.BuilderConfig):
     height: int = 256
     width: int = 160
     synthetic: dict = dataclasses.field(default_factory=dict)
+    genres: Sequence[str] = ()
 
 
 class _MoviesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -65,6 +67,7 @@ class _MoviesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     # Set by each subclass.
     GENRES: Sequence[str]
     ABOUT: Mapping[str, str]  # arguments of tfds.core.DatasetInfo
+    FURTHER_FEATURES: Mapping[str, tfds.typing.TreeDict] = {}
 
     # For each split, pairs of a movie's position in the split and the movie; None before `read`.
     movies: Mapping[str, Iterable[tuple[int, Movie]]] | None = None
@@ -86,6 +89,7 @@ class _MoviesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             ),
             "has_poster": np.bool_,
             "genres": tfds.features.Sequence(tfds.features.ClassLabel(names=self.GENRES)),
+            **self.FURTHER_FEATURES,
         }
         return tfds.core.DatasetInfo(
             builder=self,
@@ -126,8 +130,13 @@ class _MoviesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                     "poster": io.BytesIO(poster or no_poster),
                     "has_poster": poster is not None,
                     "genres": list(movie.genres or ()),
+                    **self._further(movie),
                 },
             )
+
+    def _further(self, movie: Movie) -> dict:
+        """Returns the values of `FURTHER_FEATURES` for a movie."""
+        return {}
 
     def _resize_poster(self, numbered: tuple[int, Movie]):
         """Resizes a movie's poster.
@@ -193,6 +202,32 @@ class Movies(_MoviesBuilder, skip_registration=True):
         }
 
 
+class Table(_MoviesBuilder, skip_registration=True):
+    """Builds the movies of a table, in its order; `movies` must be set.
+
+    Each record also has hashes by which `related.group` finds rows of the same movie.
+    """
+
+    ABOUT = {"description": "Movies of a table."}  # noqa: RUF012 (a constant)
+    FURTHER_FEATURES = {  # noqa: RUF012 (a constant)
+        "related_keys": tfds.features.Sequence(np.int64),
+        "poster_hash": np.int64,
+    }
+
+    @property
+    def GENRES(self) -> Sequence[str]:
+        return self.builder_config.genres
+
+    def read(self, path) -> None:
+        raise NotImplementedError(f"{path}: `build` reads tables.")
+
+    def _further(self, movie: Movie) -> dict:
+        return {
+            "related_keys": related.keys(movie),
+            "poster_hash": related.hash_of(movie.poster) if movie.poster else 0,
+        }
+
+
 class MmImdb(_MoviesBuilder):
     """Builds MM-IMDb from its archive or folder, in the order of `split.json`."""
 
@@ -240,12 +275,13 @@ class MmImdb(_MoviesBuilder):
         }
 
 
-_BUILDERS = {"talk": Movies, "mmimdb": MmImdb, "synthetic": Movies}
+_BUILDERS = {"talk": Movies, "table": Table, "mmimdb": MmImdb, "synthetic": Movies}
 SOURCES = tuple(_BUILDERS)
 
 # Files and folders that are read from a source's folder.
 _READ_FROM = {
     "talk": ("movies.csv", "posters"),
+    "table": (),
     "mmimdb": ("split.json", "dataset"),
     "synthetic": (),
 }
@@ -269,16 +305,19 @@ def build(data: ml_collections.ConfigDict, directory) -> _MoviesBuilder:
         than `data.max_bad_fraction` of the posters are unreadable.
     """
     _check_fields(data)
+    if data.source == "table":
+        config, found = _read_table(data, pathlib.Path(directory))
+    else:
+        config, found = _builder_config(data), None
     make = functools.partial(
-        _BUILDERS[data.source],
-        data_dir=directory,
-        config=_builder_config(data),
-        file_format="array_record",
+        _BUILDERS[data.source], data_dir=directory, config=config, file_format="array_record"
     )
     builder = make()
+    builder.movies = found
     logger.info("Shards of movies: %s", builder.data_dir)
     if not builder.is_prepared():
-        _read(builder)
+        if found is None:
+            _read(builder)
         with machine_lock(pathlib.Path(directory)):
             if builder.is_prepared():  # another process has written the shards meanwhile
                 builder = make()
@@ -333,6 +372,66 @@ def _builder_config(data: ml_collections.ConfigDict) -> MoviesConfig:
     except OSError as error:
         raise InputError(f"config.data.path={config.path} cannot be read: {error}") from error
     return config
+
+
+def _read_table(
+    data: ml_collections.ConfigDict, directory: pathlib.Path
+) -> tuple[MoviesConfig, Mapping[str, Iterable[tuple[int, Movie]]]]:
+    """Reads a table; returns the dataset's configuration, and the movies of each split.
+
+    Rows without genres are left out. If the table has no column of splits, all rows are in `train`.
+    """
+    found = table.read(data.path, table.TableSettings.to_train(data), labelled=True)
+    genres, of_movies, notes = genre_names.choose(
+        [movie.genres for movie in found.movies],
+        [split != "test" for split in found.splits],
+        genre_names.parse(data.genres),
+        data.min_positives,
+        data.path,
+    )
+    for note in (*found.notes, *notes):
+        logger.info("%s", note)
+    rows = collections.defaultdict(list)
+    for row, (movie, split) in enumerate(zip(found.movies, found.splits)):
+        # A movie whose genres are all left out is an example of a movie without the others.
+        if movie.genres:
+            rows[split or "train"].append(row)
+    if unlabelled := len(found.movies) - sum(map(len, rows.values())):
+        logger.warning("%d rows have no genre, and are left out.", unlabelled)
+    if not rows["train"]:
+        raise InputError(f"{data.path}: no movies to train on.")
+    found = found.with_genres(of_movies)
+    config = MoviesConfig(
+        name=f"table-{_digest_of_table(found, genres, rows, data)}",
+        source="table",
+        path=data.path,
+        height=data.poster_height,
+        width=data.poster_width,
+        genres=genres,
+    )
+    fetched = directory / "fetched_posters"
+    return config, {
+        split: enumerate(found.with_posters(rows[split], fetched))
+        for split in ("train", "validation", "test")
+        if rows[split]
+    }
+
+
+def _digest_of_table(
+    found: table.MovieTable,
+    genres: Sequence[str],
+    rows: Mapping[str, Sequence[int]],
+    data: ml_collections.ConfigDict,
+) -> str:
+    """Hashes movies, and posters by name and size; returns 12 hexadecimal digits."""
+    digest = hashlib.sha256(repr((data.poster_height, data.poster_width, genres)).encode())
+    for split in sorted(rows):
+        for row in rows[split]:
+            movie, poster = found.movies[row], found.posters[row]
+            size = 0 if not poster or table.is_url(poster) else pathlib.Path(poster).stat().st_size
+            name = poster if table.is_url(poster) else pathlib.Path(poster).name
+            digest.update(repr((split, movie, name, size)).encode())
+    return digest.hexdigest()[:12]
 
 
 def _check_posters(builder: _MoviesBuilder, max_bad_fraction: float) -> None:

@@ -272,18 +272,23 @@ def _report_posters(
 
 
 def _with_poster(movie: Movie, file: pathlib.Path | None) -> Movie:
-    """Reads the poster of a movie; one that cannot be read becomes empty bytes."""
-    if file is None:
-        return movie
-    poster = b""  # cannot be decoded, so the poster counts as unreadable
+    return movie if file is None else dataclasses.replace(movie, poster=read_poster(file))
+
+
+def read_poster(file: pathlib.Path) -> bytes:
+    """Reads the file of a poster; returns empty bytes, and logs why, if it cannot be read.
+
+    A link to a place outside its folder is not read. Empty bytes cannot be decoded, so that the
+    poster counts as unreadable.
+    """
     try:
         if leads_out(file):
             logger.warning("%s is not read: it is a link to a place outside its folder.", file)
-        else:
-            poster = read_image(file)
+            return b""
+        return read_image(file)
     except OSError as error:
         logger.warning("%s cannot be read: %s", file, error)
-    return dataclasses.replace(movie, poster=poster)
+        return b""
 
 
 def raise_if_any(problems: list[str], place, summary: str) -> None:

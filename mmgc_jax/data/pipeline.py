@@ -15,6 +15,7 @@ import contextlib
 import copy
 import dataclasses
 import functools
+import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -24,7 +25,7 @@ import ml_collections
 import numpy as np
 from absl import flags
 
-from mmgc_jax.data import posters, text
+from mmgc_jax.data import posters, related, text
 from mmgc_jax.runtime import preemption
 from mmgc_jax.runtime.errors import InputError
 
@@ -32,6 +33,8 @@ from mmgc_jax.runtime.errors import InputError
 if TYPE_CHECKING:
     import scipy.sparse
     import tensorflow_datasets as tfds
+
+logger = logging.getLogger(__name__)
 
 # After shuffling, movies are sorted by length within chunks of this many batches.
 _BATCHES_SORTED_TOGETHER = 16
@@ -47,7 +50,9 @@ class Corpus:
       labels: <float32>[n, len(genres)], 1 where the movie has the genre, otherwise 0.
       has_plot: <bool>[n], whether the movie has a plot.
       has_poster: <bool>[n], whether the movie has a poster.
-      split: indices of the movies in `train`, `validation` and, in some sources, `test`.
+      split: indices of the movies in `train`, `validation` and, in some experiments, `test`.
+      groups: <int64>[n], the group of each movie. Related movies, such as rows of the same movie,
+        are in one group, and never on both sides of a split.
       records: the records in the shards, from which plots and posters are read when needed.
     """
 
@@ -57,6 +62,7 @@ class Corpus:
     has_plot: np.ndarray
     has_poster: np.ndarray
     split: Mapping[str, np.ndarray]
+    groups: np.ndarray
     records: Sequence[Mapping]
 
     def plot(self, index: int) -> str:
@@ -65,34 +71,39 @@ class Corpus:
 
 
 def load_corpus(builder: "tfds.core.DatasetBuilder", data: ml_collections.ConfigDict) -> Corpus:
-    """Reads ids and labels, and holds out a validation split if the source has none.
+    """Reads ids and labels, and holds out a test and a validation split if the source has none.
 
     Args:
       builder: the builder that `mmgc_jax.data.builder.build` returned.
       data: the section `data` of an experiment's config.
 
     Raises:
-      InputError: if a shard is damaged, or no validation split can be held out.
+      InputError: if a shard is damaged, or no split can be held out.
     """
     sizes = {name: builder.info.splits[name].num_examples for name in builder.info.splits}
     records = _Records(builder, tuple(sizes))
     genres = tuple(builder.info.features["genres"].feature.names)
     ids, labels = [], np.zeros((len(records), len(genres)), np.float32)
     has_plot, has_poster = [], []
+    related_keys, poster_hashes = [], []
     for index in range(len(records)):
         record = records[index]
         ids.append(record["id"].decode())
         labels[index, record["genres"]] = 1
         has_plot.append(bool(record["plot"].decode().strip()))
         has_poster.append(record["has_poster"])
+        related_keys.append(record.get("related_keys", ()))
+        poster_hashes.append(record.get("poster_hash", 0))
 
     ends = np.cumsum(list(sizes.values()))
+    groups = related.group(related_keys, np.array(poster_hashes, np.int64))
     split = {name: np.arange(end - sizes[name], end) for name, end in zip(sizes, ends)}
+    split = _without_related(split, groups)
+    strata = np.column_stack([labels, has_poster])
+    if "test" not in split and data.test_fraction:
+        split |= _hold_out(split["train"], strata, groups, "test", data)
     if "validation" not in split:
-        train = split["train"]
-        strata = np.column_stack([labels, has_poster])[train]
-        kept, held_out = _hold_out(strata, data)
-        split |= {"train": train[kept], "validation": train[held_out]}
+        split |= _hold_out(split["train"], strata, groups, "validation", data)
     return Corpus(
         ids=ids,
         genres=genres,
@@ -100,26 +111,61 @@ def load_corpus(builder: "tfds.core.DatasetBuilder", data: ml_collections.Config
         has_plot=np.array(has_plot, bool),
         has_poster=np.array(has_poster, bool),
         split=split,
+        groups=groups,
         records=records,
     )
 
 
-def _hold_out(strata: np.ndarray, data: ml_collections.ConfigDict) -> tuple[np.ndarray, np.ndarray]:
-    """Holds out a validation split; raises an `InputError` if either split would be empty."""
+def _without_related(split: Mapping[str, np.ndarray], groups: np.ndarray) -> dict[str, np.ndarray]:
+    """Leaves out movies that are related to one of a later split: of test, or of validation."""
+    if related_rows := len(groups) - len(np.unique(groups)):
+        logger.info(
+            "%d rows are related to an earlier row: same id, same title and year, or same poster. "
+            "Related rows are never on both sides of a split.",
+            related_rows,
+        )
+    kept, later = {}, np.zeros(0, np.int64)
+    for name in ("test", "validation", "train"):
+        if name in split:
+            is_apart = ~np.isin(groups[split[name]], groups[later])
+            kept[name] = split[name][is_apart]
+            later = np.concatenate([later, split[name]])
+            if left_out := np.sum(~is_apart):
+                logger.warning(
+                    "%d rows of the %s part are left out, because they are related to rows of "
+                    "another part.",
+                    left_out,
+                    name,
+                )
+    return {name: kept[name] for name in split}
+
+
+def _hold_out(
+    rows: np.ndarray,
+    strata: np.ndarray,
+    groups: np.ndarray,
+    part: str,
+    data: ml_collections.ConfigDict,
+) -> dict[str, np.ndarray]:
+    """Splits the movies `rows` into `train` and `part`.
+
+    Raises:
+      InputError: if one of them would be empty.
+    """
     from mmgc_jax.data import splits
 
-    problem = None
+    field, problem = f"{part}_fraction", None
     try:
-        kept, held_out = splits.hold_out(strata, data.validation_fraction, data.split_seed)
+        kept, held_out = splits.hold_out(strata[rows], data[field], data.split_seed, groups[rows])
     except ValueError as error:
         problem = error
     else:
         if len(kept) and len(held_out):
-            return kept, held_out
+            return {"train": rows[kept], part: rows[held_out]}
     raise InputError(
-        f"config.data.validation_fraction={data.validation_fraction!r} with config.data.split_seed="
-        f"{data.split_seed!r} cannot split {len(strata)} movies into a training and a validation "
-        f"split: {problem or 'one of them would be empty'}."
+        f"config.data.{field}={data[field]!r} with config.data.split_seed={data.split_seed!r} "
+        f"cannot split {len(rows)} movies into a training and a {part} split: "
+        f"{problem or 'one of them would be empty'}."
     ) from problem
 
 

@@ -9,7 +9,6 @@ import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import sparse
 
 from mmgc_jax.data.movies import Movie
 
@@ -49,6 +48,8 @@ def group(keys_of_movies: Sequence[Sequence[int]], posters: np.ndarray) -> np.nd
       The number of each movie's group, <int64>[movies], ascending from 0 by the groups' first
       movies.
     """
+    from scipy import sparse  # predictions do not need it
+
     num_movies = len(posters)
     rows = np.repeat(np.arange(num_movies), [len(found) for found in keys_of_movies])
     values = np.array([key for found in keys_of_movies for key in found], np.int64)

@@ -14,8 +14,8 @@ def hold_out(
       fraction: fraction of the movies in the second part, above 0 and below 1. With few movies, a
         part may be empty.
       seed: random seed, from 0 to 2**32 - 1.
-      groups: the group of each movie, <int64>[movies]; a group is in one part as a whole. None: each
-        movie is a group of its own.
+      groups: the group of each movie, <int64>[movies]; a group is never split. None: each movie is
+        a group of its own.
 
     Returns:
       The indices of the movies in the first and in the second part, <int64>, ascending.

@@ -9,10 +9,12 @@ import logging
 import os
 import pathlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import ml_collections
 
 from mmgc_jax.data import table_files
-from mmgc_jax.data.movies import Movie, clean, raise_if_any
+from mmgc_jax.data.movies import Movie, clean, raise_if_any, read_poster
 from mmgc_jax.data.table_files import Rows, shorten
 from mmgc_jax.runtime.errors import InputError
 
@@ -22,7 +24,9 @@ logger = logging.getLogger(__name__)
 # Where a table has several of them, the first of this list counts.
 USUAL_NAMES: Mapping[str, Sequence[str]] = {
     # An index that pandas has written has no name, or this one.
-    "id": ("id", "index", "", "unnamed:0", "movieid", "imdbid", "tconst", "tmdbid", "itemid", "filmid"),
+    "id": (
+        "id", "index", "", "unnamed:0", "movieid", "imdbid", "tconst", "tmdbid", "itemid", "filmid",
+    ),
     "title": ("title", "movietitle", "primarytitle", "originaltitle", "name", "movie", "film"),
     "year": ("year", "releaseyear", "startyear", "releasedate", "released"),
     "plot": (
@@ -64,17 +68,48 @@ class MovieTable:
     splits: Sequence[str]
     notes: Sequence[str]
 
+    def with_genres(self, genres: Sequence[tuple[str, ...]]) -> "MovieTable":
+        """Replaces the genres of all movies."""
+        movies = [dataclasses.replace(m, genres=names) for m, names in zip(self.movies, genres)]
+        return dataclasses.replace(self, movies=movies)
+
+    def with_posters(self, rows: Iterable[int], cache: pathlib.Path) -> Iterator[Movie]:
+        """Yields movies with their posters, each of which is read when its movie is reached.
+
+        A poster that cannot be read becomes empty bytes, one that cannot be fetched becomes None.
+
+        Args:
+          rows: which movies.
+          cache: folder for posters that are fetched.
+        """
+        rows = list(rows)
+        urls = [self.posters[row] for row in rows if is_url(self.posters[row])]
+        if urls:
+            from mmgc_jax.data import fetch  # imports an HTTP client, which files do not need
+
+            fetched = fetch.fetch(urls, cache)
+        for row in rows:
+            poster = self.posters[row]
+            content = None
+            if is_url(poster):
+                content = next(fetched)
+            elif poster:
+                content = read_poster(pathlib.Path(poster))
+            yield dataclasses.replace(self.movies[row], poster=content)
+
 
 @dataclasses.dataclass(frozen=True)
 class TableSettings:
     """What the user says of a table; everything else is found.
 
     Attributes:
-      columns: role -> name of the column; roles that are not set are found by `USUAL_NAMES`.
+      columns: role -> name of the column. It is an error if the table has no such column.
       posters: folder of posters.
       delimiter: of delimited text.
       encoding: of text.
       genre_separator: of genres in one text.
+      further_columns: role -> another usual name of its column, which comes before `USUAL_NAMES`.
+      flag: how to set `columns`, for messages; `{role}` stands for the role.
     """
 
     columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -82,6 +117,41 @@ class TableSettings:
     delimiter: str = ""
     encoding: str = ""
     genre_separator: str = ""
+    further_columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    flag: str = "--config.data.columns.{role}=NAME"
+
+    @classmethod
+    def to_train(cls, data: ml_collections.ConfigDict) -> "TableSettings":
+        """Makes the settings that the section `data` of a config asks for."""
+        names = ("posters", "delimiter", "encoding", "genre_separator")
+        return cls(data.columns.to_dict(), **{name: data[name] for name in names})
+
+    @classmethod
+    def to_predict(
+        cls, data: ml_collections.ConfigDict, columns: Sequence[str] = (), posters: str = ""
+    ) -> "TableSettings":
+        """Makes the settings for another table than the one that an experiment was trained on.
+
+        Args:
+          data: the section `data` of the experiment's config. Its names of columns are tried first.
+          columns: assignments such as `plot=Overview`.
+          posters: folder of posters.
+
+        Raises:
+          InputError: if an assignment has another form.
+        """
+        pairs = [entry.partition("=")[::2] for entry in columns]
+        for entry, (role, name) in zip(columns, pairs):
+            if role not in USUAL_NAMES or not name:
+                raise InputError(
+                    f"--columns={entry}: write ROLE=NAME. Roles are {', '.join(USUAL_NAMES)}."
+                )
+        return cls(
+            columns=dict(pairs),
+            posters=posters,
+            further_columns=dict(data.get("columns", {})),
+            flag="--columns={role}=NAME",
+        )
 
 
 def read(table, settings: TableSettings, labelled: bool) -> MovieTable:
@@ -99,11 +169,11 @@ def read(table, settings: TableSettings, labelled: bool) -> MovieTable:
     roles = [role for role in USUAL_NAMES if labelled or role not in ("genres", "split")]
 
     def choose(columns: Sequence[str]) -> Iterable[str]:
-        return _find(columns, settings.columns, roles).values()
+        return _find(columns, settings, roles).values()
 
     rows = table_files.read(table, choose, settings.delimiter, settings.encoding)
-    columns = _find(rows.columns, settings.columns, roles)
-    _require(rows, columns, labelled)
+    columns = _find(rows.columns, settings, roles)
+    _require(rows, columns, labelled, settings.flag)
     notes = [f"{rows.place}: {len(rows):,} rows, {rows.kind}. Columns: " + ", ".join(
         f"{role} from {column!r}" if role != column else role for role, column in columns.items()
     ) + "."]  # fmt: skip
@@ -131,7 +201,7 @@ def read(table, settings: TableSettings, labelled: bool) -> MovieTable:
     return MovieTable(movies, posters, _parse_splits(rows, cells.get("split")), notes)
 
 
-def _find(columns: Sequence[str], given: Mapping[str, str], roles: Iterable[str]) -> dict[str, str]:
+def _find(columns: Sequence[str], settings: TableSettings, roles: Iterable[str]) -> dict[str, str]:
     """Finds the column of each role; roles without a column are left out.
 
     Raises:
@@ -139,39 +209,45 @@ def _find(columns: Sequence[str], given: Mapping[str, str], roles: Iterable[str]
     """
     by_key: dict[str, str] = {}
     for column in columns:
-        by_key.setdefault(re.sub(r"[\s_-]", "", column).lower(), column)
+        by_key.setdefault(_key(column), column)
     found = {}
     for role in roles:
-        if name := given.get(role):
+        if name := settings.columns.get(role):
             if name not in columns:
                 near = difflib.get_close_matches(name, columns, n=1)
                 hint = f" Did you mean {near[0]!r}?" if near else ""
                 raise InputError(
-                    f"config.data.columns.{role}={name}: the table has no such column.{hint} It "
-                    f"has: {', '.join(map(shorten, columns))}."
+                    f"{settings.flag.format(role=role).replace('NAME', name)}: the table has no "
+                    f"such column.{hint} It has: {', '.join(map(shorten, columns))}."
                 )
             found[role] = name
     for role in roles:
-        names = (by_key[key] for key in USUAL_NAMES[role] if key in by_key)
+        usual = [_key(name) for name in [settings.further_columns.get(role)] if name]
+        names = (by_key[key] for key in (*usual, *USUAL_NAMES[role]) if key in by_key)
         free = (name for name in names if name not in found.values())
         if role not in found and (name := next(free, None)) is not None:
             found[role] = name
     return {role: found[role] for role in roles if role in found}
 
 
-def _require(rows: Rows, columns: Mapping[str, str], labelled: bool) -> None:
-    missing = []
-    if "plot" not in columns and "poster" not in columns and "id" not in columns:
-        missing.append("a plot or a poster")
+def _key(column: str) -> str:
+    """The form of a column's name that is compared with `USUAL_NAMES`."""
+    return re.sub(r"[\s_-]", "", column).lower()
+
+
+def _require(rows: Rows, columns: Mapping[str, str], labelled: bool, flag: str) -> None:
+    """Raises `InputError` if there is neither a plot nor a poster, or if genres are missing."""
+    if not {"plot", "poster", "id"} & set(columns):
+        role, missing = "plot", "a plot or a poster"
     elif labelled and "genres" not in columns:
-        missing.append("genres")
-    if missing:
-        role = "plot" if "plot" in missing[0] else "genres"
-        raise InputError(
-            f"{rows.place} has no column that looks like {missing[0]}; it has: "
-            f"{', '.join(map(shorten, rows.columns)) or 'none'}. Name it: "
-            f"--config.data.columns.{role}=NAME. Usual names are {', '.join(USUAL_NAMES[role])}."
-        )
+        role = missing = "genres"
+    else:
+        return
+    raise InputError(
+        f"{rows.place} has no column that looks like {missing}; it has: "
+        f"{', '.join(map(shorten, rows.columns)) or 'none'}. Name it: "
+        f"{flag.format(role=role)}. Usual names are {', '.join(USUAL_NAMES[role])}."
+    )
 
 
 def _texts(rows: Rows, column: str, role: str) -> list[str]:
@@ -319,10 +395,13 @@ def _find_posters(
     found = [_find_poster(cell, movie_id, base, files) for cell, movie_id in zip(named, ids)]
     number = sum(map(bool, found))
     note = f"posters found for {number:,} of {len(rows):,} movies"
-    if not number:
-        looked = f"{ids[0] or 'ID'}.jpg and other image suffixes" if folder else shorten(named[0])
-        note += f". Looked for {looked}{_content_of(pathlib.Path(folder)) if folder else ''}"
-    return found, note
+    if number or not len(rows):
+        return found, note
+    looked_for = [shorten(cell) for cell in named if cell][:1]
+    looked_for += [f"{ids[0] or 'ID'}.jpg and other image suffixes"] if folder else []
+    content = f"; {_content_of(pathlib.Path(folder))}" if folder else ""
+    logger.warning("%s. Looked for %s%s.", note, ", and for ".join(looked_for), content)
+    return found, ""
 
 
 def _find_poster(
@@ -334,12 +413,19 @@ def _find_poster(
         name = pathlib.PurePosixPath(cell.replace("\\", "/")).name.lower()
         if name in files:
             return files[name]
-        if base is not None and (base / cell).is_file():
+        if base is not None and _is_file(base / cell):
             return str(base / cell)
     for suffix in _IMAGE_SUFFIXES if movie_id else ():
         if (file := files.get(movie_id.lower() + suffix)) is not None:
             return file
     return ""
+
+
+def _is_file(path: pathlib.Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # the name is too long
+        return False
 
 
 def _files_by_name(folder: pathlib.Path) -> dict[str, str]:
@@ -349,9 +435,9 @@ def _files_by_name(folder: pathlib.Path) -> dict[str, str]:
 
 
 def _content_of(folder: pathlib.Path) -> str:
-    """Describes a folder, such as `; FOLDER holds 60 .png files`."""
+    """Describes a folder, such as `FOLDER holds 60 .png files`."""
     counts = collections.Counter(
         pathlib.Path(name).suffix.lower() or "suffixless" for name in sorted(os.listdir(folder))
     )
     described = ", ".join(f"{count} {suffix} files" for suffix, count in counts.most_common(3))
-    return f"; {folder} holds {described or 'nothing'}"
+    return f"{folder} holds {described or 'nothing'}"

@@ -217,7 +217,9 @@ class TestMistakesInTheSource:
         return refused
 
     def test_unknown_source(self, refused):
-        refused(data_config(source="imdb"), "'imdb': no such source. Known: talk, mmimdb, synth")
+        refused(
+            data_config(source="imdb"), "'imdb': no such source. Known: talk, table, mmimdb, synth"
+        )
 
     @pytest.mark.parametrize(
         ("field", "value"),

@@ -43,7 +43,9 @@ class TestColumns:
         assert found.movies[0].id == "1", "without a column of ids, rows are numbered"
 
     def test_a_given_name_that_does_not_exist(self, tmp_path):
-        with pytest.raises(InputError, match=r"columns\.plot=plott: .* Did you mean 'plots'"):
+        with pytest.raises(
+            InputError, match=r"--config\.data\.columns\.plot=plott: .* Did you mean 'plots'"
+        ):
             read_text(tmp_path, "plots,genres\na,b\n", columns={"plot": "plott"})
 
     def test_what_is_needed(self, tmp_path):
@@ -153,9 +155,9 @@ class TestPosters:
         expected[0] = str(folder / "Named.webp")
         assert read_text(tmp_path, text, posters=str(folder)).posters == expected
 
-    def test_none_is_found(self, tmp_path, folder):
-        found = read_text(tmp_path, "id,plot,genres\ntt1,a,a\n", posters=str(folder))
-        note = found.notes[-1]
+    def test_none_is_found(self, tmp_path, folder, caplog):
+        read_text(tmp_path, "id,plot,genres\ntt1,a,a\n", posters=str(folder))
+        note = caplog.messages[-1]
         assert note.startswith("posters found for 0 of 1 movies. Looked for tt1.jpg")
         assert f"{folder} holds 1 .jpg files, 1 .png files, 1 .webp files" in note
 

@@ -32,6 +32,7 @@ def small_corpus(both=True):
             "validation": np.arange(4),
             "test": np.arange(4, 10),
         },
+        groups=np.arange(14),
         records=(),
     )
     present = {"words": corpus.has_plot, "cover": corpus.has_poster, "fusion": np.ones(14, bool)}
