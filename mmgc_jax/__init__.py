@@ -1,6 +1,7 @@
 """Movie genres from plots and posters, in JAX and Flax.
 
-`Predictor` predicts the genres of a `Movie` with a finished experiment; see `mmgc_jax.predictor`.
+`train` trains on a table of movies. `Predictor` predicts the genres of a `Movie` with a finished
+experiment.
 """
 
 import importlib as _importlib
@@ -10,10 +11,11 @@ import sys as _sys
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 if _TYPE_CHECKING:
+    from mmgc_jax.api import train
     from mmgc_jax.data.movies import Movie
     from mmgc_jax.predictor import Predictor
 
-__all__ = ("Movie", "Predictor")
+__all__ = ("Movie", "Predictor", "train")
 
 
 def _import_configs_of_checkout() -> None:
@@ -37,7 +39,11 @@ def _import_configs_of_checkout() -> None:
 _import_configs_of_checkout()
 
 
-_MODULE_OF = {"Movie": "mmgc_jax.data.movies", "Predictor": "mmgc_jax.predictor"}
+_MODULE_OF = {
+    "Movie": "mmgc_jax.data.movies",
+    "Predictor": "mmgc_jax.predictor",
+    "train": "mmgc_jax.api",
+}
 
 
 def __getattr__(name: str):

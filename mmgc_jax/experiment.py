@@ -67,23 +67,23 @@ def run(config: ml_collections.ConfigDict, folder) -> dict:
         )
     as_given = settings.as_json(config)
     workdir.check_unchanged(folder, as_given)
-    data_directory = _data_directory(config, folder)
+    directory = data_directory(config, folder)
     with _reporting_full_disk(folder), parallel.first_process_first():
-        config, inputs = settings.check_and_copy_inputs(config, data_directory / "copies")
+        config, inputs = settings.check_and_copy_inputs(config, directory / "copies")
     with (
         _reporting_full_disk(folder),
         exclusive(folder),
         workdir.logging_to(folder / "run.log"),
     ):
         try:
-            experiment = _begin(config, folder, data_directory, as_given, inputs)
+            experiment = _begin(config, folder, directory, as_given, inputs)
             arrays, present = _train(experiment)
             return _report(experiment, arrays, present)
         finally:
             flush_lines()
 
 
-def _data_directory(config: ml_collections.ConfigDict, folder: Path) -> pathlib.Path:
+def data_directory(config: ml_collections.ConfigDict, folder: Path) -> pathlib.Path:
     """Returns the local folder for shards and caches, which are mapped into memory."""
     data = config.get("data")
     directory = data.get("directory") if isinstance(data, ml_collections.ConfigDict) else None

@@ -11,6 +11,7 @@ PACKAGE = ROOT / "mmgc_jax"
 # The layers from top to bottom, with their folders and files of the package.
 FLOORS = (
     ("__main__", "main", "predict", "compare"),
+    ("api",),
     ("config_flag",),
     ("command_line",),
     ("answers",),

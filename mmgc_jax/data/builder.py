@@ -397,7 +397,7 @@ def _read_table(
         if movie.genres:
             rows[split or "train"].append(row)
     if unlabelled := len(found.movies) - sum(map(len, rows.values())):
-        logger.warning("%d rows have no genre, and are left out.", unlabelled)
+        logger.warning("Rows without a genre, which are left out: %d.", unlabelled)
     if not rows["train"]:
         raise InputError(f"{data.path}: no movies to train on.")
     found = found.with_genres(of_movies)

@@ -2,7 +2,7 @@
 
 import collections
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from typing import NamedTuple
 
 from mmgc_jax.runtime.errors import InputError
@@ -83,20 +83,21 @@ def choose(
             f"{place}: no genre has at least config.data.min_positives={min_positives} movies. "
             + (f"The most frequent: {most}." if most else "No movie has a genre.")
         )
-    notes = [f"{len(chosen)} genres: {_listed(chosen)}."]
+    notes = [f"{_counted(chosen)}: {_listed(chosen)}."]
     if wanted.renamed:
-        notes.append(f"{len(wanted.renamed)} genres renamed or left out by config.data.genres.")
-    rare = sorted((name for name in counts if name not in chosen), key=lambda n: (-counts[n], n))
+        notes.append(f"{_counted(wanted.renamed)} renamed or left out by config.data.genres.")
+    kept = set(chosen)
+    rare = sorted(counts.keys() - kept, key=lambda name: (-counts[name], name))
     if rare and not wanted.only:
+        have = "have it" if len(rare) == 1 else "have them"
         notes.append(
-            f"{len(rare)} genres left out, because fewer than {min_positives} movies have them: "
+            f"{_counted(rare)} left out, because fewer than {min_positives} movies {have}: "
             f"{_listed([f'{name} ({counts[name]})' for name in rare])}."
         )
     elif rare:
         notes.append(
-            f"{len(rare)} genres left out, which config.data.genres does not name: {_listed(rare)}."
+            f"{_counted(rare)} left out, which config.data.genres does not name: {_listed(rare)}."
         )
-    kept = set(chosen)
     return chosen, [tuple(n for n in names if n in kept) for names in renamed], notes
 
 
@@ -109,6 +110,10 @@ def _require_known(names: Iterable[str], known: Iterable[str], place: str) -> No
                 f"config.data.genres has {name!r}, which no movie of {place} has. "
                 + (f"Did you mean {near[0]!r}?" if near else f"It has: {_listed(sorted(known))}.")
             )
+
+
+def _counted(names: Sized) -> str:
+    return f"{len(names)} genre{'' if len(names) == 1 else 's'}"
 
 
 def _listed(names: Sequence[str]) -> str:

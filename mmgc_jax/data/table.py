@@ -201,6 +201,11 @@ def read(table, settings: TableSettings, labelled: bool) -> MovieTable:
     return MovieTable(movies, posters, _parse_splits(rows, cells.get("split")), notes)
 
 
+def used_columns(columns: Sequence[str], settings: TableSettings) -> list[str]:
+    """Returns which columns `read` reads, if labelled."""
+    return list(_find(columns, settings, USUAL_NAMES).values())
+
+
 def _find(columns: Sequence[str], settings: TableSettings, roles: Iterable[str]) -> dict[str, str]:
     """Finds the column of each role; roles without a column are left out.
 

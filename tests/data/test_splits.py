@@ -95,3 +95,27 @@ class TestFolds:
     def test_invalid_seed(self, labels, seed):
         with pytest.raises(ValueError, match="seed is"):
             splits.assign_folds(labels, 4, seed)
+
+
+class TestGroups:
+    @pytest.fixture
+    def labels(self):
+        return np.random.default_rng(0).integers(0, 2, (60, 3)).astype(np.float32)
+
+    def test_groups_stay_together(self, labels):
+        groups = np.random.default_rng(1).permutation(np.repeat(np.arange(20), 3))
+        parts = splits.hold_out(labels, 0.3, 0, groups)
+        assert not set(groups[parts[0]]) & set(groups[parts[1]])
+        assert sorted(np.concatenate(parts)) == list(range(60))
+        folds = splits.assign_folds(labels, 4, 0, groups)
+        assert all(len(set(folds[groups == group])) == 1 for group in range(20))
+
+    def test_groups_of_one_movie_change_nothing(self, labels):
+        for groups in (np.arange(60), np.arange(60) * 7):
+            for ours, theirs in zip(
+                splits.hold_out(labels, 0.3, 0, groups), splits.hold_out(labels, 0.3, 0)
+            ):
+                np.testing.assert_array_equal(ours, theirs)
+            np.testing.assert_array_equal(
+                splits.assign_folds(labels, 4, 0, groups), splits.assign_folds(labels, 4, 0)
+            )
