@@ -219,19 +219,17 @@ def _movie(values: flags.FlagValues, plot: str | None) -> "Movie":
 def _table(values: flags.FlagValues, data: "ml_collections.ConfigDict") -> Iterable["Movie"]:
     """Reads the movies of a table; their posters are read when they are reached."""
     from mmgc_jax.data import table
-    from mmgc_jax.runtime.files import as_path, cache_folder, is_address
+    from mmgc_jax.runtime.files import as_path, is_address
 
     given = _local(values.movies)
     posters = values.posters and _local(values.posters)
     settings = table.TableSettings.to_predict(data, values.columns, posters)
-    found = table.read(given, settings, labelled=False)
-    for note in found.notes:
-        logger.info("%s", note)
+    movies = table.read_movies(given, settings)
     if not _is_stdout(values.output) and not is_address(values.output):
         output = as_path(values.output)
         if output.exists() and output.samefile(given):
             raise InputError(f"--output={values.output} is the table of --movies itself.")
-    return found.with_posters(range(len(found.movies)), cache_folder() / "fetched_posters")
+    return movies
 
 
 def _local(place: str) -> str:

@@ -17,9 +17,9 @@ import pytest
 from mmgc_jax import experiment, settings
 from mmgc_jax.answers import predict, write_csv
 from mmgc_jax.configs import demo
-from mmgc_jax.data import mmimdb
+from mmgc_jax.data import mmimdb, talk
 from mmgc_jax.data.mmimdb import GENRES as MMIMDB_GENRES
-from mmgc_jax.data.movies import GENRES, read_csv
+from mmgc_jax.data.movies import GENRES
 from mmgc_jax.encoders import plot_bag_of_words
 from mmgc_jax.evaluation import metrics
 from mmgc_jax.predictor import Predictor
@@ -255,7 +255,7 @@ def test_plots_in_the_other_vectorisations_of_the_talk(inputs, tmp_path, vectori
     config.plot.vectorisation = vectorisation
     results = experiment.run(config, tmp_path)["validation"]
     assert 0 <= results["plot"]["auc_macro"] <= 1
-    movies = list(read_csv(inputs[0] / "movies.csv", inputs[0] / "posters"))
+    movies = list(talk.read(str(inputs[0])))
     check_predictions(tmp_path, config, "plot", movies)
 
 
@@ -277,7 +277,7 @@ def test_plots_through_a_transformer(inputs, tmp_path, finetune_from):
     settings.max_length, settings.pad_to_multiple_of = 64, 32
     settings.finetune_from, settings.dtype = finetune_from, "float32"
     experiment.run(config, tmp_path / "run")
-    movies = list(read_csv(inputs[0] / "movies.csv", inputs[0] / "posters"))
+    movies = list(talk.read(str(inputs[0])))
     shutil.rmtree(tmp_path / "bert")  # prediction needs only the working directory
     check_predictions(tmp_path / "run", config, "plot_transformer", movies)
 
@@ -293,7 +293,7 @@ def test_encoders_and_fusion_as_one_network(inputs, tmp_path):
     for fused in ("fusion", "fusion_late", "fusion_gated"):
         assert 0 <= results["cross_validation"][fused]["auc_macro"] <= 1
         assert len(results["missing_modalities"]["poster"][fused]) == 5
-    movies = list(read_csv(inputs[0] / "movies.csv", inputs[0] / "posters"))
+    movies = list(talk.read(str(inputs[0])))
     for stage in ("fusion", "plot_bag_of_words"):
         check_predictions(tmp_path, config, stage, movies)
     # Movies without a poster get the same probabilities with and without other movies.

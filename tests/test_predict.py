@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from mmgc_jax import predict
-from mmgc_jax.data.movies import GENRES, Movie, read_csv
+from mmgc_jax.data import talk
+from mmgc_jax.data.movies import GENRES, Movie
 from mmgc_jax.predictor import Predictor
 from tests import tiny
 
@@ -209,7 +210,7 @@ def table(finished):
 
 @pytest.fixture(scope="module")
 def movies(finished):
-    return list(read_csv(finished.data / "movies.csv", finished.data / "posters"))
+    return list(talk.read(str(finished.data)))
 
 
 @pytest.mark.slow

@@ -17,8 +17,8 @@ from PIL import ExifTags, Image
 import mmgc_jax
 from mmgc_jax import Movie, Predictor, experiment
 from mmgc_jax import predictor as module
-from mmgc_jax.data import posters
-from mmgc_jax.data.movies import GENRES, read_csv
+from mmgc_jax.data import posters, talk
+from mmgc_jax.data.movies import GENRES
 from mmgc_jax.encoders import registry
 from mmgc_jax.encoders.base import KnownWords
 from mmgc_jax.runtime.errors import InputError
@@ -37,7 +37,7 @@ def predictor(finished):
 
 @pytest.fixture(scope="module")
 def movies(finished):
-    return list(read_csv(finished.data / "movies.csv", finished.data / "posters"))
+    return list(talk.read(str(finished.data)))
 
 
 @pytest.mark.parametrize("stage", ["plot", "poster", "poster_grey", "fusion"])
@@ -62,7 +62,7 @@ def test_the_preprocessing_of_pretrained_weights_is_kept_when_all_blocks_train(i
         kernel = trained["block1_conv1"]["kernel"]
         assert (kernel != weights["block1_conv1/kernel"]).any()
 
-    movies = list(read_csv(inputs[0] / "movies.csv", inputs[0] / "posters"))
+    movies = list(talk.read(str(inputs[0])))
     rows, expected = tiny.probabilities_in(tmp_path, config, "poster")
     seen = np.array([movies[row].poster is not None for row in rows])
     predicted = Predictor.load(tmp_path)(movies, "poster")[rows]

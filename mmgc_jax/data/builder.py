@@ -25,7 +25,7 @@ import ml_collections
 import numpy as np
 import tensorflow_datasets as tfds
 
-from mmgc_jax.data import genre_names, mmimdb, movies, posters, related, synthetic, table
+from mmgc_jax.data import genre_names, mmimdb, movies, posters, related, synthetic, table, talk
 from mmgc_jax.data.movies import Movie
 from mmgc_jax.runtime import preemption
 from mmgc_jax.runtime.errors import InputError
@@ -191,7 +191,7 @@ class Movies(_MoviesBuilder, skip_registration=True):
     def read(self, path) -> None:
         config = self.builder_config
         if config.source == "talk":
-            found = {"train": movies.read_talk(path)}
+            found = {"train": talk.read(path)}
         else:
             corpus = synthetic.generate(**config.synthetic)
             found = {split: (movie for movie, _ in pairs) for split, pairs in corpus.items()}
@@ -306,7 +306,7 @@ def build(data: ml_collections.ConfigDict, directory) -> _MoviesBuilder:
     """
     _check_fields(data)
     if data.source == "table":
-        config, found = _read_table(data, pathlib.Path(directory))
+        config, found = _read_table(data)
     else:
         config, found = _builder_config(data), None
     make = functools.partial(
@@ -375,7 +375,7 @@ def _builder_config(data: ml_collections.ConfigDict) -> MoviesConfig:
 
 
 def _read_table(
-    data: ml_collections.ConfigDict, directory: pathlib.Path
+    data: ml_collections.ConfigDict,
 ) -> tuple[MoviesConfig, Mapping[str, Iterable[tuple[int, Movie]]]]:
     """Reads a table; returns the dataset's configuration, and the movies of each split.
 
@@ -389,7 +389,7 @@ def _read_table(
         data.min_positives,
         data.path,
     )
-    for note in (*found.notes, *notes):
+    for note in notes:
         logger.info("%s", note)
     rows = collections.defaultdict(list)
     for row, (movie, split) in enumerate(zip(found.movies, found.splits)):
@@ -409,9 +409,8 @@ def _read_table(
         width=data.poster_width,
         genres=genres,
     )
-    fetched = directory / "fetched_posters"
     return config, {
-        split: enumerate(found.with_posters(rows[split], fetched))
+        split: enumerate(found.with_posters(rows[split]))
         for split in ("train", "validation", "test")
         if rows[split]
     }

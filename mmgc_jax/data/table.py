@@ -17,6 +17,7 @@ from mmgc_jax.data import table_files
 from mmgc_jax.data.movies import Movie, clean, raise_if_any, read_poster
 from mmgc_jax.data.table_files import Rows, shorten
 from mmgc_jax.runtime.errors import InputError
+from mmgc_jax.runtime.files import cache_folder
 
 logger = logging.getLogger(__name__)
 
@@ -60,34 +61,31 @@ class MovieTable:
       movies: without posters; `genres` is None if they were not asked for.
       posters: for each movie the path or the address of its poster; empty if it has none.
       splits: for each movie `train`, `validation` or `test`; empty if the table has no such column.
-      notes: what was found in the table, a sentence for each, to be shown.
     """
 
     movies: Sequence[Movie]
     posters: Sequence[str]
     splits: Sequence[str]
-    notes: Sequence[str]
 
     def with_genres(self, genres: Sequence[tuple[str, ...]]) -> "MovieTable":
         """Replaces the genres of all movies."""
         movies = [dataclasses.replace(m, genres=names) for m, names in zip(self.movies, genres)]
         return dataclasses.replace(self, movies=movies)
 
-    def with_posters(self, rows: Iterable[int], cache: pathlib.Path) -> Iterator[Movie]:
+    def with_posters(self, rows: Iterable[int] | None = None) -> Iterator[Movie]:
         """Yields movies with their posters, each of which is read when its movie is reached.
 
         A poster that cannot be read becomes empty bytes, one that cannot be fetched becomes None.
 
         Args:
-          rows: which movies.
-          cache: folder for posters that are fetched.
+          rows: which movies; None: all.
         """
-        rows = list(rows)
+        rows = range(len(self.movies)) if rows is None else list(rows)
         urls = [self.posters[row] for row in rows if is_url(self.posters[row])]
         if urls:
             from mmgc_jax.data import fetch  # imports an HTTP client, which files do not need
 
-            fetched = fetch.fetch(urls, cache)
+            fetched = fetch.fetch(urls, cache_folder() / "fetched_posters")
         for row in rows:
             poster = self.posters[row]
             content = None
@@ -154,8 +152,33 @@ class TableSettings:
         )
 
 
+def read_movies(
+    table, settings: TableSettings | None = None, labelled: bool = False
+) -> Iterator[Movie]:
+    """Reads the movies of a table with their posters.
+
+    >>> import pathlib, tempfile
+    >>> file = pathlib.Path(tempfile.mkdtemp()) / "movies.csv"
+    >>> _ = file.write_text("overview,genre\\nA retired spy returns.,Action|Drama\\n")
+    >>> [movie.genres for movie in read_movies(file, labelled=True)]
+    [('Action', 'Drama')]
+
+    Args:
+      table: as in `table_files.read`.
+      settings: what the user says of it; None: nothing.
+      labelled: whether to read genres.
+
+    Returns:
+      An iterator that reads each poster when its movie is reached.
+
+    Raises:
+      InputError: at once, as `read` raises.
+    """
+    return read(table, settings or TableSettings(), labelled).with_posters()
+
+
 def read(table, settings: TableSettings, labelled: bool) -> MovieTable:
-    """Reads the movies of a table.
+    """Reads the movies of a table, and logs what was found in it.
 
     Args:
       table: as in `table_files.read`.
@@ -174,16 +197,14 @@ def read(table, settings: TableSettings, labelled: bool) -> MovieTable:
     rows = table_files.read(table, choose, settings.delimiter, settings.encoding)
     columns = _find(rows.columns, settings, roles)
     _require(rows, columns, labelled, settings.flag)
-    notes = [f"{rows.place}: {len(rows):,} rows, {rows.kind}. Columns: " + ", ".join(
-        f"{role} from {column!r}" if role != column else role for role, column in columns.items()
-    ) + "."]  # fmt: skip
+    taken = (role if role == name else f"{role} from {name!r}" for role, name in columns.items())
+    logger.info(
+        "%s: %s rows, %s. Columns: %s.",
+        rows.place, f"{len(rows):,}", rows.kind, ", ".join(taken),
+    )  # fmt: skip
     cells = {role: _texts(rows, column, role) for role, column in columns.items()}
-    genres = [None] * len(rows)
-    if labelled:
-        genres, note = parse_genres(rows, columns["genres"], settings.genre_separator)
-        notes.append(note)
-    posters, note = _find_posters(rows, cells, settings.posters)
-    notes += [note] if note else []
+    genres = parse_genres(rows, columns["genres"], settings.genre_separator) if labelled else None
+    posters = _find_posters(rows, cells, settings.posters)
     empty = [""] * len(rows)
     movies = [
         Movie(
@@ -194,11 +215,14 @@ def read(table, settings: TableSettings, labelled: bool) -> MovieTable:
             genres=of_movie,
         )
         for number, (movie_id, title, year, plot, of_movie) in enumerate(
-            zip(*(cells.get(role, empty) for role in ("id", "title", "year", "plot")), genres),
+            zip(
+                *(cells.get(role, empty) for role in ("id", "title", "year", "plot")),
+                genres or [None] * len(rows),
+            ),
             start=1,
         )
     ]
-    return MovieTable(movies, posters, _parse_splits(rows, cells.get("split")), notes)
+    return MovieTable(movies, posters, _parse_splits(rows, cells.get("split")))
 
 
 def used_columns(columns: Sequence[str], settings: TableSettings) -> list[str]:
@@ -279,8 +303,8 @@ def _year(text: str) -> int | None:
     return int(found[0]) if found else None
 
 
-def parse_genres(rows: Rows, column: str, separator: str = "") -> tuple[list[tuple[str, ...]], str]:
-    """Parses a column of genres.
+def parse_genres(rows: Rows, column: str, separator: str = "") -> list[tuple[str, ...]]:
+    """Parses a column of genres, and logs their form.
 
     A cell is a list of names or of objects with a `name`, as a value, as JSON or as a Python
     literal; or it is a text whose separator is that of most cells of the column.
@@ -291,7 +315,7 @@ def parse_genres(rows: Rows, column: str, separator: str = "") -> tuple[list[tup
       separator: between genres of one text; empty to find it.
 
     Returns:
-      The genres of each row, without repetitions, empty if it has none; and a note on their form.
+      The genres of each row, without repetitions, empty if it has none.
 
     Raises:
       InputError: if a cell has another form.
@@ -310,7 +334,8 @@ def parse_genres(rows: Rows, column: str, separator: str = "") -> tuple[list[tup
         except ValueError as error:
             problems.append(f"{rows.where(i)}: {error}")
     raise_if_any(problems, rows.place, f"bad rows of {len(rows)}")
-    return parsed, f"Genres are {form}."
+    logger.info("Genres are %s.", form)
+    return parsed
 
 
 def _missing(cell: str) -> bool:
@@ -377,36 +402,36 @@ def is_url(place: str) -> bool:
     return place.lower().startswith(("http://", "https://"))
 
 
-def _find_posters(
-    rows: Rows, cells: Mapping[str, Sequence[str]], folder: str
-) -> tuple[list[str], str]:
+def _find_posters(rows: Rows, cells: Mapping[str, Sequence[str]], folder: str) -> list[str]:
     """Finds the poster of each movie: by its cell, otherwise by its id in the folder.
 
+    Logs how many were found; if there are none, what was looked for.
+
     Returns:
-      For each row a path, an address, or an empty text; and a note, empty if the table has neither
-      a column nor a folder of posters.
+      For each row a path, an address, or an empty text.
 
     Raises:
       InputError: if the folder does not exist.
     """
     if folder and not pathlib.Path(folder).is_dir():
-        raise InputError(f"config.data.posters={folder}: no such folder of posters.")
+        raise InputError(f"{folder}: no such folder of posters.")
     named = cells.get("poster", [""] * len(rows))
     ids = cells.get("id", [""] * len(rows))
-    if not folder and not any(named):
-        return [""] * len(rows), ""
+    if not len(rows) or (not folder and not any(named)):
+        return [""] * len(rows)
     base = pathlib.Path(rows.place).parent if pathlib.Path(rows.place).is_file() else None
     files = _files_by_name(pathlib.Path(folder)) if folder else {}
     found = [_find_poster(cell, movie_id, base, files) for cell, movie_id in zip(named, ids)]
     number = sum(map(bool, found))
     note = f"posters found for {number:,} of {len(rows):,} movies"
-    if number or not len(rows):
-        return found, note
+    if number:
+        logger.info("%s", note)
+        return found
     looked_for = [shorten(cell) for cell in named if cell][:1]
     looked_for += [f"{ids[0] or 'ID'}.jpg and other image suffixes"] if folder else []
     content = f"; {_content_of(pathlib.Path(folder))}" if folder else ""
     logger.warning("%s. Looked for %s%s.", note, ", and for ".join(looked_for), content)
-    return found, ""
+    return found
 
 
 def _find_poster(
@@ -434,9 +459,15 @@ def _is_file(path: pathlib.Path) -> bool:
 
 
 def _files_by_name(folder: pathlib.Path) -> dict[str, str]:
-    """The paths of a folder's files, by name in lower case."""
+    """Returns the paths of a folder's files, by name in lower case."""
     with os.scandir(folder) as entries:
-        return {entry.name.lower(): entry.path for entry in sorted(entries, key=lambda e: e.name)}
+        files = [
+            entry
+            for entry in entries
+            # Not a link to a device, or to itself.
+            if entry.is_file(follow_symlinks=False) or os.path.isfile(entry.path)
+        ]
+    return {entry.name.lower(): entry.path for entry in sorted(files, key=lambda e: e.name)}
 
 
 def _content_of(folder: pathlib.Path) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 import ml_collections
 import numpy as np
 
-from mmgc_jax.data import movies, text
+from mmgc_jax.data import table, text
 from mmgc_jax.data.text import FIRST_WORD_ID, Vocabulary
 from mmgc_jax.encoders.checks import Checker
 from mmgc_jax.pretrained import vector_file
@@ -35,7 +35,7 @@ def default_settings() -> ml_collections.ConfigDict:
     # Whether to train word vectors on the plots with Word2Vec. With a file as well, the two vectors
     # of a word are concatenated.
     settings.train = True
-    # CSV files with more plots for Word2Vec, in the columns index,year,title,plot. Written as
+    # Tables with more plots for Word2Vec. Written as
     # "('one.csv', 'two.csv')" on the command line.
     settings.unlabelled = ()
     # Size of the trained vectors, and of those that the LSTM learns with unique_map.
@@ -88,10 +88,10 @@ def problems(settings: ml_collections.ConfigDict, used: bool) -> list[str]:
     return found
 
 
-def _read_tables(tables: Sequence[str]) -> None:
+def _read_tables(places: Sequence[str]) -> None:
     """Raises `InputError` if a table of movies has a mistake."""
-    for table in tables:
-        movies.read_csv(table)
+    for place in places:
+        table.read(place, table.TableSettings(), labelled=False)
 
 
 def prepare(experiment: Experiment, name: str) -> tuple[Vocabulary, np.ndarray | None]:
@@ -189,8 +189,9 @@ def _look_up(
 
         def with_unlabelled() -> Iterator[str]:
             yield from plots.plots()
-            for table in settings.unlabelled:
-                yield from (movie.plot for movie in movies.read_csv(table) if movie.plot)
+            for place in settings.unlabelled:
+                found = table.read(place, table.TableSettings(), labelled=False)
+                yield from (movie.plot for movie in found.movies if movie.plot)
 
         all_plots = dataclasses.replace(plots, plots=with_unlabelled)
         trained = word2vec.load_or_train(all_plots, settings, seed, cache)

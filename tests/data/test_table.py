@@ -9,6 +9,11 @@ from mmgc_jax.data.table import TableSettings, read
 from mmgc_jax.runtime.errors import InputError
 
 
+@pytest.fixture(autouse=True)
+def all_messages(caplog):
+    caplog.set_level("INFO", "mmgc_jax")
+
+
 def write(folder, text, name="movies.csv"):
     file = folder / name
     file.write_text(text, encoding="utf-8")
@@ -30,10 +35,10 @@ class TestColumns:
             ("overview,plot,genres", "Columns: plot, genres."),  # the first usual name counts
         ],
     )
-    def test_usual_names_are_found(self, tmp_path, header, columns):
+    def test_usual_names_are_found(self, tmp_path, caplog, header, columns):
         row = ",".join("x" for _ in header.split(","))
-        note = read_text(tmp_path, f"{header}\n{row}\n").notes[0]
-        assert columns in note
+        read_text(tmp_path, f"{header}\n{row}\n")
+        assert columns in caplog.messages[0]
 
     def test_given_names_count(self, tmp_path):
         text = "plot,what,kinds\nwrong,right,Drama\n"
@@ -84,12 +89,12 @@ class TestGenres:
             (["Drama / War", "Film-Noir", "none"], "text separated by '/'"),
         ],
     )  # fmt: skip
-    def test_forms(self, tmp_path, cells, form):
+    def test_forms(self, tmp_path, caplog, cells, form):
         lines = "\n".join(json.dumps({"plot": "p", "genres": cell}) for cell in cells)
         found = read(write(tmp_path, lines), TableSettings(), True)
         second = "Film-Noir, Classic" if "Classic" in cells[1] else "Film-Noir"
         assert [movie.genres for movie in found.movies] == [("Drama", "War"), (second,), ()]
-        assert found.notes[1] == f"Genres are {form}."
+        assert caplog.messages[1] == f"Genres are {form}."
 
     def test_values_that_are_lists(self, tmp_path):
         cells = [["Drama", "War", "Drama"], [{"name": "War"}], None]
@@ -106,10 +111,10 @@ class TestGenres:
         assert given.movies[0].genres == ("Drama, War",)
         assert given.movies[-1].genres == ("Sci-Fi", "Fantasy")
 
-    def test_one_genre_for_each_movie(self, tmp_path):
+    def test_one_genre_for_each_movie(self, tmp_path, caplog):
         found = read_text(tmp_path, "plot,genres\np,Drama\np,War\n")
         assert [movie.genres for movie in found.movies] == [("Drama",), ("War",)]
-        assert found.notes[1] == "Genres are text."
+        assert caplog.messages[1] == "Genres are text."
 
     @pytest.mark.parametrize(
         "cell", ["['Drama'", "[1, 2]", "[{'id': 1}]", "Drama|War", "['a'" + "," * 20_000]
@@ -140,10 +145,10 @@ class TestPosters:
             (folder / name).write_bytes(b"")
         return folder
 
-    def test_by_id_in_a_folder(self, tmp_path, folder):
+    def test_by_id_in_a_folder(self, tmp_path, folder, caplog):
         found = read_text(tmp_path, "id,genres\n1,a\n2,a\n3,a\n", posters=str(folder))
         assert found.posters == [str(folder / "1.jpg"), str(folder / "2.PNG"), ""]
-        assert found.notes[-1] == "posters found for 2 of 3 movies"
+        assert caplog.messages[-1] == "posters found for 2 of 3 movies"
 
     def test_by_a_column(self, tmp_path, folder):
         text = (

@@ -8,7 +8,7 @@ import pytest
 import scipy.sparse
 from scipy.special import expit
 
-from mmgc_jax.data import movies, pipeline, splits
+from mmgc_jax.data import movies, pipeline, splits, table
 from mmgc_jax.data.bag_of_words import TfIdf
 from mmgc_jax.evaluation import metrics
 from mmgc_jax.models import PlotBagOfWords
@@ -76,7 +76,7 @@ def test_from_plots_to_probabilities():
 @pytest.mark.skipif(not TALK.exists(), reason=f"{TALK} does not exist")
 def test_real_plots_out_of_fold():
     plots, labels = [], []
-    for movie in movies.read_csv(TALK, labelled=True):
+    for movie in table.read_movies(TALK, labelled=True):
         plots.append(movie.plot or "")
         labels.append([genre in movie.genres for genre in movies.GENRES])
     labels = np.float32(labels)
