@@ -220,7 +220,7 @@ class TestTable:
         status, out, err = ask(f"--workdir={finished.workdir}", *table, f"--output={output}")
         assert (status, out) == (0, f"{len(movies)} rows written to {output}\n"), err
         found = sum(movie.poster is not None for movie in movies)
-        assert f"{found} of {len(movies)} movies have a poster in " in err
+        assert f"posters found for {found} of {len(movies)} movies" in err
         with output.open(newline="") as file:
             header, *rows = csv.reader(file)
         assert header == ["ID", *(f"p_{genre}" for genre in GENRES)]
@@ -270,8 +270,8 @@ class TestTable:
             f"--output={tmp_path / 'probs.csv'}",
         )  # fmt: skip
         assert status == 0
-        assert f"warning: None of {len(movies)} movies has a poster in {tmp_path}/posters." in err
-        assert "Needed: <index>.jpg, such as 100.jpg. The folder has: tt100.png." in err
+        assert f"warning: posters found for 0 of {len(movies)} movies. Looked for 100.jpg" in err
+        assert f"{tmp_path}/posters holds 1 .png files" in err
 
     def test_the_input_table_is_not_overwritten(self, ask, finished, tmp_path):
         table = tmp_path / "movies.csv"
