@@ -100,11 +100,14 @@ class TfIdf:
         """Reads a file that `save` wrote.
 
         Raises:
-          InputError: if the file is missing, not JSON, or has unexpected content.
+          InputError: if the file is missing, not JSON, has unexpected content, or has words that
+            its tokenizer does not make.
         """
         content = read_json(file, "Run the experiment again to write it again.")
         if problem := _problem(content):
             raise InputError(f"{file} is not a vocabulary with TF-IDF weights: {problem}.")
+        parts = (part for word in content["idf"] for part in word.removesuffix("*").split(" "))
+        text.check_words(parts, content["tokens"], file)
         idf = content.pop("idf")
         return cls(tuple(idf), np.array(list(idf.values()), np.float64), **content)
 

@@ -90,7 +90,7 @@ def load_corpus(builder: "tfds.core.DatasetBuilder", data: ml_collections.Config
         record = records[index]
         ids.append(record["id"].decode())
         labels[index, record["genres"]] = 1
-        has_plot.append(bool(record["plot"].decode().strip()))
+        has_plot.append(text.has_words(record["plot"].decode()))
         has_poster.append(record["has_poster"])
         related_keys.append(record.get("related_keys", ()))
         poster_hashes.append(record.get("poster_hash", 0))

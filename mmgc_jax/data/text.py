@@ -1,8 +1,11 @@
 """Converts plots to padded sequences of word ids: tokens, phrases, vocabulary, padding."""
 
 import collections
+import functools
+import itertools
 import json
 import re
+import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
@@ -12,13 +15,77 @@ from mmgc_jax.runtime.files import as_path, read_json, write_text
 
 PADDING_ID, UNKNOWN_ID, FIRST_WORD_ID = 0, 1, 2
 
-_TOKEN = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
 _LONGEST_PHRASE = 3  # words
+
+# The token of a number. The talk's plots have `N` for each run of digits.
+_NUMBER = "n"
+
+# Replacements, in this order, by which `tokenize` brings a lowercase plot to one form.
+_RULES = (
+    # Invisible characters within words: soft hyphens, joiners, marks of direction.
+    (re.compile("[\u00ad\u200c-\u200f\u2060\ufeff]"), ""),
+    # Letters that are used as apostrophes. Apostrophes proper are punctuation.
+    (re.compile("[\u02b9-\u02bd\ua78b\ua78c]"), "'"),
+    # `do n't`, as in the Penn Treebank, becomes `don't`.
+    (re.compile(r" n['’]t\b"), "n't"),
+    (re.compile(r"\d+"), f" {_NUMBER} "),
+)
+
+# Whole texts that stand for a missing plot, as tokens joined by blanks: `n a` is `N/A`.
+_PLACEHOLDERS = frozenset({
+    "n a", "na", "nan", "nil", "none", "null", "tba", "tbd", "unknown", "plot unknown", "untitled",
+    "add a plot", "missing", "not available", "not yet available", "coming soon", "no plot",
+    "no plot available", "no overview", "no overview found", "no overview available",
+    "no description", "no description available", "no summary", "no summary available",
+    "no synopsis", "no synopsis available",
+})  # fmt: skip
 
 
 def tokenize(plot: str) -> list[str]:
-    """Splits a plot into lowercase words and numbers; drops punctuation except apostrophes."""
-    return _TOKEN.findall(plot.lower().replace("’", "'"))
+    """Splits a plot into lowercase words.
+
+    Plots that people write and plots that are tokenized already, as the talk's are, get the same
+    tokens: apostrophes separate words, a run of digits becomes `n`, and other punctuation is
+    dropped. Different numbers are therefore the same word. Combining marks belong to their letters.
+
+    >>> tokenize("It's 1984: the 3rd don’t-panic film.")
+    ['it', 's', 'n', 'the', 'n', 'rd', 'don', 't', 'panic', 'film']
+    >>> tokenize("it ' s  N  :  the  N rd don ' t  -  panic film .")
+    ['it', 's', 'n', 'the', 'n', 'rd', 'don', 't', 'panic', 'film']
+    >>> tokenize("It 's 1984 : the 3rd do n't - panic film .")
+    ['it', 's', 'n', 'the', 'n', 'rd', 'don', 't', 'panic', 'film']
+    """
+    plot = unicodedata.normalize("NFC", plot.lower())
+    for pattern, replacement in _RULES:
+        plot = pattern.sub(replacement, plot)
+    return _word_pattern().findall(plot)
+
+
+@functools.cache
+def _word_pattern() -> re.Pattern:
+    """Makes the pattern of a word: letters and their combining marks, which `\\w` lacks."""
+    # Unicode has no combining marks outside of these ranges.
+    code_points = itertools.chain(range(0x300, 0x20000), range(0xE0100, 0xE01F0))
+    marks = [c for c in map(chr, code_points) if unicodedata.category(c).startswith("M")]
+    # A class of characters is slow if it has any that does not fit into 16 bits.
+    short, long = (
+        "".join(c for c in marks if (c < "\U00010000") == fits) for fits in (True, False)
+    )
+    mark = rf"(?![\0-\x7f])(?:[{short}]|[{long}])"
+    return re.compile(rf"[^\W\d_]+(?:(?:{mark})+[^\W\d_]*)*")
+
+
+def has_words(plot: str | None) -> bool:
+    """Returns whether a text can be a plot.
+
+    Numbers, punctuation and placeholders such as `N/A` or `No overview found.` are not words.
+    """
+    plot = (plot or "").strip()
+    # The beginning decides about nearly all plots.
+    return any(
+        set(words) - {_NUMBER} and " ".join(words) not in _PLACEHOLDERS
+        for words in map(tokenize, (plot[:100], plot[100:]))
+    )
 
 
 # Replacements, in this order, before a plot is split at blanks. From make_dataset.py (see below).
@@ -45,6 +112,30 @@ def tokenize_mmimdb(plot: str) -> list[str]:
 
 
 TOKENIZERS = {"words": tokenize, "mmimdb": tokenize_mmimdb}
+
+
+def check_words(words: Iterable[str], tokens: str, file) -> None:
+    """Checks that the words of a stored vocabulary are tokens of `tokenize`.
+
+    Earlier versions of `tokenize` had others, such as `don't` and `1984`, which no plot has now.
+
+    Args:
+      words: the words, without phrases.
+      tokens: name of the tokenizer that the vocabulary belongs to; only `words` is checked.
+      file: the vocabulary's file, for the message.
+
+    Raises:
+      InputError: if there are other words.
+    """
+    words = list(words)
+    if tokens != "words" or tokenize("\n".join(words)) == words:
+        return
+    foreign = [word for word in words if tokenize(word) != [word]]
+    raise InputError(
+        f"{file} has words that plots are no longer split into: {', '.join(foreign[:5])}"
+        f"{', ...' if len(foreign) > 5 else ''}. It was written by an earlier version of mmgc_jax. "
+        "Run the experiment again in a new --workdir."
+    )
 
 
 def count_words(plots: Iterable[Sequence[str]], phrases: bool = False) -> collections.Counter:
@@ -111,16 +202,22 @@ class Vocabulary:
         return cls([word for _, word in kept[: max_size - FIRST_WORD_ID]])
 
     @classmethod
-    def load(cls, path) -> "Vocabulary":
+    def load(cls, path, tokens: str) -> "Vocabulary":
         """Reads a file that `save` wrote.
 
+        Args:
+          path: path of the file.
+          tokens: name of the tokenizer in `TOKENIZERS` that plots are split by.
+
         Raises:
-          InputError: if the file is missing, or is not a JSON list of distinct words.
+          InputError: if the file is missing, is not a JSON list of distinct words, or has words
+            that the tokenizer does not make.
         """
         words = read_json(as_path(path), "Run the experiment again to write it again.")
         is_list = isinstance(words, list) and all(isinstance(word, str) for word in words)
         if not is_list or len(set(words)) < len(words):
             raise InputError(f"{path} is not a list of distinct words.")
+        check_words((part for word in words for part in word.split("_")), tokens, path)
         return cls(words)
 
     def save(self, path) -> None:

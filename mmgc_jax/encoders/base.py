@@ -44,6 +44,7 @@ from ml_collections import config_dict
 
 from mmgc_jax.data import pipeline
 from mmgc_jax.data.movies import Movie, clean
+from mmgc_jax.data.text import has_words
 from mmgc_jax.ops.kernels import Kernels
 from mmgc_jax.runtime.errors import InputError
 from mmgc_jax.runtime.files import Path
@@ -242,10 +243,10 @@ def batch_size() -> int:
 def plots_of(movies: Sequence[Movie]) -> tuple[list[str], np.ndarray]:
     """Returns the cleaned plots of movies, and whether each movie has one, <bool>[movies].
 
-    A missing or blank plot becomes an empty or blank text.
+    A missing plot becomes an empty text. A text without words is no plot.
     """
     plots = [clean(movie.plot or "") for movie in movies]
-    return plots, np.array([bool(plot.strip()) for plot in plots])
+    return plots, np.array([has_words(plot) for plot in plots], bool)
 
 
 def load_params(

@@ -149,7 +149,7 @@ def load(
 ) -> Encoder:
     settings = config[name]
     file = encoder_folder(workdir, name) / "vocabulary.json"
-    vocabulary = text.Vocabulary.load(file)
+    vocabulary = text.Vocabulary.load(file, settings.tokens)
     params = load_params(config, workdir, name)
     words = params[0].get("words")
     vector_size = None

@@ -119,7 +119,7 @@ def prepare(experiment: Experiment, name: str) -> tuple[Vocabulary, np.ndarray |
     given = settings.vectorisation == "word2vec"
     vocabulary_file, table_file = folder / "vocabulary.json", folder / "word_vectors.npy"
     if vocabulary_file.exists():  # this file is written last, so the others are complete
-        vocabulary = Vocabulary.load(vocabulary_file)
+        vocabulary = Vocabulary.load(vocabulary_file, settings.tokens)
         return vocabulary, _read_table(table_file, len(vocabulary)) if given else None
 
     plots = _Tokenized(

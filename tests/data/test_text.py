@@ -1,5 +1,13 @@
 """Tests tokens, phrases, vocabularies and padding."""
 
+import csv
+import itertools
+import re
+import time
+import unicodedata
+
+import hypothesis
+import hypothesis.strategies as st
 import numpy as np
 import pytest
 
@@ -11,8 +19,8 @@ from mmgc_jax.runtime.errors import InputError
 @pytest.mark.parametrize(
     ("plot", "tokens"),
     [
-        ("A serial killer, 47, decides .", ["a", "serial", "killer", "47", "decides"]),
-        ("don't say 'no'", ["don't", "say", "no"]),
+        ("A serial killer, 47, decides .", ["a", "serial", "killer", "n", "decides"]),
+        ("don't say 'no'", ["don", "t", "say", "no"]),
         ("four-year-old snake_case", ["four", "year", "old", "snake", "case"]),
         ("Der Fürst von ÖSTERREICH — 七人の侍", ["der", "fürst", "von", "österreich", "七人の侍"]),
         (" ... \n", []),
@@ -23,8 +31,133 @@ def test_tokens(plot, tokens):
     assert text.tokenize(plot) == tokens
 
 
-def test_typographic_apostrophes_stay_inside_words():
-    assert len(text.tokenize("don’t")) == 1
+# Texts as the talk's file has them, and the same texts as people write them.
+SAME = {
+    "it ' s a boy ' s life": (
+        "It's a boy's life.", "It’s a boy’s life", "it`s a boy´s life", "itʼs a boyʼs life",
+        "it 's a boy 's life", "IT＇S A BOY＇S LIFE!", "it' s a boy' s life",
+    ),
+    "the brothers '   house": ("The brothers' house", "the ‘brothers’ house"),
+    "he doesn ' t ,  won ' t ,  can ' t": (
+        "He doesn't, won't, can't!", "he doesn’t won’t can’t", "he does n't , wo n't , ca n't",
+        "he does n’t , wo n’t , ca n’t",
+    ),
+    "rock ' n ' roll": ("Rock 'n' Roll", "rock ’n’ roll"),
+    "in  N  ,  the  N rd of  N s": (
+        "In 1984, the 3rd of 1990s", "in 12, the 3rd of 80s", "In １９８４, the ٣rd of ९०s",
+    ),
+    "$ N  ,  N  ,   N  .  N  %  of  N  /  N": ("$10,000, 3.5% of 9/11",),
+    "a  N  -  year  -  old": ("A 12-year-old", "a 12‐year‐old", "a 12–year–old"),
+    'they say  " no "  .': ("They say “no”.", "they say «no»…", "they say ``no''"),
+    "a killer": ("a kil\u00adler", "\ufeffa killer", "a\u200b killer", "a\xa0killer", "a_killer"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("plot", "same"), [(a, b) for a, texts in SAME.items() for b in texts])
+def test_plots_as_people_write_them_have_the_tokens_of_the_talks_file(plot, same):
+    assert text.tokenize(same) == text.tokenize(plot) != []
+
+
+_WORD = st.sampled_from(["ghost", "o'brien", "don't", "it's", "they'll", "naïve", "well-known"])
+_PART = st.one_of(_WORD, st.from_regex(r"(19\d\ds|\d{1,2}th|\d{1,3}(,\d{3})?)", fullmatch=True))
+_END = st.sampled_from([" ", ", ", ". ", "! ", "; ", ' "', '" ', " (", ") ", " - ", "/"])
+
+
+def as_in_the_talks_file(plot):
+    """Rewrites a plot as in the talk's file: marks and numbers stand apart, numbers are N."""
+    plot = re.sub(r"\d+", " N ", plot.lower())
+    return re.sub(r"""([/'\-.?!()",:;])""", r" \1 ", plot)
+
+
+@hypothesis.given(
+    st.lists(st.tuples(_PART, _END), min_size=1).map(lambda p: "".join(map("".join, p)))
+)
+def test_rewritten_plots_have_the_same_tokens(plot):
+    tokens = text.tokenize(as_in_the_talks_file(plot))
+    for form in (str, str.upper, str.title):
+        assert text.tokenize(form(plot)) == tokens
+    for quote in "’‘ʼ`´＇":
+        assert text.tokenize(plot.replace("'", quote)) == tokens
+    assert text.tokenize(unicodedata.normalize("NFD", plot)) == tokens
+
+
+def test_plots_of_the_talk_keep_their_tokens_when_people_write_them(request):
+    file = request.config.rootpath.parent / "shared/data/talk/train/movies.csv"
+    if not file.is_file():
+        pytest.skip(f"no movies: {file} does not exist")
+    with file.open(encoding="utf-8") as stream:
+        plots = [row["plot"] for row in itertools.islice(csv.DictReader(stream), 1000)]
+    for plot in plots:
+        written = re.sub(r"(\w) ' (s|t|re|ll|ve|d|m)\b", r"\1’\2", plot)
+        written = re.sub(r"\s+([.,;:?!)])", r"\1", written).replace("( ", "(")
+        written = re.sub(r"\bN(?: (th|s|st|nd|rd)\b)?", r"1984\1", written)
+        written = re.sub(r"  +", " ", written.replace(" - ", "-")).capitalize()
+        assert text.tokenize(unicodedata.normalize("NFD", written)) == text.tokenize(plot)
+
+
+@hypothesis.given(st.text())
+def test_canonically_equivalent_texts_have_the_same_tokens(plot):
+    tokens = text.tokenize(plot)
+    for form in ("NFC", "NFD"):
+        assert text.tokenize(unicodedata.normalize(form, plot)) == tokens
+    assert [text.tokenize(token) for token in tokens] == [[token] for token in tokens]
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "हिन्दी", "फ़िल्म", "कहानी",  # Devanagari
+        "người", "việt", "yếu", "n̈goài",  # Vietnamese; the last has no composed letter
+        "தமிழ்", "ภาษาไทย", "สัปดาห์", "עִבְרִית", "العَرَبِيَّة", "𞤀𞤣𞤤𞤢𞤥𞥆".lower(),  # and other scripts
+    ],
+)  # fmt: skip
+def test_words_with_combining_marks_stay_whole(word):
+    for form in ("NFC", "NFD"):
+        plot = f"{unicodedata.normalize(form, word)}, 3 ({word})."
+        composed = unicodedata.normalize("NFC", word)
+        assert text.tokenize(plot) == [composed, "n", composed]
+
+
+def test_a_mark_without_a_letter_is_no_word():
+    assert text.tokenize("❤\ufe0f 1\ufe0f\u20e3 \u0301 _\u0301") == ["n"]
+
+
+def test_all_combining_marks_are_known():
+    marks = [c for c in map(chr, range(0x110000)) if unicodedata.category(c).startswith("M")]
+    lost = [f"{ord(c):x}" for c in marks if len(text.tokenize(f"x{c}y")) != 1]
+    assert not lost
+
+
+def test_long_plots_are_split_in_linear_time():
+    for piece in ("a", "1", " ", "'", " n't", "\u0301", "a\u0301", "\u200d"):
+        before = time.process_time()
+        text.tokenize(piece * (1_000_000 // len(piece)))
+        assert time.process_time() - before < 5
+
+
+@pytest.mark.parametrize(
+    "plot",
+    [
+        None, "", " ", "\n\t\xa0\u3000", "...", "—", "?", "\u200b", "_", "🎬", "❤\ufe0f", "\u0301",
+        "N", "1984", "12.5", "3 / 4", "N/A", "n/a", " N/A. ", "n.a.", "(N/A)", "NA", "NaN", "None",
+        "null", "Unknown.", "Plot unknown", "Add a Plot »", "No overview found.", "TBA",
+        "No plot available." + " " * 200, " " * 200 + "N/A", "." * 300,
+    ],
+)  # fmt: skip
+def test_texts_without_words_are_no_plots(plot):
+    assert text.has_words(plot) is False
+
+
+@pytest.mark.parametrize(
+    "plot",
+    [
+        "x", "ghosts", "Napoli", "N/A is a film about forms", "None of them knew.", "1984 again",
+        "七人の侍", "हिन्दी", "Nana", "no plot found by anybody", "." * 300 + "ghost",
+        "N/A" + "." * 300 + "ghost", "Unknown soldiers",
+    ],
+)  # fmt: skip
+def test_texts_with_words_are_plots(plot):
+    assert text.has_words(plot) is True
 
 
 PLOTS = (("b", "a", "c", "a"), ("c", "d", "a"), ("b", "e"))
@@ -102,7 +235,7 @@ def test_save_and_load(tmp_path):
     file = tmp_path / "vocabulary.json"
     vocabulary = Vocabulary(("the", "l'été", "七", "\u2028"))
     vocabulary.save(file)
-    loaded = Vocabulary.load(file)
+    loaded = Vocabulary.load(file, "mmimdb")
     assert loaded.words == vocabulary.words
     assert loaded.encode(["七"], 1).tolist() == vocabulary.encode(["七"], 1).tolist() == [4]
 
@@ -151,4 +284,25 @@ def test_tokens_of_mmimdb(plot, tokens):
 def test_damaged_vocabulary(tmp_path, content):
     (tmp_path / "vocabulary.json").write_text(content)
     with pytest.raises(InputError, match=r"vocabulary\.json"):
-        Vocabulary.load(tmp_path / "vocabulary.json")
+        Vocabulary.load(tmp_path / "vocabulary.json", "words")
+
+
+def test_vocabularies_of_the_tokenizer_are_loaded(tmp_path):
+    plot = "New York’s café, 1984: हिन्दी, ǰ, İstanbul, ΣΑΣ, ½ and don't"
+    words = (*text.tokenize(plot), "new_york", "new_york_s")
+    Vocabulary(words).save(tmp_path / "vocabulary.json")
+    assert Vocabulary.load(tmp_path / "vocabulary.json", "words").words == words
+
+
+@pytest.mark.parametrize(
+    "word", ["don't", "1984", "1990s", "new_york's", "Ship", "N", "e\u0301", ""]
+)
+def test_vocabularies_of_another_tokenizer_are_refused(tmp_path, word):
+    Vocabulary(("ship", word, "new_york")).save(tmp_path / "vocabulary.json")
+    with pytest.raises(InputError) as caught:
+        Vocabulary.load(tmp_path / "vocabulary.json", "words")
+    assert "vocabulary.json has words that plots are no longer split into: " in str(caught.value)
+    assert word.split("_")[-1] in str(caught.value) and "Run the experiment again" in str(
+        caught.value
+    )
+    assert len(Vocabulary.load(tmp_path / "vocabulary.json", "mmimdb").words) == 3

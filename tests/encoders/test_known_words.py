@@ -26,7 +26,7 @@ def load(module, workdir, **settings):
 @pytest.mark.parametrize(
     ("plot", "known", "total"),
     [
-        ("A heist; the HEIST's spies, a heist!", 2, 7),
+        ("A heist; the HEIST's spies, a heist!", 3, 8),
         ("New York, new heist", 2, 3),  # the phrase counts as one word
         ("unknown", 0, 1),
         ("heist " * 10, 8, 8),  # cut to max_length
@@ -46,7 +46,7 @@ def test_lstm(tmp_path, plot, known, total):
 @pytest.mark.parametrize(
     ("plot", "known", "with_stems", "total"),
     [
-        ("A heist; the HEIST's spies, a heist!", 2, 3, 7),
+        ("A heist; the HEIST's spies, a heist!", 3, 3, 8),
         ("heistful heis heistx", 0, 2, 3),
         ("heist*", 1, 1, 1),
         ("new york", 0, 0, 2),  # only the phrase has a weight
