@@ -17,6 +17,7 @@ from mmgc_jax.runtime.progress import progress_bar
 _MOVIES_AT_ONCE = 64  # their posters, undecoded, are in memory together
 _LEAST_SHOWN = 5
 _BAR_WIDTH = 40
+_REACHED, _MISSED = "▒", "|"  # marks of thresholds; command_line has an ASCII character for each
 
 
 class Answer(NamedTuple):
@@ -46,13 +47,8 @@ def predict(
         while chunk := list(itertools.islice(movies, _MOVIES_AT_ONCE)):
             probabilities = predictor(chunk, model)
             for movie, row in zip(chunk, probabilities):
-                yield Answer(
-                    movie,
-                    row,
-                    predictor.decide(row, model),
-                    predictor.known_words(movie, model),
-                    predictor.notes(movie, model),
-                )
+                words, notes = predictor.words_and_notes(movie, model)
+                yield Answer(movie, row, predictor.decide(row, model), words, notes)
             bar.update(len(chunk))
 
 
@@ -107,21 +103,26 @@ def describe(
         mark = "*" if predicted else " "
         lines.append(f"{mark} {genres[genre]:<{width}} {probability:>6.1%}  {bar}")
     if answer.predicted.any():
-        lines.append("Genres with * are predicted: they reach their thresholds, marked |.")
+        legend = f"{_REACHED} marks a threshold that is reached, {_MISSED} one that is not."
+        lines.append(f"Genres with * are predicted. {legend}")
     else:
-        lines.append("No genre is predicted: none reaches its threshold, marked |.")
+        lines.append(f"No genre is predicted: none reaches its threshold, marked {_MISSED}.")
     if hidden := len(genres) - len(shown):
         lines.append(f"Genres not shown: {hidden}. --top={len(genres)} shows all.")
     return "\n".join([*lines, *(f"Note: {note}" for note in answer.notes)])
 
 
 def _bar(probability: float, threshold: float, predicted: bool) -> str:
-    """Draws a bar; the mark of the threshold is within it exactly if the genre is predicted."""
+    """Draws a bar with a mark of the threshold: within the bar if the genre is predicted.
+
+    The two cases have different marks. Otherwise a bar that ends with its mark would look like one
+    that ends before it.
+    """
     mark = min(int(threshold * _BAR_WIDTH), _BAR_WIDTH - 1)
     filled = round(probability * _BAR_WIDTH)
     filled = max(filled, mark + 1) if predicted else min(filled, mark)
     cells = list("█" * filled + " " * (_BAR_WIDTH - filled))
-    cells[mark] = "|"
+    cells[mark] = _REACHED if predicted else _MISSED
     return "".join(cells).rstrip()
 
 

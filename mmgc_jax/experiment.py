@@ -237,6 +237,7 @@ def _report(experiment: Experiment, arrays: dict[str, Arrays], present: Arrays) 
         calibrations,
         fusion.titles(config),
         _notes(config, folder),
+        registry.foreign_modules(config),
     )
 
 

@@ -120,8 +120,8 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
         print(f"{answers.count} rows written to {where}", file=stream)
         if answers.noted:
             logger.warning(
-                "For %d of %d movies the answer may be poor; with --format=json their notes say "
-                "why. The first, of %s: %s",
+                "%d of %d predictions may be poor; `notes` of --format=json says why. The first of "
+                "them is for the movie with ID %s: %s",
                 answers.noted, answers.count, answers.first.movie.id, answers.first.notes[0],
             )  # fmt: skip
 
@@ -212,7 +212,9 @@ def _movie(values: flags.FlagValues, plot: str | None) -> "Movie":
             poster = posters.read_image(_local(values.poster))
             posters.decode(poster, 32, 32)
         except (OSError, posters.PosterError) as error:
-            raise InputError(f"--poster={values.poster} cannot be read: {error}") from error
+            raise InputError(
+                f"--poster={values.poster} cannot be read: {_reason(error)}."
+            ) from error
     return Movie(title=clean(values.title or ""), plot=plot, poster=poster)
 
 
@@ -286,7 +288,14 @@ def _write(
     try:
         write_atomically(as_path(values.output), write)
     except OSError as error:
-        raise InputError(f"--output={values.output} cannot be written: {error}") from error
+        raise InputError(
+            f"--output={values.output} cannot be written: {_reason(error)}."
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    """Returns an error's message; of one of the operating system, without number and path."""
+    return getattr(error, "strerror", None) or str(error)
 
 
 def start(argv: Sequence[str] | None = None) -> None:

@@ -103,8 +103,9 @@ class Predictor:
             raise InputError(f"{workdir} is not the working directory of an experiment.")
         if not (workdir / "results.json").is_file():
             raise InputError(
-                f"The experiment in {workdir} has not finished; run mmgc_jax.main again with the "
-                "same --config and --workdir."
+                f"The experiment in {workdir} has not finished. If it is still running, wait for "
+                "its end; otherwise continue it: run mmgc train with the same --config and "
+                "--workdir."
             )
         config = read_json(file, _ADVICE)
         if not isinstance(config, dict):
@@ -231,12 +232,17 @@ class Predictor:
           movie: the movie.
           model: as in `__call__`.
         """
-        self._check_model(model)
-        _check_movie(movie, "movie")
+        return self.words_and_notes(movie, model)[1]
+
+    def words_and_notes(
+        self, movie: Movie, model: str = fusion.FUSION
+    ) -> tuple[KnownWords | None, list[str]]:
+        """Returns `known_words` and `notes`; the words of the plot are counted once for both."""
+        words = self.known_words(movie, model)
         notes = []
         if movie.plot is not None and not text.tokenize(movie.plot):
             notes.append("The plot has no words.")
-        elif (words := self.known_words(movie, model)) and 2 * words.known < words.total:
+        elif words and 2 * words.known < words.total:
             notes.append(
                 f"{words.known:,} of {words.total:,} words known; trained on "
                 f"{words.vocabulary:,} words."
@@ -248,7 +254,7 @@ class Predictor:
                 f"Without a {' or a '.join(needed)}, the model {model} answers with the frequency "
                 "of each genre among the training movies."
             )
-        return notes
+        return words, notes
 
     def _check_model(self, model: str) -> None:
         if model not in self.models:

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from mmgc_jax import answers
+from mmgc_jax import answers, command_line
 from mmgc_jax.data.movies import GENRES, Movie
 from mmgc_jax.encoders.base import KnownWords
 
@@ -39,8 +39,10 @@ def test_all_genres_that_reach_their_thresholds_are_described():
     seven = dict.fromkeys(GENRES[3:10], 0.75)
     lines = answers.describe(answer(**seven), GENRES, THRESHOLDS).splitlines()
     assert names("\n".join(lines)) == list(GENRES[3:10])
-    assert lines[0] == "* Biography    75.0%  " + "█" * 20 + "|" + "█" * 9
-    assert lines[7] == "Genres with * are predicted: they reach their thresholds, marked |."
+    assert lines[0] == "* Biography    75.0%  " + "█" * 20 + "▒" + "█" * 9
+    assert lines[7] == (
+        "Genres with * are predicted. ▒ marks a threshold that is reached, | one that is not."
+    )
 
 
 def test_a_genre_with_a_low_threshold_is_described_although_others_are_likelier():
@@ -50,7 +52,7 @@ def test_a_genre_with_a_low_threshold_is_described_although_others_are_likelier(
     found = found._replace(predicted=found.probabilities >= thresholds)
     lines = answers.describe(found, GENRES, thresholds).splitlines()
     assert names("\n".join(lines)) == [*GENRES[:5], "News"]
-    assert lines[5].startswith("* News        6.0%  ██|")
+    assert lines[5].startswith("* News        6.0%  ██▒")
 
 
 @pytest.mark.parametrize(("top", "shown"), [(1, 1), (7, 7), (24, 24), (100, 24)])
@@ -65,10 +67,23 @@ def test_top_is_the_number_of_genres_described(top, shown):
 def test_the_mark_is_behind_the_bar_unless_the_genre_is_predicted(threshold, difference):
     probability = np.clip(threshold + difference, 0, 1)
     bar = answers._bar(probability, threshold, predicted := probability >= threshold)
-    assert bar.count("|") == 1 and len(bar) <= 40
+    mark, other = ("▒", "|") if predicted else ("|", "▒")
+    assert bar.count(mark) == 1 and other not in bar and len(bar) <= 40
     if not predicted:
         assert bar.endswith("|")
-    assert abs(len(bar.replace("|", "█")) - 40 * threshold) <= 1
+    assert abs(len(bar) - 40 * threshold) <= 1
+
+
+def test_bars_of_equal_length_differ_in_their_marks():
+    """One that just reaches its threshold, and one that just misses its."""
+    reached, missed = answers._bar(0.17, 0.16, True), answers._bar(0.167, 0.18, False)
+    assert (reached, missed) == ("██████▒", "███████|")
+
+
+def test_marks_differ_without_utf_8():
+    command_line.make_output_safe()
+    line = f"{answers._REACHED}{answers._MISSED}█".encode("ascii", command_line._ERRORS)
+    assert line == b"+|#"
 
 
 def test_title_and_notes_are_described():
@@ -150,8 +165,10 @@ def test_movies_are_predicted_in_parts_and_counted():
             return np.stack([answer().probabilities for _ in movies])
 
         decide = staticmethod(lambda row, model: row >= THRESHOLDS)
-        known_words = staticmethod(lambda movie, model: None)
-        notes = staticmethod(lambda movie, model: ["no"] if movie.id in ("3", "5") else [])
+
+        @staticmethod
+        def words_and_notes(movie, model):
+            return None, ["no"] if movie.id in ("3", "5") else []
 
     fake, read = Fake(), []
     movies = (read.append(number) or Movie(id=str(number)) for number in range(150))

@@ -117,7 +117,7 @@ class TestOneMovie:
         lines = out.splitlines()
         assert (status, err, lines[0]) == (0, "", "Heat")
         shown = [line for line in lines if "%" in line]
-        assert len(shown) >= 5 and all(line.count("|") == 1 for line in shown)
+        assert len(shown) >= 5 and all(("▒" if line[0] == "*" else "|") in line for line in shown)
         assert len(shown) == 5 or sum(line.startswith("*") for line in shown) >= len(shown) - 5
         assert any("is predicted" in line or "are predicted" in line for line in lines)
 
@@ -192,7 +192,11 @@ class TestOneMovie:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (("--poster=nowhere.jpg",), "--poster=nowhere.jpg cannot be read"),
+            (
+                ("--poster=nowhere.jpg",),
+                "--poster=nowhere.jpg cannot be read: No such file or directory.\n",
+            ),
+            ((f"--poster={__file__}",), "test_predict.py cannot be read: "),
             (("--plot=x", "--stage=fussion"), "Did you mean fusion?"),
             (("--plot=x", "--output=/proc/nowhere"), "--output=/proc/nowhere cannot be written"),
         ],
@@ -259,8 +263,8 @@ class TestTable:
         ]  # fmt: skip
         assert [len(movie["notes"]) for movie in found] == [0, 1, 1]
         assert found[2]["plot_words"] is None
-        assert "warning: For 2 of 3 movies the answer may be poor" in err
-        assert "The first, of 8: 0 of 3 words known" in err
+        assert "warning: 2 of 3 predictions may be poor; `notes` of --format=json says why." in err
+        assert "The first of them is for the movie with ID 8: 0 of 3 words known" in err
 
     def test_a_wrong_folder_of_posters_is_reported(self, ask, finished, tmp_path, table, movies):
         (tmp_path / "posters").mkdir()
@@ -338,7 +342,7 @@ class TestWhatIsNotARegularFile:
         link.unlink()
         link.symlink_to("/dev/full")
         status, _, err = ask(f"--workdir={finished.workdir}", PLOT, f"--output={link}")
-        assert status == 2 and "cannot be written: [Errno 28] No space left on device" in err
+        assert status == 2 and "cannot be written: No space left on device.\n" in err
 
     def test_a_reader_that_ends_early(self, finished, table):
         run = subprocess.run(

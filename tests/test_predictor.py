@@ -15,7 +15,7 @@ import pytest
 from PIL import ExifTags, Image
 
 import mmgc_jax
-from mmgc_jax import Movie, Predictor, experiment
+from mmgc_jax import Movie, Predictor, answers, experiment
 from mmgc_jax import predictor as module
 from mmgc_jax.data import posters, talk
 from mmgc_jax.data.movies import GENRES
@@ -151,7 +151,7 @@ def test_wrong_types_are_named(predictor, movies, message):
 
 
 def test_wrong_types_of_one_movie_are_named(predictor):
-    for call in (predictor.known_words, predictor.notes):
+    for call in (predictor.known_words, predictor.notes, predictor.words_and_notes):
         with pytest.raises(TypeError, match=r"movie is str; a Movie is needed"):
             call("a plot")
         with pytest.raises(TypeError, match=r"movie.plot is int"):
@@ -171,8 +171,10 @@ def test_an_unfinished_experiment_is_refused(tmp_path):
     with pytest.raises(InputError, match="not the working directory"):
         Predictor.load(tmp_path)
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(InputError, match="has not finished"):
+    with pytest.raises(InputError, match="has not finished") as caught:
         Predictor.load(tmp_path)
+    assert "If it is still running, wait" in str(caught.value)
+    assert "run mmgc train with the same --config and --workdir" in str(caught.value)
 
 
 class TestPosters:
@@ -252,6 +254,16 @@ class TestKnownWords:
         assert predictor.known_words(movie) == KnownWords(2, 5, len(vocabulary))
         assert predictor.known_words(movie, "poster") is None
         assert predictor.known_words(Movie(poster=b"x")) is None
+
+    def test_words_are_counted_once_for_an_answer(self, predictor, monkeypatch):
+        counted, count = [], predictor.known_words
+        monkeypatch.setattr(
+            predictor, "known_words", lambda *args: counted.append(args) or count(*args)
+        )
+        movie = Movie(plot="heist qq ww")
+        (answer,) = answers.predict(predictor, [movie], "plot")
+        assert answer.words == count(movie, "plot") and len(answer.notes) == 1
+        assert counted == [(movie, "plot")]
 
     def test_notes(self, predictor):
         assert predictor.notes(MOVIE) == []

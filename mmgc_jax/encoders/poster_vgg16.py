@@ -88,7 +88,9 @@ def default_settings() -> ml_collections.ConfigDict:
 
 
 def title(settings: ml_collections.ConfigDict) -> str:
-    return f"Poster (VGG16, {_colour(settings)})"
+    sizes = tuple(settings.model.widths), tuple(settings.model.depths)
+    network = "VGG16" if sizes == (VGG16.widths, VGG16.depths) else "small VGG"
+    return f"Poster ({network}, {_colour(settings)})"
 
 
 def inputs(settings: ml_collections.ConfigDict) -> dict[str, str | tuple[str, ...]]:

@@ -63,6 +63,12 @@ def import_modules(names: Iterable[str]) -> None:
             raise InputError(f"--encoder_modules: {name} cannot be imported: {error}") from error
 
 
+def foreign_modules(config: ml_collections.ConfigDict) -> list[str]:
+    """Returns the modules of an experiment's encoders that are not of this package."""
+    used = dict.fromkeys(config[name].kind for name in config.encoders)
+    return [kind for kind in used if kind not in kinds()]
+
+
 def of(config: ml_collections.ConfigDict, name: str) -> Kind:
     """Returns the module of an encoder, given the config of the experiment and its name."""
     return find(config[name].kind)

@@ -26,6 +26,7 @@ def write(
     calibrations: Mapping[str, Calibration],
     titles: Mapping[str, str],
     notes: Sequence[str] = (),
+    encoder_modules: Sequence[str] = (),
 ) -> dict:
     """Writes results.json, results.txt and the figures, and prints the final screen.
 
@@ -41,6 +42,7 @@ def write(
       titles: title of each model, in the order of the tables: encoders, `fusion`, and the fusions
         that it is compared with.
       notes: lines to write below the tables.
+      encoder_modules: modules of encoders that are not of this package.
 
     Returns:
       The content of results.json.
@@ -63,7 +65,8 @@ def write(
         figures.save(figure, workdir / "figures" / f"{name}.png")
 
     if parallel.is_first():
-        print(tables.final_screen(results, titles, split, workdir), flush=True)
+        screen = tables.final_screen(results, titles, split, workdir, encoder_modules)
+        print(screen, flush=True)
     return content
 
 

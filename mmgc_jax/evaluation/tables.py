@@ -22,7 +22,7 @@ _COLUMNS = (
 )
 _BEST = "best_reachable_auc_macro"
 # The parts of a table: a suffix of the names of models, and a subtitle.
-_PARTS = (
+PARTS = (
     ("", "movies that have the modality of the model"),
     ("_both", "movies with both plot and poster"),
 )
@@ -33,7 +33,11 @@ _SCREEN_LINES, _SCREEN_COLUMNS = 40, 100
 
 
 def final_screen(
-    results: Mapping[str, dict], titles: Mapping[str, str], split: str, workdir: Path
+    results: Mapping[str, dict],
+    titles: Mapping[str, str],
+    split: str,
+    workdir: Path,
+    encoder_modules: Sequence[str] = (),
 ) -> str:
     """Returns the text that a run ends with: the comparison of one split, and where the rest is.
 
@@ -45,16 +49,17 @@ def final_screen(
       titles: title of each model.
       split: the split that is shown.
       workdir: working directory of the run.
+      encoder_modules: modules of encoders that are not of this package; predictions need them.
     """
     figures = results[split]
     names = [name for name in titles if name in figures]
     longest = _SCREEN_COLUMNS - len(_header(split, 0, figures))
     titles = {name: _shortened(title, longest) for name, title in titles.items()}
-    end = ["", *_places(workdir)]
+    end = ["", *_places(workdir, encoder_modules)]
     notes = [*_notes(split, figures), _gain(figures, titles, names)]
     notes = [line for note in notes for line in textwrap.wrap(note, _SCREEN_COLUMNS)]
 
-    lines_of_one = len(_PARTS)
+    lines_of_one = len(PARTS)
     left = _SCREEN_LINES - len(_rows(split, figures, titles, [])) - len(notes + end)
     if len(names) * lines_of_one > left:
 
@@ -132,7 +137,7 @@ def _rows(
     width = min(_width(titles), longest)
     with_std = split == "cross_validation"
     lines = [_header(split, width, results)]
-    for suffix, subtitle in _PARTS:
+    for suffix, subtitle in PARTS:
         lines.append(subtitle)
         for name in names:
             figures = results[name + suffix]
@@ -161,11 +166,7 @@ def _has_best(results: Mapping[str, dict]) -> bool:
 
 def _notes(split: str, results: Mapping[str, dict], averaged_over: str = "the folds") -> list[str]:
     """Returns the lines that explain a comparison."""
-    counted, counted_both = (_counted(results[name]) for name in ("fusion", "fusion_both"))
-    notes = [
-        f"Macro averages run over the genres with positives and negatives: {counted}; "
-        f"with both, {counted_both}."
-    ]
+    notes = _genres_note(results)
     if split == "cross_validation":
         notes.append(f"Each figure is the mean over {averaged_over}; +- is the standard deviation.")
     if _has_best(results):
@@ -173,8 +174,29 @@ def _notes(split: str, results: Mapping[str, dict], averaged_over: str = "the fo
     return notes
 
 
+def _genres_note(results: Mapping[str, dict]) -> list[str]:
+    """Returns a line on the genres in macro averages; none if no row leaves out any."""
+    least = min(figures["genres_counted"] for figures in results.values())
+    most = max(
+        figures.get("genres_counted_most", figures["genres_counted"])
+        for figures in results.values()
+    )
+    # Cross-validation has no figures per genre, so there the number of all genres is not known.
+    if least == max(len(figures.get("per_genre", ())) for figures in results.values()):
+        return []
+    which = "with a positive and a negative movie"
+    if least == most:
+        return [f"Macro averages and mAP are over the {most} genres {which}."]
+    return [f"Macro averages and mAP are over {least} to {most} genres in each row: those {which}."]
+
+
 def _gain(results, titles, names) -> str:
-    """Returns a sentence that compares fusion with the best encoder, on movies with both."""
+    """Returns a sentence that compares fusion with the best encoder, on movies with both.
+
+    It is empty if there is no fusion, or no encoder.
+    """
+    if "fusion" not in results or all(is_fusion(name) for name in names):
+        return ""
     fused = results["fusion_both"]
     if not fused["movies"]:
         return "No movie has both, so what fusion gains is not known."
@@ -193,12 +215,6 @@ def _gain(results, titles, names) -> str:
     )
 
 
-def _counted(figures) -> str:
-    """Returns the number of genres in macro averages, as a range if the folds differ."""
-    least, most = figures["genres_counted"], figures.get("genres_counted_most")
-    return f"{least}" if most in (None, least) else f"{least} to {most}"
-
-
 def f1_table(split: str, results: Mapping[str, dict], titles: Mapping[str, str]) -> str:
     """Compares F1 at 0.5 with F1 at the tuned thresholds, on one split."""
     averages = ("micro", "macro", "weighted", "samples")
@@ -207,7 +223,7 @@ def f1_table(split: str, results: Mapping[str, dict], titles: Mapping[str, str])
         f"{split + ', F1':<{width}}{'at 0.5':>36}{'at the threshold of each genre':>36}",
         " " * width + "".join(f"{average:>9}" for average in 2 * averages),
     ]
-    for suffix, subtitle in _PARTS:
+    for suffix, subtitle in PARTS:
         lines.append(subtitle)
         for name in (name for name in titles if name in results):
             figures = results[name + suffix]
@@ -261,12 +277,14 @@ def _shortened(title: str, width: int) -> str:
     return title if len(title) <= longest else title[: longest - 3] + "..."
 
 
-def _places(workdir: Path) -> list[str]:
+def _places(workdir: Path, encoder_modules: Sequence[str]) -> list[str]:
     """Returns lines that say where all results are, and how to predict."""
     if isinstance(workdir, pathlib.Path) and workdir.is_relative_to(pathlib.Path.cwd()):
         workdir = workdir.relative_to(pathlib.Path.cwd())
+    flags = [f"--workdir={shlex.quote(str(workdir))}"]
+    flags += [f"--encoder_modules={shlex.quote(module)}" for module in encoder_modules]
     return [
         f"All tables:  {workdir / 'results.txt'}",
         f"Figures:     {workdir / 'figures'}",
-        f'To predict:  mmgc predict --workdir={shlex.quote(str(workdir))} --plot="..."',
+        f'To predict:  mmgc predict {" ".join(flags)} --plot="..."',
     ]

@@ -113,8 +113,8 @@ def test_names_titles_and_kinds_of_compared_fusions():
     assert kinds == ["late", "gated", "concat", "joint"]
     assert fusion.titles(config) == {
         "plot": "Plot (LSTM)",
-        "poster": "Poster (VGG16, colour)",
-        "poster_grey": "Poster (VGG16, grey)",
+        "poster": "Poster (small VGG, colour)",
+        "poster_grey": "Poster (small VGG, grey)",
         "fusion": "Fusion",
         "fusion_gated": "Fusion: gated",
         "fusion_concat": "Fusion: maxout",

@@ -74,6 +74,7 @@ def test_a_foreign_module_must_be_imported_first(foreign):
     )
     assert registry.modality(config, "mine") == "poster"
     assert registry.titles(config) == {"mine": "Mine, 7"}
+    assert registry.foreign_modules(config) == [foreign]
 
 
 def test_a_module_that_cannot_be_imported():
@@ -96,18 +97,18 @@ def test_equal_titles_get_names():
     config = tiny.get_config()
     assert registry.titles(config) == {
         "plot": "Plot (LSTM)",
-        "poster": "Poster (VGG16, colour)",
-        "poster_grey": "Poster (VGG16, grey)",
+        "poster": "Poster (small VGG, colour)",
+        "poster_grey": "Poster (small VGG, grey)",
     }
     config.poster_grey.grey = False
     assert registry.titles(config) == {
         "plot": "Plot (LSTM)",
-        "poster": "Poster (VGG16, colour), poster",
-        "poster_grey": "Poster (VGG16, colour), poster_grey",
+        "poster": "Poster (small VGG, colour), poster",
+        "poster_grey": "Poster (small VGG, colour), poster_grey",
     }
     config.encoders = ("poster_grey", "plot")
     assert list(registry.titles(config).items()) == [
-        ("poster_grey", "Poster (VGG16, colour)"), ("plot", "Plot (LSTM)"),
+        ("poster_grey", "Poster (small VGG, colour)"), ("plot", "Plot (LSTM)"),
     ]  # fmt: skip
 
 

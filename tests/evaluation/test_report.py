@@ -39,7 +39,7 @@ def small_corpus(both=True):
     return corpus, {name: rng.uniform(size=(14, 24)) for name in TITLES}, present
 
 
-def write(workdir, both=True, best=None, missing=None, notes=(), test=True):
+def write(workdir, both=True, best=None, missing=None, notes=(), test=True, modules=()):
     corpus, probabilities, present = small_corpus(both)
     if not test:
         del corpus.split["test"]
@@ -59,6 +59,7 @@ def write(workdir, both=True, best=None, missing=None, notes=(), test=True):
         calibrations,
         TITLES,
         notes,
+        modules,
     )
 
 
@@ -87,7 +88,8 @@ def test_an_experiment_ends_with_files_and_tables(tmp_path, capsys):
     best = {"words": small_corpus()[0].labels * 0.5 + 0.25}  # in perfect order
     curve = [0.9, 0.88, 0.86, 0.84, 0.82]
     missing = {"plot": {"fusion": curve}, "poster": {"fusion": curve}}
-    content = write(tmp_path, best=best, missing=missing, notes=["Word vectors cover 90%."])
+    notes = ["Word vectors cover 90%."]
+    content = write(tmp_path, best=best, missing=missing, notes=notes, modules=["mine"])
 
     text = (tmp_path / "results.txt").read_text(encoding="utf-8")
     parts = text.split("\n\n")
@@ -98,6 +100,7 @@ def test_an_experiment_ends_with_files_and_tables(tmp_path, capsys):
         assert part.splitlines()[-1].startswith("Fusion ")
     screen = capsys.readouterr().out
     assert "Fusion " in screen and f"{tmp_path}/results.txt" in screen
+    assert f"mmgc predict --workdir={tmp_path} --encoder_modules=mine --plot=" in screen
     assert len(screen.splitlines()) <= 40
     assert max(map(len, text.splitlines())) <= 110
     assert {file.name for file in (tmp_path / "figures").iterdir()} == {
