@@ -8,7 +8,7 @@ Sources:
   553 MB with --top.
 - torchvision: weights trained by torchvision's authors, published by timm as safetensors
   (BSD-3-Clause); 553 MB.
-- FILE: Keras's .h5, .safetensors with the names of torchvision or timm, or .npz.
+- FILE: Keras's .h5 or .keras, .safetensors with the names of torchvision or timm, or .npz.
 
 Downloads are kept in $XDG_CACHE_HOME/mmgc_jax (~/.cache/mmgc_jax by default). If one breaks off,
 run the same command again to resume it. The .npz file includes the preprocessing (mean and std)

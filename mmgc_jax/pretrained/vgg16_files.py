@@ -2,9 +2,10 @@
 
 The format is detected from the content, not from the file's name:
 
-- Keras's HDF5: the files that Keras publishes, `model.save("x.h5")` of Keras 2 and 3, and
-  `model.save_weights("x.weights.h5")` of Keras 3. Their first kernel takes BGR pixels from 0 to 255
-  minus ImageNet's means; it is reversed so that it takes RGB.
+- Keras's HDF5 and `.keras`: the files that Keras publishes, `model.save("x.h5")` of Keras 1 to 3,
+  `model.save("x.keras")` of Keras 2 and 3, and `model.save_weights("x.weights.h5")` of Keras 3.
+  VGG16 may be a part of a larger model; layers are found by their names. Their first kernel takes
+  BGR pixels from 0 to 255 minus ImageNet's means; it is reversed so that it takes RGB.
 - safetensors with the names of torchvision or timm. They get the preprocessing of torchvision's
   IMAGENET1K_V1: RGB pixels from 0 to 1, standardised.
 - This project's `.npz`, with arrays such as `block1_conv1/kernel` and `preprocessing/mean`. A file
@@ -18,8 +19,11 @@ import collections
 import contextlib
 import dataclasses
 import functools
+import io
 import itertools
+import json
 import pathlib
+import re
 import zipfile
 from collections.abc import Callable, Collection, Iterator
 
@@ -39,6 +43,12 @@ TORCHVISION_STD = tuple(255 * std for std in (0.229, 0.224, 0.225))
 
 _TORCHVISION_TOP = {"fc1": "classifier.0", "fc2": "classifier.3", "predictions": "classifier.6"}
 _TIMM_TOP = {"fc1": "pre_logits.fc1", "fc2": "pre_logits.fc2", "predictions": "head.fc"}
+
+# A kernel or bias of Keras 1, such as `block1_conv1_W_1:0`; the number is TensorFlow's.
+_KERAS_1_WEIGHT = re.compile(r"(.+)_[Wb](_\d+)?(:\d+)?")
+
+# Members of a .keras archive, and the longest description of a model in bytes.
+_KERAS_WEIGHTS, _KERAS_CONFIG, _LONGEST_CONFIG = "model.weights.h5", "config.json", 1 << 26
 
 # Limits on the number of objects and the depth of groups; Keras's HDF5 files have far fewer.
 _MOST_OBJECTS, _DEEPEST = 100_000, 20
@@ -114,9 +124,10 @@ def _format_of(file: pathlib.Path) -> Callable:
     pickled = start.startswith(b"\x80")  # the format of PyTorch before version 1.6
     if start.startswith(b"PK"):
         with zipfile.ZipFile(file) as archive:
-            pickled = any(name.endswith(".pkl") for name in archive.namelist())
+            members = archive.namelist()
+        pickled = any(name.endswith(".pkl") for name in members)
         if not pickled:
-            return _open_npz
+            return _open_keras_archive if _KERAS_WEIGHTS in members else _open_npz
     if pickled:
         raise InputError(
             f"{file} is a pickle, which is not read because it could run any code. The same "
@@ -125,27 +136,69 @@ def _format_of(file: pathlib.Path) -> Callable:
             "python -m mmgc_jax.pretrained.vgg16 --source=torchvision --output=FILE.npz"
         )
     raise InputError(
-        f"{file} is not in a supported format. VGG16's weights can be read from Keras's .h5, "
-        ".safetensors of torchvision or timm, and .npz files."
+        f"{file} is not in a supported format. VGG16's weights can be read from Keras's .h5 "
+        "and .keras, .safetensors of torchvision or timm, and .npz files."
     )
 
 
 @contextlib.contextmanager
 def _open_keras(file, shapes, depths) -> Iterator[_Opened]:
     with h5py.File(file) as stored:
-        parts = _keras_parts(stored)
-        sources = {}
-        for name, shape in shapes.items():
-            layer, part = name.split("/")
-            # Found by their order, since versions of Keras name kernel and bias differently.
-            found = dict(zip(("kernel", "bias"), parts.get(layer, ())))
-            sources[name] = port.Source(found.get(part, name), shape)
-        yield _Opened(
-            {path for paths in parts.values() for path in paths},
-            lambda path: _dataset(stored, path),
-            _from_bgr(sources),
-            _preprocessing(KERAS_MEAN, KERAS_STD),
+        yield _from_keras(file, stored, shapes, {})
+
+
+@contextlib.contextmanager
+def _open_keras_archive(file, shapes, depths) -> Iterator[_Opened]:
+    with zipfile.ZipFile(file) as archive:
+        # Keras does not compress; unpacking what somebody compressed could need any memory.
+        if archive.getinfo(_KERAS_WEIGHTS).compress_type != zipfile.ZIP_STORED:
+            raise InputError(
+                f"{file} is compressed, which Keras does not do. Save the model again with "
+                f"model.save(FILE), or unpack {_KERAS_WEIGHTS} and read that."
+            )
+        with archive.open(_KERAS_CONFIG) as stream:
+            config = json.loads(stream.read(_LONGEST_CONFIG))
+        weights = io.BytesIO(archive.read(_KERAS_WEIGHTS))
+    with h5py.File(weights) as stored:
+        yield _from_keras(file, stored, shapes, _names_of_groups(config["config"]))
+
+
+def _from_keras(file, stored: h5py.File, shapes, names_of_groups: dict[str, str]) -> _Opened:
+    layers = _keras_layers(file, stored, names_of_groups)
+    sources = {}
+    for name, shape in shapes.items():
+        layer, part = name.split("/")
+        found = layers.get(layer, [[]])
+        if len(found) > 1 or len(found[0]) > 2:
+            raise InputError(
+                f"{file} has several layers named {layer}, with the arrays "
+                f"{', '.join(itertools.chain(*found))}. Save the wanted model alone."
+            )
+        # Found by their order, since versions of Keras name kernel and bias differently.
+        sources[name] = port.Source(dict(zip(("kernel", "bias"), found[0])).get(part, name), shape)
+    return _Opened(
+        {path for found in layers.values() for path in itertools.chain(*found)},
+        functools.partial(_dataset, stored),
+        _from_bgr(sources),
+        _preprocessing(KERAS_MEAN, KERAS_STD),
+    )
+
+
+def _names_of_groups(config: dict, prefix: str = "") -> dict[str, str]:
+    """Maps the groups of a `.keras` archive's weights to names of layers, by the model's config.
+
+    Groups are numbered by class: `layers/conv2d`, `layers/conv2d_1`. Layers of models within the
+    model are included. Later versions of Keras store the names beside the weights, too.
+    """
+    names, count = {}, collections.Counter()
+    for layer in config.get("layers", ()):
+        kind = layer["class_name"].lower()
+        group = f"{prefix}layers/{kind}" + (f"_{count[kind]}" if count[kind] else "")
+        count[kind] += 1
+        names |= {group: layer["config"].get("name")} | _names_of_groups(
+            layer["config"], f"{group}/"
         )
+    return names
 
 
 def _dataset(stored: h5py.File, path: str) -> h5py.Dataset:
@@ -164,23 +217,53 @@ def _dataset(stored: h5py.File, path: str) -> h5py.Dataset:
     return item
 
 
-def _keras_parts(stored: h5py.File) -> dict[str, list[str]]:
-    """Returns the paths of each layer's arrays, in the order of `layer.weights`."""
-    parts = collections.defaultdict(list)
+def _keras_layers(file, stored: h5py.File, names_of_groups) -> dict[str, list[list[str]]]:
+    """Returns the layers of each name: for each layer, the paths of its arrays in their order.
 
+    Raises:
+      InputError: if the arrays do not belong to layers with names.
+    """
+    named, by_weights = collections.defaultdict(list), collections.defaultdict(list)
+    nameless = []
     visited = itertools.count()
 
     def visit(path, item):
         if next(visited) > _MOST_OBJECTS or path.count("/") > _DEEPEST:
             raise OSError(f"more than {_MOST_OBJECTS} objects or {_DEEPEST} nested groups")
+        group, _, last = path.rpartition("/")
+        if path.startswith("optimizer"):  # its arrays are named like the layers that they train
+            return
         if "weight_names" in item.attrs:  # model.save, and the files that Keras publishes
-            for name in item.attrs["weight_names"]:
-                whole = f"{path}/{_as_text(name)}"
-                parts[whole.split("/")[-2]].append(whole)
-        elif path.split("/")[-1] == "vars" and "name" in item.attrs:  # model.save_weights
-            parts[_as_text(item.attrs["name"])] += [f"{path}/{name}" for name in sorted(item)]
+            parts = _by_layer([_as_text(name) for name in item.attrs["weight_names"]], last)
+            for layer, names in parts.items():
+                arrays = [f"{path}/{name}" for name in names]
+                by_weights[layer].append(arrays)
+                # A group of several layers is a model in the model, and has the model's name.
+                named[layer if len(parts) > 1 else last].append(arrays)
+        elif last == "vars" and len(item):  # model.save_weights and .keras
+            name = item.attrs.get("name", names_of_groups.get(group))
+            arrays = [f"{path}/{number}" for number in sorted(item)]
+            nameless.append(path) if name is None else named[_as_text(name)].append(arrays)
+        elif last == "param_0":  # before Keras 1
+            nameless.append(path)
 
     stored.visititems(visit)
+    layers = by_weights | named
+    if nameless and "block1_conv1" not in layers:
+        raise InputError(
+            f"{file} does not name its layers: {nameless[0]} could be any. With Keras, save the "
+            'model by model.save("FILE.keras"), and read that file.'
+        )
+    return layers
+
+
+def _by_layer(weights: list[str], group: str) -> dict[str, list[str]]:
+    """Groups the names of a group's weights by the layer that their names begin with."""
+    parts = collections.defaultdict(list)
+    for name in weights:
+        match = _KERAS_1_WEIGHT.fullmatch(name)
+        layer = name.split("/")[-2] if "/" in name else match[1] if match else group
+        parts[layer].append(name)
     return parts
 
 

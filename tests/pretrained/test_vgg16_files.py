@@ -1,5 +1,7 @@
 """Tests each format of weights against numpy networks in the layout of that format."""
 
+import io
+import json
 import os
 import pickle
 import tracemalloc
@@ -210,8 +212,132 @@ def write_keras_3(file, layers):
             group["0"], group["1"] = kernel, bias
 
 
+def write_keras_2_15(file, layers):
+    """Writes a file in the format of Keras 2.15's model.save, with arrays of an optimizer."""
+    write_keras_2(file, layers)
+    with h5py.File(file, "a") as stored:
+        momenta = stored["optimizer_weights"]
+        momenta.attrs["weight_names"] = ["iteration:0", "m/block1_conv1/kernel:0"]
+        momenta["m/block1_conv1/kernel:0"] = np.zeros((3, 3, 3, 3))
+
+
+def write_keras_2_of_a_second_model(file, layers):
+    """Writes a file in which TensorFlow has numbered the names of weights, not those of layers."""
+    with h5py.File(file, "w") as stored:
+        for name, kernel, bias in layers:
+            group = stored.create_group(name)
+            group.attrs["weight_names"] = [f"{name}_1/kernel:0", f"{name}_1/bias:0"]
+            group[f"{name}_1/kernel:0"], group[f"{name}_1/bias:0"] = kernel, bias
+
+
+def write_keras_2_with_a_renamed_copy(file, layers):
+    """Writes a file in which copies of the layers have other names, but weights of equal names."""
+    copies = [(name, 0 * kernel, 0 * bias) for name, kernel, bias in layers]
+    with h5py.File(file, "w") as stored:
+        for suffix, part in (("", layers), ("_copy", copies)):
+            for name, kernel, bias in part:
+                group = stored.create_group(f"model_weights/{name}{suffix}")
+                group.attrs["weight_names"] = [f"{name}/kernel:0", f"{name}/bias:0"]
+                group[f"{name}/kernel:0"], group[f"{name}/bias:0"] = kernel, bias
+
+
+def write_keras_1_nested(file, layers, end=":0"):
+    """Writes a file in the format of Keras 1's model.save, with VGG16 as a layer of the model."""
+    with h5py.File(file, "w") as stored:
+        group = stored.create_group("model_weights/vgg16")
+        names = [f"{name}_{part}{end}" for name, _, _ in layers for part in ("W", "b")]
+        group.attrs["weight_names"] = [name.encode() for name in names]
+        for name, array in zip(names, (array for layer in layers for array in layer[1:])):
+            group[name] = array
+
+
+def write_keras_1_nested_of_theano(file, layers):
+    write_keras_1_nested(file, layers, end="")
+
+
+def write_keras_1_nested_numbered(file, layers):
+    write_keras_1_nested(file, layers, end="_1:0")
+
+
+def write_keras_1_without_names_of_weights(file, layers):
+    with h5py.File(file, "w") as stored:
+        for name, kernel, bias in layers:
+            group = stored.create_group(name)
+            group.attrs["weight_names"] = [b"param_0", b"param_1"]
+            group["param_0"], group["param_1"] = kernel, bias
+
+
+def config_of(layers, name="vgg16"):
+    """Returns the part of a .keras file's config.json that the reader needs."""
+    layers = [
+        {"class_name": "Dense" if kernel.ndim == 2 else "Conv2D", "config": {"name": name}}
+        for name, kernel, _ in layers
+    ]
+    pooling = {"class_name": "MaxPooling2D", "config": {"name": "block1_pool"}}
+    return {
+        "class_name": "Functional",
+        "config": {"name": name, "layers": [*layers[:2], pooling, *layers[2:]]},
+    }
+
+
+def write_groups_without_names(stored, layers, prefix=""):
+    """Writes arrays as Keras 2.15 and 3.3 do, whose groups are numbered by class."""
+    counts = {"conv2d": 0, "dense": 0}
+    for _, kernel, bias in layers:
+        kind = "dense" if kernel.ndim == 2 else "conv2d"
+        number = f"_{counts[kind]}" if counts[kind] else ""
+        counts[kind] += 1
+        group = stored.create_group(f"{prefix}layers/{kind}{number}/vars")
+        group["0"], group["1"] = kernel, bias
+
+
+def write_archive(file, config, write_arrays, compression=zipfile.ZIP_STORED):
+    weights = io.BytesIO()
+    with h5py.File(weights, "w") as stored:
+        write_arrays(stored)
+    with zipfile.ZipFile(file, "w", compression) as archive:
+        archive.writestr("metadata.json", json.dumps({"keras_version": "2.15.0"}))
+        archive.writestr("config.json", json.dumps(config))
+        archive.writestr("model.weights.h5", weights.getvalue())
+
+
+def write_keras_archive(file, layers):
+    write_archive(
+        file, config_of(layers), lambda stored: write_groups_without_names(stored, layers)
+    )
+
+
+def write_keras_archive_nested(file, layers):
+    """Writes an archive in which VGG16 is the second of two models within the model."""
+    other = ("conv", np.zeros((1, 1, 3, 3), np.float32), np.zeros(3, np.float32))
+    models = [config_of([other], "before"), config_of(layers)]
+
+    def write_arrays(stored):
+        write_groups_without_names(stored, [other])
+        write_groups_without_names(stored, [other], "layers/functional/")
+        write_groups_without_names(stored, layers, "layers/functional_1/")
+
+    conv = {"class_name": "Conv2D", "config": {"name": "first"}}
+    write_archive(file, {"config": {"layers": [conv, *models]}}, write_arrays)
+
+
 @pytest.mark.parametrize(
-    "write", [write_published, write_keras_2, write_keras_2_nested, write_keras_3]
+    "write",
+    [
+        write_published,
+        write_keras_2,
+        write_keras_2_nested,
+        write_keras_2_15,
+        write_keras_2_of_a_second_model,
+        write_keras_2_with_a_renamed_copy,
+        write_keras_1_nested,
+        write_keras_1_nested_of_theano,
+        write_keras_1_nested_numbered,
+        write_keras_1_without_names_of_weights,
+        write_keras_3,
+        write_keras_archive,
+        write_keras_archive_nested,
+    ],
 )
 def test_hdf5(tmp_path, keras_logits, write):
     write(tmp_path / "weights", list(keras_arrays()))
@@ -243,6 +369,96 @@ def test_hdf5_with_a_group_instead_of_an_array(tmp_path):
     assert "is not an array" in refusal(tmp_path / "weights")
 
 
+def write_two_models(file, layers, write):
+    """Writes two models with equal layer names, as two parts of one model."""
+    with h5py.File(file, "w") as stored:
+        for number, scale in enumerate((1, 2)):
+            part = stored.create_group(f"model_weights/vgg_{number}")
+            for name, kernel, bias in layers:
+                write(part, name, scale * kernel, scale * bias)
+
+
+def named_by_weights(part, name, kernel, bias):
+    names = [f"{name}/kernel:0", f"{name}/bias:0"]
+    part.attrs["weight_names"] = [*part.attrs.get("weight_names", []), *names]
+    part[names[0]], part[names[1]] = kernel, bias
+
+
+def named_by_group(part, name, kernel, bias):
+    group = part.create_group(f"layers/{name}/vars")
+    group.attrs["name"] = name
+    group["0"], group["1"] = kernel, bias
+
+
+@pytest.mark.parametrize("write", [named_by_weights, named_by_group])
+def test_hdf5_of_two_models_with_equal_layer_names(tmp_path, write):
+    write_two_models(tmp_path / "weights", list(keras_arrays()), write)
+    message = refusal(tmp_path / "weights")
+    assert "several layers named block1_conv1" in message and "Save the wanted model" in message
+    assert "model_weights/vgg_0/" in message and "model_weights/vgg_1/" in message
+
+
+def test_hdf5_of_two_models_in_one_group(tmp_path):
+    """TensorFlow numbers the second model's weights; Keras 1 writes both to the group."""
+    with h5py.File(tmp_path / "weights", "w") as stored:
+        group = stored.create_group("models")
+        names = []
+        for end in (":0", "_1:0"):
+            for name, kernel, bias in keras_arrays():
+                names += [f"{name}_W{end}", f"{name}_b{end}"]
+                group[names[-2]], group[names[-1]] = kernel, bias
+        group.attrs["weight_names"] = names
+    assert "several layers named block1_conv1" in refusal(tmp_path / "weights")
+
+
+def test_other_layers_may_have_equal_names(tmp_path, keras_logits):
+    write_published(tmp_path / "weights", list(keras_arrays()))
+    with h5py.File(tmp_path / "weights", "a") as stored:
+        for number in range(2):
+            named_by_group(stored.create_group(f"m{number}"), "other", np.zeros(3), np.zeros(3))
+    assert_logits(tmp_path / "weights", keras_logits)
+
+
+def test_keras_archive_of_something_else(tmp_path):
+    layers = [("conv1", np.zeros((3, 3, 3, 3), np.float32), np.zeros(3, np.float32))]
+    write_keras_archive(tmp_path / "weights", layers)
+    assert "lacks block1_conv1/bias: it has no VGG16" in refusal(tmp_path / "weights")
+
+
+def write_param_arrays(stored, layers):
+    """Writes arrays as Keras did before version 1."""
+    for number, (_, kernel, bias) in enumerate(layers):
+        stored[f"layer_{number}/param_0"], stored[f"layer_{number}/param_1"] = kernel, bias
+
+
+@pytest.mark.parametrize("write", [write_groups_without_names, write_param_arrays])
+def test_hdf5_without_names_of_layers(tmp_path, write):
+    with h5py.File(tmp_path / "weights", "w") as stored:
+        write(stored, list(keras_arrays()))
+    message = refusal(tmp_path / "weights")
+    assert "does not name its layers" in message and "model.save" in message
+
+
+def test_compressed_keras_archive(tmp_path):
+    layers = list(keras_arrays())
+    write_archive(
+        tmp_path / "weights",
+        config_of(layers),
+        lambda stored: write_groups_without_names(stored, layers),
+        zipfile.ZIP_DEFLATED,
+    )
+    assert "is compressed" in refusal(tmp_path / "weights")
+
+
+@pytest.mark.parametrize("config", [[], {}, {"config": {"layers": [{}]}}, {"config": 3}, "x"])
+def test_keras_archive_with_a_damaged_config(tmp_path, config):
+    layers = list(keras_arrays())
+    write_archive(
+        tmp_path / "weights", config, lambda stored: write_groups_without_names(stored, layers)
+    )
+    assert "cannot be read" in refusal(tmp_path / "weights")
+
+
 def test_hdf5_of_something_else(tmp_path):
     with h5py.File(tmp_path / "weights", "w") as stored:
         stored["data"] = np.zeros(3)
@@ -271,8 +487,10 @@ def test_files_written_by_keras(tmp_path):
     expected = model.predict(pixels, verbose=0)
     model.save(tmp_path / "model.h5")
     model.save_weights(tmp_path / "model.weights.h5")
+    model.save(tmp_path / "model.keras")
     assert_logits(tmp_path / "model.h5", expected)
     assert_logits(tmp_path / "model.weights.h5", expected)
+    assert_logits(tmp_path / "model.keras", expected)
 
 
 # Damaged and malicious files.
