@@ -7,12 +7,14 @@ The format is detected from the content: binary or text, gzipped or not. A text 
 header line with the number and the length of the vectors, as GloVe's files do. gensim's
 `KeyedVectors.save_word2vec_format` writes these formats. Its `save` writes pickles, which are
 refused.
+
+In the binary format a word ends at the first blank. gensim writes words with blanks nevertheless;
+such files are refused, because the bytes of a vector do not show where it begins.
 """
 
 import contextlib
 import gzip
 import pathlib
-import re
 import string
 import unicodedata
 import zlib
@@ -28,8 +30,12 @@ _CHUNK = 1 << 20  # bytes read at once
 _LONGEST_WORD = 1 << 12  # bytes
 _LONGEST_LINE = 1 << 20  # bytes
 _MOST_DIMENSIONS = 10_000
+_LARGEST_VALUE = 1e10
 _TEXT = frozenset(string.printable.encode())
-_NUMBER = re.compile(r"\d{2,}")
+_BLANKS = (
+    "If a word of the file contains a blank, which word2vec's binary format cannot hold, save the "
+    "vectors again in the text format."
+)
 
 # Each word with a function that parses its vector. The function is only called for wanted words.
 _Entries = Iterator[tuple[str, Callable[[], np.ndarray]]]
@@ -42,11 +48,7 @@ def read(file, words: Iterable[str]) -> dict[str, np.ndarray]:
 
     1. with capitals (`John` for `john`) or hyphens for underscores (`New-York` for `new_york`); of
        several such spellings, the one with the fewest changed characters, then the first one;
-    2. with `#` for each digit of numbers with two or more digits (`####s` for `1990s`), as in
-       Google's vectors;
-    3. without accents (`fiancee` for `fiancée`);
-    4. without the possessive ending (`widow` for `widow's`);
-    5. without apostrophes (`dont` for `don't`).
+    2. without accents (`fiancee` for `fiancée`).
 
     Args:
       file: path of the file.
@@ -56,7 +58,8 @@ def read(file, words: Iterable[str]) -> dict[str, np.ndarray]:
       The vector <float32>[dim] of each word that was found.
 
     Raises:
-      InputError: if the file is missing, malformed or truncated, or a wanted vector is not finite.
+      InputError: if the file is missing, malformed or truncated, or a wanted vector has values
+        that are not finite or exceed 1e10.
     """
     wanted: dict[str, list[tuple[int, str, str]]] = {}
     for word in words:
@@ -73,8 +76,13 @@ def read(file, words: Iterable[str]) -> dict[str, np.ndarray]:
                 if word not in best or closeness < best[word]:
                     best[word], vectors[word] = closeness, vector()
     for word, vector in vectors.items():
-        if not np.isfinite(vector).all():
+        largest = np.abs(vector).max()
+        if not np.isfinite(largest):
             raise InputError(f"{file}: the vector of {word!r} is not finite.")
+        if largest > _LARGEST_VALUE:
+            raise InputError(
+                f"{file}: the vector of {word!r} has values up to {largest:.0e}. {_BLANKS}"
+            )
     return vectors
 
 
@@ -96,11 +104,9 @@ def dimension(file) -> int:
 
 def _forms(word: str) -> list[str]:
     """Returns spellings of a word, best first; capitals and hyphens are handled by `_fold`."""
-    hashed = _NUMBER.sub(lambda digits: "#" * len(digits[0]), word)
     apart = unicodedata.normalize("NFD", word)
     plain = unicodedata.normalize("NFC", "".join(c for c in apart if not unicodedata.combining(c)))
-    forms = word, hashed, plain, plain.removesuffix("'s"), plain.replace("'", "")
-    return list(dict.fromkeys(filter(None, forms)))
+    return list(dict.fromkeys(filter(None, (word, plain))))
 
 
 def _fold(key: str) -> str:
@@ -139,12 +145,16 @@ def _open(file) -> Iterator[tuple[_Entries, int | None, int]]:
 
 
 def _header(beginning: bytes) -> tuple[int | None, int]:
-    """Returns the number of vectors (None without a header line) and their length."""
-    numbers = beginning.partition(b"\n")[0][:_LONGEST_LINE].split()
+    """Returns the number of vectors (None without a header line) and their length.
+
+    A line that begins with a blank is an entry of the empty word.
+    """
+    line = beginning.partition(b"\n")[0][:_LONGEST_LINE]
+    numbers = line.split()
     if len(numbers) == 2 and all(number.isdigit() for number in numbers):
         total, dim = int(numbers[0]), int(numbers[1])
     else:
-        total, dim = None, len(_parse(numbers[1:]))
+        total, dim = None, len(_parse(numbers if line[:1].isspace() else numbers[1:]))
     if not 1 <= dim <= _MOST_DIMENSIONS or total == 0:
         raise ValueError("it does not begin like word2vec's formats")
     return total, dim
@@ -158,7 +168,7 @@ def _is_text(beginning: bytes, dim: int) -> bool:
     chance.
     """
     line = beginning.partition(b"\n")[2].lstrip(b"\n").partition(b"\n")[0]
-    vector = line[len(line.split(None, 1)[0]) :] if line.strip() else line
+    vector = line if line[:1].isspace() else line[len((line.split(None, 1) or [b""])[0]) :]
     return len(vector) >= 2 * dim and _TEXT.issuperset(vector)
 
 
@@ -170,9 +180,12 @@ def _text(stream: BinaryIO, total: int | None, dim: int) -> _Entries:
             break
         if not line.strip():
             continue
-        # Split from the right, since words contain blanks in some files.
+        # Split from the right, since words contain blanks in some files. The word is missing if it
+        # is empty or consists of blanks.
         word, *values = line.rstrip().rsplit(None, dim)
-        if len(values) != dim or not word:
+        if len(values) == dim - 1 and line[:1].isspace():
+            word, values = b"", [word, *values]
+        if len(values) != dim:
             raise ValueError(f"entry {number + 1} is not a word and {dim} numbers")
         number += 1
         yield word.decode(errors="replace"), lambda values=values: _parse(values)
@@ -201,6 +214,18 @@ def _binary(stream: BinaryIO, total: int, dim: int) -> _Entries:
             buffer, place = buffer[place:] + chunk, 0
             space = buffer.find(b" ")
         # word2vec itself ends each vector with a line break; other programs do not.
-        word = buffer[place:space].lstrip(b"\n").decode(errors="replace")
+        word = buffer[place:space].removeprefix(b"\n")
+        has_break = len(word) < space - place
         place = space + 1 + size
-        yield word, lambda b=buffer, p=space + 1: np.frombuffer(b, "<f4", dim, p).astype(np.float32)
+        try:
+            # word2vec cuts long words between any two bytes. Elsewhere, bytes that are not UTF-8
+            # are the end of a vector, as line breaks are: the reader has lost its place.
+            key = word.decode(errors="replace" if has_break else "strict")
+            misplaced = b"\n" in word
+        except UnicodeDecodeError:
+            misplaced = True
+        if misplaced:
+            raise ValueError(f"entry {number + 1} does not begin with a word. {_BLANKS}")
+        yield key, lambda b=buffer, p=space + 1: np.frombuffer(b, "<f4", dim, p).astype(np.float32)
+    if (buffer[place:] + stream.read(_CHUNK)).strip(b"\n"):
+        raise ValueError(f"it goes on after its {total} words. {_BLANKS}")
