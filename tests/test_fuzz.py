@@ -7,6 +7,8 @@ import csv
 import gzip
 import io
 import json
+import pathlib
+import tempfile
 
 import flax.traverse_util
 import hypothesis
@@ -16,13 +18,14 @@ import safetensors.numpy
 from hypothesis import strategies as st
 from PIL import Image
 
-from mmgc_jax.data import mmimdb, movies, posters, talk
+from mmgc_jax.data import mmimdb, movies, posters, table, talk
 from mmgc_jax.data.text import tokenize_mmimdb
 from mmgc_jax.models import VGG16
 from mmgc_jax.pretrained import vector_file, vgg16_files
 from mmgc_jax.runtime.errors import InputError
 from tests import tiny
 from tests.conftest import TALK_HEADER, image_bytes
+from tests.data.dialects import DIALECTS
 from tests.pretrained.test_vgg16_files import write_keras_3, write_published
 
 fuzzed = hypothesis.settings(
@@ -105,6 +108,42 @@ def test_the_talks_table(tmp_path, content):
         assert movie.genres and set(movie.genres) <= set(movies.GENRES)
         assert len(set(movie.genres)) == len(movie.genres)
         assert movie.poster in (b"image", None) and movie.poster != b"secret"
+
+
+# Other tables.
+
+
+def good_tables():
+    """Returns the bytes of a table in each dialect."""
+    rows = [movies.Movie(id=f"tt{n}", title=f"A, {n}", year=1999, plot='It\'s "a" plot;', genres=g)
+            for n, g in enumerate([("Drama", "War"), ("War",), ("Drama",)])]  # fmt: skip
+    found = []
+    for write in DIALECTS.values():
+        with tempfile.TemporaryDirectory() as folder:
+            found.append(write(rows, pathlib.Path(folder))[0].read_bytes())
+    return found
+
+
+@fuzzed
+@hypothesis.given(content=damaged(good_tables()), labelled=st.booleans())
+def test_tables(tmp_path, content, labelled):
+    file = tmp_path / "movies"
+    file.write_bytes(content)
+    try:
+        found = table.read(file, table.TableSettings(), labelled)
+    except InputError as error:
+        assert str(file) in str(error) or "the table has no such column" in str(error)
+        return
+    assert len(found.movies) == len(found.posters) == len(found.splits)
+    for movie in found.movies:
+        assert movie.id.strip() == movie.id != ""
+        assert_text(movie.title)
+        assert movie.plot is None or movie.plot.strip()
+        assert_text(movie.plot or "")
+        assert movie.year is None or 1800 <= movie.year <= 2099
+        assert (movie.genres is None) != labelled
+        assert all(genre.strip() == genre != "" for genre in movie.genres or ())
+        assert movie.poster is None
 
 
 # MM-IMDb.

@@ -286,7 +286,8 @@ def _read_parquet(path: pathlib.Path, choose: Choose) -> Rows:
                 raise InputError(f"{path} holds more than {_MAX_BYTES:,} bytes.")
             columns = file.schema_arrow.names
             table = file.read(list(_chosen(path, columns, choose)))
-    except ArrowException as error:
+            table.validate(full=True)  # otherwise damaged offsets would be followed
+    except (ArrowException, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not a readable Parquet file: {error}") from error
     rows = _of_arrow(table, lambda names: names, str(path), "Parquet")
     return dataclasses.replace(rows, columns=columns)

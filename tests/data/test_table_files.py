@@ -131,3 +131,12 @@ def test_mistakes_are_named(tmp_path, content, message):
 def test_a_missing_file(tmp_path):
     with pytest.raises(InputError, match="no such file"):
         table_files.read(tmp_path / "none.csv", choose)
+
+
+def test_a_parquet_file_with_damaged_text(tmp_path):
+    table = pa.table({"id": ["tt1", "tt2"], "plot": ["a plot", "another"]})
+    pa.parquet.write_table(table, tmp_path / "a", compression="none", use_dictionary=False)
+    content = (tmp_path / "a").read_bytes()
+    for right, wrong in ((b"another", b"\x80nother"), (b"plot", b"\xfflot")):
+        with pytest.raises(InputError, match="is not a readable Parquet file"):
+            read(tmp_path / "b", content.replace(right, wrong))
