@@ -69,6 +69,16 @@ def anchors(page: pathlib.Path) -> list[str]:
     return [re.sub(r"\s", "-", re.sub(r"[^\w\s-]", "", heading)) for heading in plain]
 
 
+def test_the_page_on_predicting_makes_the_files_that_its_examples_read():
+    text = (pages.ROOT / "docs" / "predict.md").read_text(encoding="utf-8")
+    read = list(re.finditer(r"(?:--(?:poster|plot_file|movies)=|poster=\")([a-z]+\.[a-z]+)", text))
+    assert {match[1] for match in read} == {"poster.png", "plot.txt", "movies.csv"}
+    for match in read:
+        # A path in Python, a redirection, or "Save this as `movies.csv`".
+        made = rf"(?:\(\"|> |as `){re.escape(match[1])}"
+        assert re.search(made, text[: match.start()]), match[0]
+
+
 def test_the_navigation_of_the_site_has_every_page():
     nav = yaml.safe_load((pages.ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]
     docs = pages.ROOT / "docs"

@@ -1,13 +1,12 @@
 """Python code of the README and the manual runs.
 
 The blocks of a page run in their order, as a reader would run them, in a folder that holds what
-they name: `runs/`, `movies.csv`, `posters/`, `poster.jpg` and MM-IMDb's archive. A block whose
-first line is `# name.py` is saved in this file before it runs, and its `get_config` is called.
+they name: `runs/`, `movies.csv`, `posters/` and MM-IMDb's archive. A block whose first line is
+`# name.py` is saved in this file before it runs, and its `get_config` is called.
 """
 
 import pathlib
 import re
-import shutil
 import sys
 import traceback
 
@@ -76,7 +75,6 @@ def test_code_runs(page, folder, request):
             (folder / "runs" / name).symlink_to(finished.workdir)
         (folder / "movies.csv").symlink_to(finished.data / "movies.csv")
         (folder / "posters").symlink_to(finished.data / "posters")
-        shutil.copy(next((finished.data / "posters").iterdir()), folder / "poster.jpg")
     if "mm_imdb" in text:
         tiny.write_mmimdb_archive(folder / "MANUAL" / "mmimdb.tar.gz", tiny.mmimdb_files())
     run(blocks)
