@@ -60,8 +60,12 @@ _BATCH_SIZE = 32
 class Kind(Protocol):
     """The functions and attributes that the module of a kind of encoder has to define.
 
-    A module can also define `notes(workdir, name) -> list[str]`, which returns sentences to print
-    below the tables of results.
+    A module can also define two functions:
+
+    - `notes(workdir, name) -> list[str]` returns sentences to print below the tables of results.
+    - `training_seconds(settings, data, movies, folds) -> float` estimates how long the models of
+      all folds train on two cores of a CPU if none stops early. `movies` is the number of training
+      movies that have the modality.
 
     Attributes:
       MODALITY: what the encoder predicts from, `plot` or `poster`.

@@ -125,6 +125,15 @@ def notes(workdir: Path, name: str) -> list[str]:
     return word_vectors.coverage_lines(encoder_folder(workdir, name))
 
 
+def training_seconds(
+    settings: ml_collections.ConfigDict, data: ml_collections.ConfigDict, movies: int, folds: int
+) -> float:
+    """Estimates the time from a run with 363 plots of about 100 words and 64 hidden units."""
+    del data
+    seconds_per_plot = max(1, settings.model.hidden / 64) / 500
+    return folds * 8 + (folds - 1) * movies * settings.training.epochs * seconds_per_plot
+
+
 def prepare(experiment: Experiment, name: str) -> Recipe:
     settings, corpus = experiment.config[name], experiment.corpus
     with parallel.first_process_first():
