@@ -1,4 +1,4 @@
-"""Reports progress: tqdm on a terminal, log lines otherwise."""
+"""Reports progress: tqdm on a terminal or in a notebook, log lines otherwise."""
 
 import io
 import logging
@@ -14,7 +14,9 @@ SECONDS_BETWEEN_LINES = 20.0
 
 
 def progress_bar(iterable: Iterable | None = None, *, shown: bool = True, **settings) -> tqdm:
-    """Returns a tqdm bar, on standard error if that is a terminal, otherwise in the log.
+    """Returns a tqdm bar, on standard error if people watch it, otherwise in the log.
+
+    People watch terminals, where finished bars stay, and notebooks, where finished bars are erased.
 
     Log lines that are written while a bar is shown stand above it if they are written by
     `tqdm.write`, as `mmgc_jax.command_line` does.
@@ -28,6 +30,8 @@ def progress_bar(iterable: Iterable | None = None, *, shown: bool = True, **sett
         return tqdm(iterable, disable=True, **settings)
     if sys.stderr.isatty():
         return tqdm(iterable, **_size(), **settings)
+    if "ipykernel" in sys.modules:
+        return tqdm(iterable, leave=False, ncols=80, **settings)
     return tqdm(
         iterable,
         file=_Log(),

@@ -53,3 +53,12 @@ def test_a_bar_that_is_not_shown_only_iterates(monkeypatch, at_once):
     monkeypatch.setattr(sys, "stderr", Terminal())
     assert list(progress.progress_bar(range(3), shown=False)) == [0, 1, 2]
     assert sys.stderr.getvalue() == "" and at_once.messages == []
+
+
+def test_in_a_notebook_a_bar_is_drawn_and_erased(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ipykernel", None)
+    errors = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", errors)
+    list(progress.progress_bar(range(3), desc="predicting", mininterval=0))
+    drawn = errors.getvalue().split("\r")
+    assert "predicting: 100%" in errors.getvalue() and not drawn[-2].strip()
