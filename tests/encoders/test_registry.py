@@ -74,6 +74,8 @@ def test_a_foreign_module_must_be_imported_first(foreign):
     )
     assert registry.modality(config, "mine") == "poster"
     assert registry.titles(config) == {"mine": "Mine, 7"}
+    config.words = {"kind": "plot_lstm"}
+    config.encoders = ("words", "mine")
     assert registry.foreign_modules(config) == [foreign]
 
 
