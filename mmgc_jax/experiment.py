@@ -16,9 +16,9 @@ import numpy as np
 
 from mmgc_jax import settings
 from mmgc_jax.data import builder, pipeline, splits, synthetic
-from mmgc_jax.encoders import fusion, joint, registry
+from mmgc_jax.encoders import estimate, fusion, joint, registry
 from mmgc_jax.encoders.base import MODALITIES
-from mmgc_jax.evaluation import calibration, report, results
+from mmgc_jax.evaluation import calibration, report, results, saved
 from mmgc_jax.ops import kernels
 from mmgc_jax.runtime import parallel, preemption, workdir
 from mmgc_jax.runtime.errors import InputError
@@ -114,6 +114,7 @@ def _begin(
     corpus = pipeline.load_corpus(dataset, config.data)
     logger.info("Movies: %s.", ", ".join(f"{len(v)} {k}" for k, v in corpus.split.items()))
     _require_movies(config, corpus)
+    logger.info("%s", estimate.training_time(config, _training_movies(config, corpus)))
     # Recorded after the data is read: until then another config may use the working directory.
     movies = {"movies": dataset.builder_config.name}
     workdir.claim(folder, as_given, movies | workdir.hash_inputs(inputs))
@@ -128,6 +129,14 @@ def _begin(
     frequencies = dict(zip(corpus.genres, experiment.frequencies.tolist()))
     write_text(folder / "genre_frequencies.json", json.dumps(frequencies, indent=2))
     return experiment
+
+
+def _training_movies(config: ml_collections.ConfigDict, corpus: pipeline.Corpus) -> dict[str, int]:
+    """Counts the training movies that have the modality of each encoder."""
+    rows = corpus.split["train"]
+    return {
+        name: int(registry.present(corpus, config, name)[rows].sum()) for name in config.encoders
+    }
 
 
 def _require_movies(config: ml_collections.ConfigDict, corpus: pipeline.Corpus) -> None:
@@ -208,6 +217,8 @@ def _report(experiment: Experiment, arrays: dict[str, Arrays], present: Arrays) 
     probabilities, fused = _probabilities(arrays), config.fusion.encoders
     calibrations = results.calibrate(corpus, probabilities, present)
     calibration.save(folder / "calibration.json", calibrations)
+    judged = (corpus, experiment.folds, probabilities, present, fused, calibrations)
+    saved.save(folder / saved.FILE, saved.of_experiment(*judged))
     figures = results.evaluate_models(
         corpus,
         experiment.folds,

@@ -8,9 +8,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mmgc_jax.data.pipeline import Corpus
-from mmgc_jax.evaluation import figures, tables
+from mmgc_jax.evaluation import figures, score_tables, tables
 from mmgc_jax.evaluation.calibration import Calibration
-from mmgc_jax.evaluation.results import calibrated_predictions
+from mmgc_jax.evaluation.results import Predictions, calibrated_predictions
+from mmgc_jax.evaluation.saved import SCORED
 from mmgc_jax.runtime import parallel
 from mmgc_jax.runtime.files import Path, write_text
 
@@ -70,17 +71,57 @@ def write(
     return content
 
 
+def write_scores(
+    folder: Path,
+    results: dict,
+    predictions: Mapping[str, Predictions],
+    genres: Sequence[str],
+    fused: Sequence[str],
+    titles: Mapping[str, str],
+    notes: Sequence[str],
+) -> str:
+    """Writes results.json, results.txt and the figures of a table that was scored.
+
+    All of it is computed before anything is written; results.json is written last.
+
+    Args:
+      folder: to write to.
+      results: `{"scored": {model: figures with intervals}}`, and what else results.json has.
+      predictions: of each model, as `<model>` and `<model>_both`.
+      genres: the names of the columns.
+      fused: names of the fused encoders.
+      titles: title of each model, in the order of the tables.
+      notes: lines to write below the tables.
+
+    Returns:
+      The content of results.txt.
+    """
+    text = score_tables.all_tables(results[SCORED], titles, notes)
+    drawn = _draw(results, {}, predictions, SCORED, genres, fused, titles)
+    for name, figure in drawn.items():
+        figures.save(figure, folder / "figures" / f"{name}.png")
+    write_text(folder / "results.txt", text + "\n")
+    write_text(folder / "results.json", json.dumps(_without_nan(results), indent=2))
+    return text
+
+
 def _draw(results, missing, predictions, split, genres, fused, titles) -> dict[str, Figure]:
     """Draws the figures of one split from the predictions that its tables are computed from."""
-    fusion, of_split = predictions["fusion"], results[split]
+    of_split = results[split]
     with_both = {name: predictions[f"{name}_both"] for name in titles if name in predictions}
+    roc = {"roc": figures.draw_roc(with_both, split, titles)}
+    if "fusion" not in predictions:  # the others are of fusion, or sorted by its figures
+        return roc
+    fusion = predictions["fusion"]
     title = f"Reliability of fusion, {len(fusion.labels):,} {split} movies, all genres pooled"
-    drawn = {
-        "roc": figures.draw_roc(with_both, split, titles),
+    drawn = roc | {
         "auc_per_genre": figures.draw_auc_per_genre(of_split, split, titles),
         "f1_per_genre": figures.draw_f1_per_genre(of_split["fusion"], split),
         "precision_recall": figures.draw_precision_recall(
-            {name: with_both[name] for name in (*fused, "fusion")}, genres, split, titles
+            {name: of for name, of in with_both.items() if name in (*fused, "fusion")},
+            genres,
+            split,
+            titles,
         ),
         "cooccurrence": figures.draw_cooccurrence(fusion, genres, split),
         "reliability": figures.draw_reliability(fusion, title),
@@ -95,4 +136,6 @@ def _without_nan(tree):
     """Replaces NaN by None, since JSON has no NaN."""
     if isinstance(tree, dict):
         return {name: _without_nan(value) for name, value in tree.items()}
+    if isinstance(tree, list):
+        return [_without_nan(value) for value in tree]
     return None if isinstance(tree, float) and not math.isfinite(tree) else tree

@@ -146,14 +146,27 @@ def evaluate_models(
         predictions = calibrated_predictions(
             corpus, split, probabilities, present, fused, calibrations
         )
-        results[split] = {
-            name: _calibrated(of_model, corpus.genres) for name, of_model in predictions.items()
-        }
+        results[split] = evaluate_predictions(predictions, corpus.genres)
         for name, of_movies in (best_reachable or {}).items():
             rows = indices[present[name][indices]]
             auc = metrics.auc_macro(corpus.labels[rows], of_movies[rows])
             results[split][name]["best_reachable_auc_macro"] = auc
     return results
+
+
+def evaluate_predictions(
+    predictions: Mapping[str, Predictions], genres: Sequence[str]
+) -> dict[str, dict]:
+    """Computes the figures of calibrated predictions.
+
+    Args:
+      predictions: of each model; also of `<model>_both`.
+      genres: the names of the columns.
+
+    Returns:
+      `{model: figures}`, the figures of one split of `results.json`.
+    """
+    return {name: _calibrated(of_model, genres) for name, of_model in predictions.items()}
 
 
 def _with_both(present, fused):

@@ -1,0 +1,135 @@
+"""Predictions and true genres of every judged movie, kept in `predictions.npz`.
+
+`mmgc compare` reads them, and so can a notebook: `numpy.load("runs/demo/predictions.npz")` has an
+array for each attribute of `Saved`.
+"""
+
+import hashlib
+import json
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from mmgc_jax.data.pipeline import Corpus
+from mmgc_jax.evaluation.calibration import Calibration
+from mmgc_jax.runtime.errors import InputError
+from mmgc_jax.runtime.files import Path, write_atomically
+
+FILE = "predictions.npz"
+# Names of the training movies, judged out-of-fold, and of those that `mmgc score` judges.
+CROSS_VALIDATION, SCORED = "cross_validation", "scored"
+
+
+class Saved(NamedTuple):
+    """Predictions of the models of an experiment.
+
+    Attributes:
+      ids: the movies' ids, <str>[movies].
+      split: `cross_validation` for training movies, otherwise `validation`, `test` or `scored`,
+        <str>[movies]. These are the names in `results.json`.
+      folds: the fold of training movies, -1 of others, <int64>[movies].
+      genres: names of the genres, <str>[genres].
+      labels: whether a movie has a genre, <bool>[movies, genres].
+      both: whether a movie has plot and poster, <bool>[movies].
+      models: names of the models, <str>[models].
+      present: whether a movie has the modality of a model, <bool>[models, movies].
+      probabilities: <float32>[models, movies, genres]: out-of-fold and not calibrated for training
+        movies, calibrated for others.
+      thresholds: tuned to calibrated probabilities, <float64>[models, genres].
+    """
+
+    ids: np.ndarray
+    split: np.ndarray
+    folds: np.ndarray
+    genres: np.ndarray
+    labels: np.ndarray
+    both: np.ndarray
+    models: np.ndarray
+    present: np.ndarray
+    probabilities: np.ndarray
+    thresholds: np.ndarray
+
+
+def of_experiment(
+    corpus: Corpus,
+    folds: np.ndarray,
+    probabilities: Mapping[str, np.ndarray],
+    present: Mapping[str, np.ndarray],
+    fused: Sequence[str],
+    calibrations: Mapping[str, Calibration],
+) -> Saved:
+    """Collects the predictions of an experiment; its arguments are those of `evaluate_models`."""
+    rows = np.concatenate(list(corpus.split.values()))
+    names = [CROSS_VALIDATION if name == "train" else name for name in corpus.split]
+    split = np.repeat(names, [len(indices) for indices in corpus.split.values()])
+    is_training = split == CROSS_VALIDATION
+    return Saved(
+        ids=np.array(corpus.ids, str)[rows],
+        split=split,
+        folds=folds[rows],
+        genres=np.array(corpus.genres, str),
+        labels=corpus.labels[rows] > 0,
+        both=np.all([present[name] for name in fused], axis=0)[rows],
+        models=np.array(list(probabilities), str),
+        present=np.array([present[name][rows] for name in probabilities], bool),
+        probabilities=np.array(
+            [
+                np.where(is_training[:, None], of_movies[rows], calibrations[name](of_movies[rows]))
+                for name, of_movies in probabilities.items()
+            ],
+            np.float32,
+        ),
+        thresholds=np.array([calibrations[name].thresholds for name in probabilities]),
+    )
+
+
+def save(file: Path, saved: Saved) -> None:
+    """Writes a compressed `.npz` file, atomically; on process 0 only."""
+    write_atomically(file, lambda stream: np.savez_compressed(stream, **saved._asdict()))
+
+
+def load(file: Path) -> Saved | None:
+    """Reads the predictions that `save` wrote; None if there is no file.
+
+    Raises:
+      InputError: if the file is damaged.
+    """
+    if not file.is_file():
+        return None
+    try:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+            saved = Saved(**{name: arrays[name] for name in Saved._fields})
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(f"{file} is damaged: {error}. Delete it; {how_to_write(file)}") from error
+    models, movies, genres = len(saved.models), len(saved.ids), len(saved.genres)
+    expected = {
+        "split": (movies,), "folds": (movies,), "both": (movies,), "labels": (movies, genres),
+        "present": (models, movies), "probabilities": (models, movies, genres),
+        "thresholds": (models, genres),
+    }  # fmt: skip
+    for name, shape in expected.items():
+        if getattr(saved, name).shape != shape:
+            raise InputError(
+                f"{file} is damaged: {name} has not the shape {shape}. Delete it; "
+                f"{how_to_write(file)}"
+            )
+    return saved
+
+
+def fingerprint(saved: Saved) -> str:
+    """Returns a hash of the movies' ids and labels, 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for array in (saved.ids, saved.genres, saved.labels):
+        digest.update(json.dumps(array.tolist()).encode())
+    return digest.hexdigest()
+
+
+def how_to_write(file: Path) -> str:
+    """Says how to write the file of a finished run again."""
+    return (
+        f"running {file.parent} again, with the same command, writes it: finished work is not "
+        "repeated."
+    )

@@ -1,0 +1,71 @@
+"""Formats the figures of a scored table, with their confidence intervals, as text tables."""
+
+from collections.abc import Mapping, Sequence
+
+from mmgc_jax.evaluation import tables
+from mmgc_jax.evaluation.saved import SCORED
+
+_COLUMNS = {
+    "auc_macro": "AUC macro",
+    "auc_micro": "AUC micro",
+    "map": "mAP",
+    "f1_micro": "F1 micro",
+    "f1_macro": "F1 macro",
+}
+_TUNED_COLUMNS = {
+    "f1_micro_tuned": "micro",
+    "f1_macro_tuned": "macro",
+    "f1_weighted_tuned": "weighted",
+    "f1_samples_tuned": "samples",
+}
+
+
+def all_tables(
+    results: Mapping[str, dict], titles: Mapping[str, str], notes: Sequence[str] = ()
+) -> str:
+    """Returns all tables: the screen, and F1 and calibration error.
+
+    Args:
+      results: `{model: figures with intervals}`, as `bootstrap.with_intervals` adds them.
+      titles: title of each model.
+      notes: lines to print below the first tables.
+    """
+    tuned = _intervals(results, titles, "95 %, F1 at thresholds", _TUNED_COLUMNS)
+    parts = [
+        screen(results, titles, notes),
+        tables.f1_table(SCORED, results, titles),
+        "\n".join(tuned),
+        tables.calibration_table(SCORED, results, titles),
+    ]
+    return "\n\n".join(parts)
+
+
+def screen(
+    results: Mapping[str, dict], titles: Mapping[str, str], notes: Sequence[str] = ()
+) -> str:
+    """Returns the comparison of the models, and the intervals of the same figures.
+
+    Args:
+      results: as in `all_tables`.
+      titles: title of each model.
+      notes: lines to print below.
+    """
+    intervals = [
+        *_intervals(results, titles, "95 % intervals", _COLUMNS),
+        "Percentile bootstrap over movies. Intervals of genres with few movies are too narrow.",
+    ]
+    comparison = tables.table(SCORED, results, titles).rstrip("\n")
+    return "\n\n".join([comparison, "\n".join(intervals), *(["\n".join(notes)] if notes else [])])
+
+
+def _intervals(results, titles, name, columns) -> list[str]:
+    """Returns the lines of a table with a cell such as `0.903-0.921` for each figure."""
+    width = max(28, *(len(title) + 2 for title in titles.values()))
+    lines = [f"{name:<{width}}" + "".join(f"{column:>14}" for column in columns.values())]
+    for suffix, subtitle in tables.PARTS:
+        lines.append(subtitle)
+        for model in (model for model in titles if model in results):
+            limits = [results[model + suffix][f"{figure}_interval"] for figure in columns]
+            cells = "".join(f"{f'{low:.3f}-{high:.3f}':>14}" for low, high in limits)
+            lines.append(f"{'  ' + titles[model]:<{width}}{cells}")
+    return lines
