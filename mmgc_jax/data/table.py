@@ -16,6 +16,7 @@ import ml_collections
 from mmgc_jax.data import table_files
 from mmgc_jax.data.movies import Movie, clean, raise_if_any, read_poster
 from mmgc_jax.data.table_files import Rows, shorten
+from mmgc_jax.data.text import has_words
 from mmgc_jax.runtime.errors import InputError
 from mmgc_jax.runtime.files import cache_folder
 
@@ -37,7 +38,7 @@ USUAL_NAMES: Mapping[str, Sequence[str]] = {
     "genres": ("genres", "genre", "genrenames", "labels", "label", "categories", "category"),
     "poster": (
         "poster", "posterpath", "posterurl", "posterlink", "posterfile", "image", "imagepath",
-        "imageurl", "imagefile", "cover",
+        "imageurl", "cover",
     ),
     "split": ("split", "partition", "subset"),
 }  # fmt: skip
@@ -211,7 +212,7 @@ def read(table, settings: TableSettings, labelled: bool) -> MovieTable:
             id=movie_id or str(number),
             title=title,
             year=_year(year),
-            plot=plot or None,
+            plot=plot if has_words(plot) else None,
             genres=of_movie,
         )
         for number, (movie_id, title, year, plot, of_movie) in enumerate(

@@ -35,8 +35,7 @@ def default_settings() -> ml_collections.ConfigDict:
     # Whether to train word vectors on the plots with Word2Vec. With a file as well, the two vectors
     # of a word are concatenated.
     settings.train = True
-    # Tables with more plots for Word2Vec. Written as
-    # "('one.csv', 'two.csv')" on the command line.
+    # Tables with more plots for Word2Vec. Written as "('one.csv', 'two.csv')" on the command line.
     settings.unlabelled = ()
     # Size of the trained vectors, and of those that the LSTM learns with unique_map.
     settings.dim = 100

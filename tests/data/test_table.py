@@ -1,12 +1,14 @@
 """Movies of tables: columns, genres and posters are found, and the notes say how."""
 
 import json
+import re
 
 import pytest
 
 from mmgc_jax.data import table
 from mmgc_jax.data.table import TableSettings, read
 from mmgc_jax.runtime.errors import InputError
+from tests import tiny
 
 
 @pytest.fixture(autouse=True)
@@ -25,6 +27,14 @@ def read_text(folder, text, labelled=True, **settings):
 
 
 class TestColumns:
+    def test_the_manual_lists_the_usual_names(self):
+        page = (tiny.ROOT / "docs" / "your_movies.md").read_text(encoding="utf-8")
+        for role, names in table.USUAL_NAMES.items():
+            (row,) = re.findall(rf"^\| `{role}` \| (.*) \|$", page, re.MULTILINE)
+            listed = [re.sub(r"[\s_-]", "", name).lower() for name in row.split(",")]
+            expected = {"": "acolumnwithoutaname"}
+            assert listed == [expected.get(n, n) for n in names if n != "unnamed:0"]
+
     @pytest.mark.parametrize(
         ("header", "columns"),
         [
