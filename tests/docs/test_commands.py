@@ -124,6 +124,12 @@ def default_of(name: str):
     raise AssertionError(f"no config has {name}")
 
 
+def test_the_list_of_commands_is_shown_as_it_is_printed():
+    blocks = pages.blocks(pages.ROOT / "docs" / "getting_started.md")
+    (shown,) = (block.text for block in blocks if block.text.startswith("Movie genres from"))
+    assert shown == f"{__main__._list()}\n"
+
+
 def test_the_project_has_commands_to_check():
     programs = {" ".join(command.words[:2]) for command in COMMANDS}
     assert {"mmgc train", "mmgc predict", "mmgc compare", "python -m"} <= programs
