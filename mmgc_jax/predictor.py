@@ -216,7 +216,7 @@ class Predictor:
         """
         self._check_model(model)
         _check_movie(movie, "movie")
-        if not (movie.plot or "").strip():
+        if not text.has_words(movie.plot):
             return None
         with _damage_explained(self._workdir):
             is_joint = model == fusion.FUSION and self._is_joint
@@ -240,14 +240,14 @@ class Predictor:
         """Returns `known_words` and `notes`; the words of the plot are counted once for both."""
         words = self.known_words(movie, model)
         notes = []
-        if movie.plot is not None and not text.tokenize(movie.plot):
+        if movie.plot is not None and not text.has_words(movie.plot):
             notes.append("The plot has no words.")
         elif words and 2 * words.known < words.total:
             notes.append(
                 f"{words.known:,} of {words.total:,} words known; trained on "
                 f"{words.vocabulary:,} words."
             )
-        has = {"plot": bool((movie.plot or "").strip()), "poster": movie.poster is not None}
+        has = {"plot": text.has_words(movie.plot), "poster": movie.poster is not None}
         needed = [modality for modality in has if self._looking_at(modality, model)]
         if not any(has[modality] for modality in needed):
             notes.append(

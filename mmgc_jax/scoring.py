@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mmgc_jax.data import genre_names, posters
+from mmgc_jax.data import genre_names, posters, text
 from mmgc_jax.data.movies import Movie
 from mmgc_jax.data.table import MovieTable
 from mmgc_jax.encoders import registry
@@ -248,9 +248,9 @@ def predict(
 
 
 def _has(movie: Movie, modality: str) -> bool:
-    """Returns whether a movie has a plot that is not blank, or a poster that can be decoded."""
+    """Returns whether a movie has a plot with words, or a poster that can be decoded."""
     if modality == "plot":
-        return bool((movie.plot or "").strip())
+        return text.has_words(movie.plot)
     if movie.poster is None:
         return False
     try:

@@ -271,9 +271,10 @@ class TestKnownWords:
         (note,) = predictor.notes(Movie(plot="heist qq ww"))
         assert note.startswith("1 of 3 words known; trained on ")
         assert predictor.notes(Movie(plot="heist qq ww", poster=b""), "poster") == []
-        for plot in ("...", "!", "_"):
-            assert predictor.notes(Movie(plot=plot)) == ["The plot has no words."]
-        assert predictor.notes(Movie(plot=" "))[0] == "The plot has no words."
+        for plot in ("...", "!", "_", " ", "1984", "N/A"):
+            first, second = predictor.notes(Movie(plot=plot))
+            assert first == "The plot has no words." and second.startswith("Without a plot")
+            assert predictor.known_words(Movie(plot=plot)) is None
 
     def test_a_movie_without_what_the_model_needs_is_noted(self, predictor):
         for model, needed in (

@@ -250,7 +250,7 @@ def _parse_movie(name: pathlib.PurePosixPath, content: bytes) -> _Parsed:
         id=name.stem,
         title=title,
         year=year if type(year) is int else None,
-        plot=plot if text.tokenize_mmimdb(plot) else None,
+        plot=plot if text.has_words(plot) else None,
         genres=tuple(genre for genre in GENRES if genre in genres),
     )
     dropped_genres = sum(genre not in GENRES for genre in genres)

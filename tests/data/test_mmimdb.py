@@ -123,7 +123,7 @@ class TestMovies:
     def test_movies_left_out_are_counted(self, write, caplog):
         contents = {"good": GOOD, "other": GOOD | {"genres": ["Adult", "News"]}}
         contents |= {"unlabelled": {"plot": ["A plot."]}}
-        for number, plot in enumerate([[], None, "", [" "], ["~ * #"]]):
+        for number, plot in enumerate([[], None, "", [" "], ["~ * #"], ["..."], ["N/A"]]):
             contents[f"plotless{number}"] = GOOD | {"plot": plot}
         contents |= {"posterless": GOOD, "posterless2": GOOD}
         posters = [movie_id for movie_id in contents if not movie_id.startswith("posterless")]
@@ -131,8 +131,8 @@ class TestMovies:
         with caplog.at_level("INFO", logger="mmgc_jax"):
             found = mmimdb.read(path)
         assert [movie.id for movie in found.movies["train"]] == ["good"]
-        assert found.left_out == {"none of the 23 genres": 2, "no plot": 5, "no poster": 2}
-        for line in ("left out 2 movies: none of the", "left out 5 movies: no plot"):
+        assert found.left_out == {"none of the 23 genres": 2, "no plot": 7, "no poster": 2}
+        for line in ("left out 2 movies: none of the", "left out 7 movies: no plot"):
             assert any(line in message for message in caplog.messages)
         assert any("1 train, 0 validation, 0 test" in message for message in caplog.messages)
 

@@ -44,8 +44,8 @@ class TestTalk:
         assert (read[0].id, read[0].year) == ("900", 2008)
         assert read[0].genres == ("Comedy", "Crime", "Horror")
 
-    @pytest.mark.parametrize("plot", ["", "  \n"])
-    def test_empty_plot_is_none(self, read_rows, plot):
+    @pytest.mark.parametrize("plot", ["", "  \n", "...", "1984", "N/A", "no overview found ."])
+    def test_a_plot_without_words_is_none(self, read_rows, plot):
         assert read_rows(row_with(plot=plot))[0].plot is None
 
     def test_a_plot_is_kept_as_written_but_for_blanks_around_it(self, read_rows):

@@ -321,6 +321,15 @@ def write_keras_archive_nested(file, layers):
     write_archive(file, {"config": {"layers": [conv, *models]}}, write_arrays)
 
 
+def write_each_layer_within_a_model(file, layers):
+    """Writes a file in which each layer is the only one of a model within the model."""
+    with h5py.File(file, "w") as stored:
+        for name, kernel, bias in layers:
+            group = stored.create_group(f"model_weights/part_of_{name}")
+            group.attrs["weight_names"] = [f"{name}/kernel:0", f"{name}/bias:0"]
+            group[f"{name}/kernel:0"], group[f"{name}/bias:0"] = kernel, bias
+
+
 @pytest.mark.parametrize(
     "write",
     [
@@ -330,6 +339,7 @@ def write_keras_archive_nested(file, layers):
         write_keras_2_15,
         write_keras_2_of_a_second_model,
         write_keras_2_with_a_renamed_copy,
+        write_each_layer_within_a_model,
         write_keras_1_nested,
         write_keras_1_nested_of_theano,
         write_keras_1_nested_numbered,
