@@ -141,7 +141,7 @@ def test_long_plots_are_split_in_linear_time():
         None, "", " ", "\n\t\xa0\u3000", "...", "—", "?", "\u200b", "_", "🎬", "❤\ufe0f", "\u0301",
         "N", "1984", "12.5", "3 / 4", "N/A", "n/a", " N/A. ", "n.a.", "(N/A)", "NA", "NaN", "None",
         "null", "Unknown.", "Plot unknown", "Add a Plot »", "No overview found.", "TBA",
-        "No plot available." + " " * 200, " " * 200 + "N/A", "." * 300,
+        "No plot available." + " " * 200, " " * 200 + "N/A", " " * 98 + "N/A", "." * 300,
     ],
 )  # fmt: skip
 def test_texts_without_words_are_no_plots(plot):

@@ -180,6 +180,21 @@ def test_a_wanted_vector_from_a_wrong_place_is_refused(tmp_path, blank):
         vector_file.read(tmp_path / "v.bin", [blank.split()[0]])
 
 
+@pytest.mark.parametrize("blank", ["new york", "a b", "b "])
+def test_line_breaks_show_that_a_word_has_a_blank(tmp_path, blank):
+    vectors = np.full((4, 50), np.frombuffer(b"bad?", np.float32))  # ASCII, but the first is not
+    vectors[0] = 0.75
+    (tmp_path / "v.bin").write_bytes(entries(["the", blank, "ship", "sea"], vectors, b"\n"))
+    assert "entry 3 does not begin with a word" in refusal(tmp_path / "v.bin")
+
+
+def test_an_empty_first_word_with_short_numbers(tmp_path):
+    for content in ("2 2\n 1 2\nthe 3 4\n", " 1 .2\nthe 3 4\n", "2 2\n\t1\t2\nthe\t3\t4\n"):
+        (tmp_path / "v").write_text(content)
+        assert vector_file.dimension(tmp_path / "v") == 2
+        assert vector_file.read(tmp_path / "v", ["the"])["the"].tolist() == [3, 4]
+
+
 def test_a_binary_file_that_goes_on_after_its_words_is_refused(tmp_path):
     content = entries(WORDS, VECTORS)
     for rest, valid in ((b"", True), (b"\n", True), (b"\n\n", True), (b"x", False), (b" ", False)):
