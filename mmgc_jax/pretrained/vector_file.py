@@ -31,6 +31,7 @@ _LONGEST_WORD = 1 << 12  # bytes
 _LONGEST_LINE = 1 << 20  # bytes
 _MOST_DIMENSIONS = 10_000
 _LARGEST_VALUE = 1e10
+_ENDS_IN_BLANK = 2.0**-63, 2.0**-61  # the floats whose last byte in a file is a blank
 _TEXT = frozenset(string.printable.encode())
 _BLANKS = (
     "If a word of the file contains a blank, which word2vec's binary format cannot hold, save the "
@@ -59,7 +60,7 @@ def read(file, words: Iterable[str]) -> dict[str, np.ndarray]:
 
     Raises:
       InputError: if the file is missing, malformed or truncated, or a wanted vector has values
-        that are not finite or exceed 1e10.
+        that are not finite or exceed 1e10, or numbers such as 2e-19 that end in a blank in bytes.
     """
     wanted: dict[str, list[tuple[int, str, str]]] = {}
     for word in words:
@@ -76,12 +77,13 @@ def read(file, words: Iterable[str]) -> dict[str, np.ndarray]:
                 if word not in best or closeness < best[word]:
                     best[word], vectors[word] = closeness, vector()
     for word, vector in vectors.items():
-        largest = np.abs(vector).max()
-        if not np.isfinite(largest):
+        if not np.isfinite(vector).all():
             raise InputError(f"{file}: the vector of {word!r} is not finite.")
-        if largest > _LARGEST_VALUE:
+        low, high = _ENDS_IN_BLANK
+        odd = vector[(np.abs(vector) > _LARGEST_VALUE) | ((low <= vector) & (vector < high))]
+        if odd.size:
             raise InputError(
-                f"{file}: the vector of {word!r} has values up to {largest:.0e}. {_BLANKS}"
+                f"{file}: the vector of {word!r} has values such as {odd[0]:.0e}. {_BLANKS}"
             )
     return vectors
 
