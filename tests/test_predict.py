@@ -160,7 +160,7 @@ class TestOneMovie:
         assert (content["title"], content["model"]) == ("é", "poster")
 
     def test_few_known_words_are_noted(self, ask, finished):
-        unknown = "--plot=" + " ".join(f"zz{number}" for number in range(17)) + " heist"
+        unknown = "--plot=" + " ".join(f"zz{letter}" for letter in "abcdefghijklmnopq") + " heist"
         out = ask(f"--workdir={finished.workdir}", unknown)[1]
         content = json.loads(ask(f"--workdir={finished.workdir}", unknown, "--format=json")[1])
         words = content["plot_words"]
