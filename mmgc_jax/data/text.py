@@ -26,8 +26,8 @@ _RULES = (
     (re.compile("[\u00ad\u200c-\u200f\u2060\ufeff]"), ""),
     # Letters that are used as apostrophes. Apostrophes proper are punctuation.
     (re.compile("[\u02b9-\u02bd\ua78b\ua78c]"), "'"),
-    # `do n't`, as in the Penn Treebank, becomes `don't`.
-    (re.compile(r" n['’]t\b"), "n't"),
+    # `do n't`, as in the Penn Treebank, also with blanks around the apostrophe, becomes `don't`.
+    (re.compile(r"(?<=[^\W\d_])\s+n\s*['’`]\s*t\b"), "n't"),
     (re.compile(r"\d+"), f" {_NUMBER} "),
 )
 

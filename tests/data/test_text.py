@@ -40,7 +40,7 @@ SAME = {
     "the brothers '   house": ("The brothers' house", "the ‘brothers’ house"),
     "he doesn ' t ,  won ' t ,  can ' t": (
         "He doesn't, won't, can't!", "he doesn’t won’t can’t", "he does n't , wo n't , ca n't",
-        "he does n’t , wo n’t , ca n’t",
+        "he does n’t , wo n’t , ca n’t", "he does  n't ,  wo  n ' t ,  ca n` t",
     ),
     "rock ' n ' roll": ("Rock 'n' Roll", "rock ’n’ roll"),
     "in  N  ,  the  N rd of  N s": (
