@@ -287,6 +287,26 @@ _READ_FROM = {
 }
 
 
+@contextlib.contextmanager
+def _without_warnings_of_tfds() -> Iterator[None]:
+    """Hides TFDS's log lines below errors, also from callers that have not set up logging.
+
+    TFDS warns of configurations that are not registered and of folders that have no shards yet.
+    """
+    absl_logger = logging.getLogger("absl")
+    absl_logger.addFilter(_is_shown)
+    try:
+        yield
+    finally:
+        absl_logger.removeFilter(_is_shown)
+
+
+def _is_shown(record: logging.LogRecord) -> bool:
+    from_tfds = pathlib.Path(tfds.__file__).parent in pathlib.Path(record.pathname).parents
+    return record.levelno >= logging.ERROR or not from_tfds
+
+
+@_without_warnings_of_tfds()
 def build(data: ml_collections.ConfigDict, directory) -> _MoviesBuilder:
     """Builds the dataset of a source, or finds the shards of an earlier run.
 

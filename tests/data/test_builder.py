@@ -119,6 +119,31 @@ def test_without_tensorflow(tmp_path):
     assert not witness.exists()
 
 
+def test_tfds_is_silent_for_any_caller(tmp_path, caplog, capfd):
+    caplog.set_level(logging.INFO)
+    for _ in ("writes shards", "reuses them"):
+        builder.build(synthetic_config(), tmp_path)
+    assert [r.message for r in caplog.records if not r.name.startswith("mmgc_jax")] == []
+    printed = capfd.readouterr()
+    assert printed.out == "" and "ownloading" not in printed.err
+    # After it, absl's logger is as it was.
+    logging.getLogger("absl").warning("of others")
+    assert "of others" in caplog.messages
+    assert not logging.getLogger("absl").filters
+
+
+@pytest.mark.parametrize("level, shown", [("warning", False), ("error", True)])
+def test_only_errors_of_tfds_are_shown(caplog, level, shown):
+    with builder._without_warnings_of_tfds():
+        logging.getLogger("absl").handle(
+            logging.LogRecord(
+                "absl", getattr(logging, level.upper()), tfds.__file__, 1, "by TFDS", (), None
+            )
+        )
+        logging.getLogger("absl").warning("by others")
+    assert caplog.messages == ["by TFDS"] * shown + ["by others"]
+
+
 class TestReuse:
     def test_a_second_build_reuses_the_shards(self, talk_folder, tmp_path, monkeypatch):
         config = data_config(talk_folder)
