@@ -31,7 +31,7 @@ def progress_bar(iterable: Iterable | None = None, *, shown: bool = True, **sett
     if sys.stderr.isatty():
         return tqdm(iterable, **_size(), **settings)
     if "ipykernel" in sys.modules:
-        return tqdm(iterable, leave=False, ncols=80, **settings)
+        return tqdm(iterable, **{"leave": False, "ncols": 80} | settings)
     return tqdm(
         iterable,
         file=_Log(),

@@ -55,10 +55,11 @@ def test_a_bar_that_is_not_shown_only_iterates(monkeypatch, at_once):
     assert sys.stderr.getvalue() == "" and at_once.messages == []
 
 
-def test_in_a_notebook_a_bar_is_drawn_and_erased(monkeypatch):
+@pytest.mark.parametrize("settings", [{}, {"leave": False}])  # inference sets it everywhere
+def test_in_a_notebook_a_bar_is_drawn_and_erased(monkeypatch, settings):
     monkeypatch.setitem(sys.modules, "ipykernel", None)
     errors = io.StringIO()
     monkeypatch.setattr(sys, "stderr", errors)
-    list(progress.progress_bar(range(3), desc="predicting", mininterval=0))
+    list(progress.progress_bar(range(3), desc="predicting", mininterval=0, **settings))
     drawn = errors.getvalue().split("\r")
     assert "predicting: 100%" in errors.getvalue() and not drawn[-2].strip()
