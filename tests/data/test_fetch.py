@@ -1,7 +1,9 @@
 """Posters are fetched from a server of the test: in order, in parallel, again, and only once."""
 
 import collections
+import contextlib
 import http.server
+import signal
 import threading
 import time
 
@@ -9,6 +11,8 @@ import pytest
 
 from mmgc_jax.data import fetch
 from mmgc_jax.data.table import TableSettings, read_movies
+from mmgc_jax.runtime import preemption
+from mmgc_jax.runtime.errors import Interrupted
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -42,12 +46,25 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             status, headers = 302, {"Location": "file:///etc/hostname"}
         elif kind == "moved":
             status, headers = 301, {"Location": "/good/moved"}
+        elif kind == "empty":
+            content = b""
+        size = len(content)
+        if kind == "cut" or (kind == "cut-once" and self.server.asked[self.path] == 1):
+            size += 1
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
-        self.send_header("Content-Length", str(len(content)))
+        self.send_header("Content-Length", str(size))
         self.end_headers()
-        self.wfile.write(content)
+        if kind == "drip":
+            with contextlib.suppress(OSError):  # the client gives up
+                for byte in range(len(content)):
+                    self.wfile.write(content[byte : byte + 1])
+                    self.server.closing.wait(0.1)
+        elif kind == "silent":
+            self.server.closing.wait(10)
+        else:
+            self.wfile.write(content)
 
     def log_message(self, *_):
         pass
@@ -58,10 +75,12 @@ def server():
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     server.asked, server.lock = collections.Counter(), threading.Lock()
     server.at_once = server.most_at_once = 0
+    server.closing = threading.Event()
     server.address = f"http://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     yield server
+    server.closing.set()
     server.shutdown()
     thread.join()
     server.server_close()
@@ -97,18 +116,73 @@ def test_each_is_fetched_once(server, tmp_path):
 
 def test_failures_are_listed_and_the_others_are_there(server, tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(fetch, "MAX_BYTES", 20)
-    kinds = ["good", "missing", "broken", "later", "page", "loop", "file", "moved"]
+    kinds = ["good", "missing", "broken", "later", "page", "loop", "file", "moved", "cut", "empty"]
     kinds.append("good/" + "x" * 30)
     urls = [f"{server.address}/{kind}" for kind in kinds] + ["http://127.0.0.1:1/closed", "http://"]
     found = dict(zip([*kinds, "closed", "no address"], fetch.fetch(urls, tmp_path)))
     assert {kind for kind, content in found.items() if content} == {"good", "later", "moved"}
     assert (found["later"], found["moved"]) == (b"/later", b"/good/moved")
     (message,) = caplog.messages  # urllib3 logs nothing
-    assert message.startswith("8 of 11 posters cannot be fetched, and count as missing:")
+    assert message.startswith("10 of 13 posters cannot be fetched, and count as missing:")
     assert f"{server.address}/missing: 404 Not Found" in message
     assert "page: a web page (text/html), not an image" in message
     assert "loop: too many redirects" in message and "more than 20 bytes" in message
+    assert "broken: 503 Service Unavailable" in message
+    assert "file: redirected to an address that is neither http nor https" in message
+    assert "cut: the connection broke again and again" in message
+    assert "empty: an empty answer" in message
+    assert "closed: no connection" in message
+    assert len(list(tmp_path.iterdir())) == 3  # neither failures nor parts of files are kept
     assert server.asked["/missing"] == 1 and server.asked["/broken"] == 4
+
+
+def test_more_than_ten_failures(server, tmp_path, caplog):
+    urls = [f"{server.address}/missing/{n}" for n in range(12)]
+    assert list(fetch.fetch(urls, tmp_path)) == [None] * 12
+    (message,) = caplog.messages
+    assert message.startswith("12 of 12") and message.endswith("\n  and 2 more")
+    assert message.count("404 Not Found") == 10
+
+
+def test_one_address_of_many_movies(server, tmp_path, caplog):
+    urls = [f"{server.address}/slow", f"{server.address}/missing"] * 50
+    assert list(fetch.fetch(urls, tmp_path)) == [b"/slow", None] * 50
+    assert server.asked == {"/slow": 1, "/missing": 1}
+    (message,) = caplog.messages
+    assert message.startswith("50 of 100") and message.count("404 Not Found") == 1
+
+
+def test_a_broken_connection_is_tried_again(server, tmp_path):
+    assert list(fetch.fetch([f"{server.address}/cut-once"], tmp_path)) == [b"/cut-once"]
+    assert server.asked == {"/cut-once": 2}
+
+
+def test_a_server_that_sends_byte_by_byte(server, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(fetch, "_MAX_SECONDS", 0.3)
+    start = time.monotonic()
+    assert list(fetch.fetch([f"{server.address}/drip/{'x' * 50}"], tmp_path)) == [None]
+    assert time.monotonic() - start < 3
+    assert "not complete after 0.3 seconds" in caplog.text
+
+
+def test_a_server_that_does_not_answer(server, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(fetch, "_TIMEOUT", (1, 0.1))
+    assert list(fetch.fetch([f"{server.address}/silent"], tmp_path)) == [None]
+    assert "no answer in time" in caplog.text
+    assert server.asked == {"/silent": 4}
+
+
+@pytest.mark.parametrize("kind", ["drip/" + "x" * 50, "later"])
+def test_a_stop_does_not_wait_for_slow_servers(server, tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(fetch._Retry, "get_retry_after", lambda self, response: 60.0)
+    timer = threading.Timer(0.3, preemption._received.append, [signal.SIGTERM])
+    start = time.monotonic()
+    with preemption.listening():
+        timer.start()
+        with pytest.raises(Interrupted):
+            list(fetch.fetch([f"{server.address}/{kind}"], tmp_path))
+    assert time.monotonic() - start < 3
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_server_cannot_make_us_wait_for_hours(monkeypatch):
