@@ -277,17 +277,24 @@ def _reasons(groups: Sequence["Group"], first: "Group") -> str:
             continue
         fields = fields_that_differ(first.runs[0], group.runs[0])
         shown = [
-            f"{name} is {_shortened(now)} (there: {_shortened(before)})"
+            f"{name}: {_change(before, now, first.name, group.name)}"
             for name, (before, now) in list(fields.items())[:_MOST_FIELDS]
         ]
         if len(fields) > len(shown):
             shown.append(f"{len(fields) - len(shown)} more fields")
-        lines += _wrapped(f"{group.name} differs from {first.name} in: {'; '.join(shown)}.")
+        lines += _wrapped(f"{group.name} differs from {first.name} in {'; '.join(shown)}.")
     return "\n".join(lines)
 
 
+def _change(before, now, baseline: str, group: str) -> str:
+    """Describes the values of a field in two runs; None if a run does not have the field."""
+    if before is None or now is None:
+        return f"only in {group if before is None else baseline}"
+    return f"{_shortened(now)} instead of {_shortened(before)}"
+
+
 def _shortened(value) -> str:
-    text = "absent" if value is None else repr(value)
+    text = repr(value)
     return text if len(text) <= 40 else f"{text[:37]}..."
 
 

@@ -141,13 +141,14 @@ def match_labels(
             + f"The experiment has: {_listed(list(genres))}. --genres renames those of the table."
         )
     for what, lacking in (
-        ("a movie", ~labels.any(axis=0)), ("a movie without them", labels.all(axis=0)),
-    ):  # fmt: skip
+        ("without a movie in the table", ~labels.any(axis=0)),
+        ("that all movies of the table have", labels.all(axis=0)),
+    ):
         if lacking.any():
             listed = [genre for genre, lacks in zip(genres, lacking) if lacks]
             notes.append(
-                f"Genres of the experiment without {what} in the table, which are left out of "
-                f"macro averages and mAP: {_listed(listed)}."
+                f"Genres of the experiment {what}, which are left out of macro averages and mAP: "
+                f"{_listed(listed)}."
             )
     return Labels(np.array(rows), labels, notes)
 
@@ -241,7 +242,7 @@ def predict(
         both=both,
         models=np.array(models, str),
         present=present,
-        probabilities=calibrated,
+        probabilities=np.where(present[:, :, None], calibrated, np.nan),
         thresholds=np.array([predictor.thresholds(model) for model in models]),
     )
     return Scored(saved, uncalibrated)

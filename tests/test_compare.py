@@ -1,4 +1,4 @@
-"""Finished experiments are compared on the command line."""
+"""Finished runs are compared on the command line."""
 
 import json
 import subprocess
@@ -9,13 +9,23 @@ import pytest
 
 from mmgc_jax import compare
 from mmgc_jax.encoders import fusion, plot_lstm, poster_vgg16
+from mmgc_jax.evaluation import saved
 from mmgc_jax.runtime.errors import InputError
+from tests.evaluation.test_comparison import predictions
 
 NAMES = ("words", "cover", "fusion", "fusion_gated")
 
 
-def write(workdir, seed, aucs):
-    """Writes the config and the cross-validation of a finished experiment."""
+def write(workdir, seed, aucs, shift=None, hidden=None):
+    """Writes the config and the figures of a finished experiment.
+
+    Args:
+      workdir: its working directory.
+      seed: `config.seed`.
+      aucs: of each of `NAMES`.
+      shift: how good its saved predictions are; None: there are none.
+      hidden: `config.words.model.hidden`.
+    """
     config = ml_collections.ConfigDict(
         {
             "seed": seed,
@@ -28,6 +38,8 @@ def write(workdir, seed, aucs):
     )
     config.words.kind, config.cover.kind = "plot_lstm", "poster_vgg16"
     config.fusion.compare = ("gated",)
+    if hidden:
+        config.words.model.hidden = hidden
     row = {"movies": 50, "genres_counted": 23, "genres_counted_most": 24}
     for name in ("auc_macro", "auc_micro", "map", "f1_micro", "f1_macro"):
         row |= {name: 0.5, f"{name}_std": 0.5}
@@ -38,39 +50,140 @@ def write(workdir, seed, aucs):
     }
     workdir.mkdir()
     (workdir / "config.json").write_text(config.to_json())
-    (workdir / "results.json").write_text(json.dumps({"cross_validation": figures}))
+    content = {"cross_validation": figures, "validation": figures}
+    (workdir / "results.json").write_text(json.dumps(content))
+    if shift is not None:
+        made = predictions(shift, saved.CROSS_VALIDATION)
+        saved.save(workdir / saved.FILE, made._replace(models=made.models.astype("<U9")))
     return workdir
 
 
-def test_the_table_of_two_seeds(tmp_path):
-    one = write(tmp_path / "a", 0, (0.80, 0.7, 0.90, 0.8))
-    other = write(tmp_path / "b", 1, (0.84, 0.7, 0.90, 0.8))
-    lines = compare.compare([one, other]).splitlines()
-    plot = plot_lstm.title(plot_lstm.default_settings())
-    poster = poster_vgg16.title(poster_vgg16.default_settings())
-    for line, title in zip(lines[2:6], (plot, poster, "Fusion", "Fusion: gated")):
+@pytest.fixture
+def runs(tmp_path, monkeypatch):
+    """Two seeds of one config, and a run of another config; named relative to the folder."""
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "a", 0, (0.80, 0.7, 0.90, 0.8), shift=1.0)
+    write(tmp_path / "b", 1, (0.84, 0.7, 0.90, 0.8), shift=1.1)
+    write(tmp_path / "c", 0, (0.90, 0.7, 0.95, 0.8), shift=2.5, hidden=7)
+    return [tmp_path / name for name in "abc"]
+
+
+PLOT = plot_lstm.title(plot_lstm.default_settings())
+POSTER = poster_vgg16.title(poster_vgg16.default_settings())
+
+
+def test_the_table_of_two_seeds(runs):
+    lines = compare.compare(runs[:2]).splitlines()
+    for line, title in zip(lines[2:6], (PLOT, POSTER, "Fusion", "Fusion: gated")):
         assert line.startswith(f"  {title} ")
-    assert lines[2].removeprefix(f"  {plot}").split()[:3] == ["50", "0.820", "0.028"]
+    assert lines[2].removeprefix(f"  {PLOT}").split()[:3] == ["50", "0.820", "0.028"]
     assert "mean over 2 seeds" in lines[-2]
-    assert lines[-1].startswith(f"Fusion gains 0.080 macro AUC over the best single model, {plot}")
+    assert lines[-1].startswith(f"Fusion gains 0.080 macro AUC over the best single model, {PLOT}")
 
 
-def test_a_config_of_another_version_is_refused(tmp_path):
-    workdirs = [write(tmp_path / name, seed, [0.5] * 4) for seed, name in enumerate("ab")]
-    for workdir in workdirs:
+def test_runs_stand_side_by_side(runs):
+    table, differences, fields = compare.compare(runs, resamples=200).split("\n\n")
+    lines = table.splitlines()
+    assert lines[0].split() == [
+        "cross-validation", "seeds", "movies", "AUC", "macro", "+-", "AUC", "micro", "mAP", "F1",
+        "micro", "F1", "macro",
+    ]  # fmt: skip
+    assert lines[1:4:2] == [PLOT, "  c" + " " * 30 + "1      50     0.900" + lines[3][52:]]
+    assert lines[2].split()[:5] == ["a", "2", "50", "0.820", "0.028"]
+    assert lines[3].split() == ["c", "1", "50", "0.900", "0.500", "0.500", "0.500", "0.500"]
+    assert [line for line in lines[1:] if not line.startswith("  ")][:4] == [
+        PLOT, POSTER, "Fusion", "Fusion: gated",
+    ]  # fmt: skip
+    assert "On the movies that have the modality of the model." in table
+    assert "a is the mean of a, b, which differ in their seed alone" in table
+
+    lines = differences.splitlines()
+    assert lines[0] == "Differences to a, with their 95 % intervals"
+    assert lines[2] == PLOT and lines[3].startswith("  c" + " " * 25)
+    # The predictions have no model `words`, so its difference has no interval.
+    assert lines[3].split()[1] == "+0.080" and "[" not in lines[3]
+    fusion = lines[lines.index("Fusion") + 1]
+    assert fusion.split()[1].startswith("+0.050*[+0.") and fusion.count("]") == 3
+    assert "No interval: predictions.npz of c lacks words." in differences
+    assert "*: the interval does not contain 0." in differences
+    assert fields == "c differs from a in words.model.hidden: 7 instead of 128."
+    width = max(map(len, f"{table}\n{differences}".splitlines()))
+    assert width <= 100
+
+
+def test_a_baseline_models_and_movies_are_chosen(runs):
+    text = compare.compare(
+        runs, baseline=runs[1], split="cross_validation", stages=["fusion"], both=True,
+        resamples=100,
+    )  # fmt: skip
+    table, differences, _ = text.split("\n\n")
+    assert PLOT not in text and "On the movies with both plot and poster." in table
+    # The baseline is the group of run b, named by its first run.
+    assert differences.startswith("Differences to a, ") and "  c " in differences
+
+    text = compare.compare(runs, baseline=runs[2], stages=["fusion"], resamples=100)
+    _, differences, fields = text.split("\n\n")
+    assert differences.startswith("Differences to c, ")
+    assert differences.splitlines()[3].split()[:2][1].startswith("-0.050*[-0.")
+    assert fields == "a differs from c in words.model.hidden: 128 instead of 7."
+
+
+def test_one_group_on_another_split_has_deviations_too(runs):
+    [table] = compare.compare(runs[:2], split="validation").split("\n\n")
+    assert table.splitlines()[0].startswith("validation ")
+    assert table.splitlines()[2].split()[:5] == ["a", "2", "50", "0.820", "0.028"]
+
+
+def test_without_predictions_differences_have_no_intervals(runs):
+    (runs[0] / saved.FILE).unlink()
+    _, differences, _ = compare.compare(runs).split("\n\n")
+    assert "[" not in differences and "+0.050" in differences
+    assert "No interval: a has no predictions.npz" in differences
+    (runs[0] / saved.FILE).write_bytes(b"damaged")
+    with pytest.raises(InputError, match=r"a/predictions.npz is damaged"):
+        compare.compare(runs)
+
+
+def test_many_differing_fields_are_cut(runs):
+    config = json.loads((runs[2] / "config.json").read_text())
+    config["fusion"]["training"] = dict.fromkeys(config["fusion"]["training"], 0.123)
+    config["cover"]["training"]["note"] = "long" * 20
+    (runs[2] / "config.json").write_text(json.dumps(config))
+    fields = " ".join(compare.compare(runs, resamples=100).split("\n\n")[2].split())
+    assert fields.count(": ") == 8 and fields.endswith("more fields.")
+    assert "cover.training.note: only in c" in fields
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"baseline": "d"}, "--baseline=d is none of the runs: a, b, c."),
+        ({"stages": ["fuson"]}, "--stage=fuson: none of the runs has it. Did you mean fusion"),
+        ({"split": "test"}, "a has no figures of test"),
+    ],
+)
+def test_a_wrong_choice_is_refused(runs, arguments, message):
+    with pytest.raises(InputError, match=message):
+        compare.compare(runs, **arguments)
+
+
+def test_a_config_of_another_version_is_refused(runs):
+    for workdir in runs[:2]:
         config = json.loads((workdir / "config.json").read_text())
         del config["words"]["kind"]
         (workdir / "config.json").write_text(json.dumps(config))
     with pytest.raises(InputError, match=r"a/config.json is not a config of this version.*kind"):
-        compare.compare(workdirs)
+        compare.compare(runs[:2])
 
 
 @pytest.mark.slow
-def test_the_command_line(tmp_path):
-    workdirs = [write(tmp_path / name, seed, [0.5] * 4) for seed, name in enumerate("ab")]
+def test_the_command_line(runs, tmp_path):
     command = [sys.executable, "-m", "mmgc_jax.compare"]
-    done = subprocess.run([*command, *workdirs], capture_output=True, text=True, check=True)
-    assert done.stdout == compare.compare(workdirs) + "\n"
-    failed = subprocess.run([*command, workdirs[0]], capture_output=True, text=True)
+    flags = ["--resamples=150", "--baseline=c", "--seed=3"]
+    done = subprocess.run(
+        [*command, *"abc", *flags], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == compare.compare(runs, baseline=runs[2], resamples=150, seed=3) + "\n"
+    failed = subprocess.run([*command, "a"], cwd=tmp_path, capture_output=True, text=True)
     assert failed.returncode == 2
     assert failed.stderr.startswith("error: Give the working directories of at least two")

@@ -255,7 +255,7 @@ def interval(values: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
     """Returns the percentile interval of a figure's values on resamples.
 
     Args:
-      values: <float>[resamples]. Resamples of which the figure is not defined are left out.
+      values: <float>[resamples]. Resamples on which the figure is not defined are left out.
       level: share of the resamples that lie within the interval.
 
     Returns:

@@ -303,7 +303,7 @@ def _require_same(first_run: Run, first: _Sample, run: Run, sample: _Sample) -> 
         shared = len(np.intersect1d(first.ids, sample.ids))
         raise NotPaired(
             f"{run.name} has judged other movies than {first_run.name}: {len(sample.ids):,} "
-            f"and {len(first.ids):,}, of which {shared:,} are the same"
+            f"and {len(first.ids):,}, and {shared:,} are in both"
         )
     if differing := int(np.any(first.labels != sample.labels, axis=1).sum()):
         raise NotPaired(

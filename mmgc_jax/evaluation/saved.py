@@ -37,7 +37,7 @@ class Saved(NamedTuple):
       models: names of the models, <str>[models].
       present: whether a movie has the modality of a model, <bool>[models, movies].
       probabilities: <float32>[models, movies, genres]: out-of-fold and not calibrated for training
-        movies, calibrated for others.
+        movies, calibrated for others; NaN for movies without the modality of a model.
       thresholds: tuned to calibrated probabilities, <float64>[models, genres].
     """
 
@@ -66,22 +66,25 @@ def of_experiment(
     names = [CROSS_VALIDATION if name == "train" else name for name in corpus.split]
     split = np.repeat(names, [len(indices) for indices in corpus.split.values()])
     is_training = split == CROSS_VALIDATION
+    both = np.all([present[name] for name in fused], axis=0)[rows]
+    present = np.array([present[name][rows] for name in probabilities], bool)
+    judged = np.array(
+        [
+            np.where(is_training[:, None], of_movies[rows], calibrations[name](of_movies[rows]))
+            for name, of_movies in probabilities.items()
+        ],
+        np.float32,
+    )
     return Saved(
         ids=np.array(corpus.ids, str)[rows],
         split=split,
         folds=folds[rows],
         genres=np.array(corpus.genres, str),
         labels=corpus.labels[rows] > 0,
-        both=np.all([present[name] for name in fused], axis=0)[rows],
+        both=both,
         models=np.array(list(probabilities), str),
-        present=np.array([present[name][rows] for name in probabilities], bool),
-        probabilities=np.array(
-            [
-                np.where(is_training[:, None], of_movies[rows], calibrations[name](of_movies[rows]))
-                for name, of_movies in probabilities.items()
-            ],
-            np.float32,
-        ),
+        present=present,
+        probabilities=np.where(present[:, :, None], judged, np.nan),
         thresholds=np.array([calibrations[name].thresholds for name in probabilities]),
     )
 
