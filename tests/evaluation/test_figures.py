@@ -66,7 +66,10 @@ def test_learning_curves_have_a_column_per_model_and_a_line_per_fold():
     figure = figures.draw_learning_curves(entries, TITLES, COUNTS)
     losses, aucs = np.reshape(figure.axes, (2, 2))
     assert [ax.get_title() for ax in losses] == ["Plot (LSTM)", "Fusion"]
-    assert [ax.get_title() for ax in aucs] == ["378 validation movies", "400 validation movies"]
+    assert [ax.get_title() for ax in aucs] == [
+        "378 validation movies\nAUC 0.600 to 0.900",
+        "400 validation movies\nAUC undefined",
+    ]
     for ax in losses:
         assert [line.get_xydata().tolist() for line in ax.lines] == [[[5, 0.6], [10, 0.3]]] * 2
     curves = [line.get_xydata().tolist() for line in aucs[0].lines if line.get_linestyle() == "-"]
@@ -96,6 +99,28 @@ def test_noise_does_not_fill_the_axes_of_learning_curves(aucs):
     assert high - low > 0.099
     assert 0 <= low <= min(aucs) and max(aucs) <= high <= 1
     assert loss_ax.get_ylim()[0] == 0 and loss_ax.get_ylim()[1] > 0.21
+
+
+def test_a_flat_learning_curve_has_its_range_and_a_note():
+    entries = [
+        {"run": f"{name}/fold_0", "step": n, "epoch": n, "validation": {"auc_macro": auc}}
+        for name, aucs in {"plot": (0.6, 0.7), "poster": (0.8,), "fusion": (0.906, 0.9067)}.items()
+        for n, auc in enumerate(aucs, 1)
+    ]
+    figure = figures.draw_learning_curves(entries, TITLES, COUNTS)
+    plot, poster, fusion = figure.axes[3:]
+    assert plot.get_ylim() == poster.get_ylim() == fusion.get_ylim()
+    assert [ax.get_title().splitlines()[1] for ax in (plot, poster, fusion)] == [
+        "AUC 0.600 to 0.700", "AUC 0.800", "AUC 0.9060 to 0.9067",
+    ]  # fmt: skip
+    figure.draw_without_rendering()
+    assert not plot.texts and not poster.texts
+    [note] = fusion.texts
+    assert "almost constant" in note.get_text()
+    inside, outside = note.get_window_extent(), fusion.get_window_extent()
+    assert outside.x0 < inside.x0 and inside.x1 < outside.x1
+    [curve, _] = fusion.lines
+    assert inside.y1 < curve.get_window_extent().y0
 
 
 def test_learning_curves_of_undefined_values():
