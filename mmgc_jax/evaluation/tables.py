@@ -146,7 +146,7 @@ def _rows(
                 row += f"{figures[column]:>11.3f}"
                 if with_std and column == "auc_macro":
                     row += f"{figures['auc_macro_std']:>7.3f}"
-            lines.append(row + (f"{figures[_BEST]:>11.3f}" if _BEST in figures else ""))
+            lines.append(row + (f"{figures[_BEST]:>10.3f}" if _BEST in figures else ""))
     return lines
 
 
@@ -157,7 +157,7 @@ def _header(split: str, width: int, results: Mapping[str, dict]) -> str:
         line += f"{column:>11}"
         if split == "cross_validation" and name == "auc_macro":
             line += f"{'+-':>7}"
-    return line + (f"{'best AUC':>11}" if _has_best(results) else "")
+    return line + (f"{'best AUC':>10}" if _has_best(results) else "")
 
 
 def _has_best(results: Mapping[str, dict]) -> bool:
@@ -175,14 +175,12 @@ def _notes(split: str, results: Mapping[str, dict], averaged_over: str = "the fo
 
 
 def _genres_note(results: Mapping[str, dict]) -> list[str]:
-    """Returns a line on the genres in macro averages; none if no row leaves out any."""
-    least = min(figures["genres_counted"] for figures in results.values())
-    most = max(
-        figures.get("genres_counted_most", figures["genres_counted"])
-        for figures in results.values()
-    )
+    """Returns a line on the genres in macro averages; none if no row with movies leaves out any."""
+    rows = [figures for figures in results.values() if figures["movies"]] or [*results.values()]
+    least = min(figures["genres_counted"] for figures in rows)
+    most = max(figures.get("genres_counted_most", figures["genres_counted"]) for figures in rows)
     # Cross-validation has no figures per genre, so there the number of all genres is not known.
-    if least == max(len(figures.get("per_genre", ())) for figures in results.values()):
+    if least == max(len(figures.get("per_genre", ())) for figures in rows):
         return []
     which = "with a positive and a negative movie"
     if least == most:

@@ -72,7 +72,9 @@ def anchors(page: pathlib.Path) -> list[str]:
 def test_the_page_on_predicting_makes_the_files_that_its_examples_read():
     text = (pages.ROOT / "docs" / "predict.md").read_text(encoding="utf-8")
     read = list(re.finditer(r"(?:--(?:poster|plot_file|movies)=|poster=\")([a-z]+\.[a-z]+)", text))
-    assert {match[1] for match in read} == {"poster.png", "plot.txt", "movies.csv"}
+    assert {match[1] for match in read} == {
+        "poster.png", "plot.txt", "movies.csv", "labelled.csv"
+    }  # fmt: skip
     for match in read:
         # A path in Python, a redirection, or "Save this as `movies.csv`".
         made = rf"(?:\(\"|> |as `){re.escape(match[1])}"

@@ -1,6 +1,7 @@
 """Text tables of an experiment's figures."""
 
 import math
+import pathlib
 
 from etils import epath
 
@@ -17,12 +18,12 @@ DEMO_TITLES = {
     "fusion": "Fusion",
 }
 DEMO = """\
-test                         movies  AUC macro  AUC micro        mAP   F1 micro   F1 macro   best AUC
+test                         movies  AUC macro  AUC micro        mAP   F1 micro   F1 macro  best AUC
 movies that have the modality of the model
-  Plot (LSTM)                   956      0.800      0.881      0.556      0.620      0.457      0.830
-  Poster (small VGG, colour)    859      0.729      0.772      0.372      0.223      0.177      0.833
-  Poster (small VGG, grey)      859      0.658      0.701      0.284      0.133      0.100      0.833
-  Fusion                       1000      0.917      0.937      0.708      0.685      0.613      0.974
+  Plot (LSTM)                   956      0.800      0.881      0.556      0.620      0.457     0.830
+  Poster (small VGG, colour)    859      0.729      0.772      0.372      0.223      0.177     0.833
+  Poster (small VGG, grey)      859      0.658      0.701      0.284      0.133      0.100     0.833
+  Fusion                       1000      0.917      0.937      0.708      0.685      0.613     0.974
 movies with both plot and poster
   Plot (LSTM)                   815      0.799      0.881      0.555      0.621      0.458
   Poster (small VGG, colour)    815      0.730      0.771      0.373      0.222      0.176
@@ -63,6 +64,9 @@ def test_the_table_of_the_demo():
         row |= {"movies": int(row["movies"]), "genres_counted": 24}
     figures["fusion"]["per_genre"] = dict.fromkeys(GENRES)
     assert tables.table("test", figures, DEMO_TITLES) == DEMO
+    # The screen fits the terminal without shortening these titles.
+    screen = tables.final_screen({"test": figures}, DEMO_TITLES, "test", pathlib.Path("runs/demo"))
+    assert screen.startswith(f"{DEMO}\n\n")
 
 
 def test_the_f1_table_of_the_demo():
@@ -166,6 +170,9 @@ def test_genres_that_macro_averages_leave_out_are_counted():
         "Macro averages and mAP are over 21 to 24 genres in each row: those with a positive and a "
         "negative movie."
     ]
+
+    split["poster"]["movies"] = 0
+    assert note(24, 0, 24, 24, 24, 24) == []
 
 
 def test_the_final_screen_shows_one_table_and_where_the_rest_is(tmp_path, monkeypatch):
