@@ -6,6 +6,7 @@ predictor = mmgc_jax.train("movies.csv", "runs/own")
 predictor([mmgc_jax.Movie(plot="A retired spy returns.")])
 """
 
+import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -82,10 +83,19 @@ def _path(movies, config: ml_collections.ConfigDict, workdir) -> str:
     if type(movies).__module__.split(".")[0] == "pyarrow":
         movies = movies.to_pandas()
     names = [str(name) for name in movies.columns]
-    used = table.used_columns(names, table.TableSettings.to_train(config.data))
+    roles = table.used_columns(names, table.TableSettings.to_train(config.data))
+    used = list(roles.values())
     frame = movies.iloc[:, [names.index(name) for name in used]].set_axis(used, axis="columns")
+    if "poster" in roles:
+        frame = frame.assign(**{roles["poster"]: frame[roles["poster"]].map(_absolute)})
     # JSON keeps lists, dictionaries and missing values, and needs no further library.
     lines = frame.to_json(orient="records", lines=True, date_format="iso")
     file = experiment.data_directory(config, as_path(workdir)) / "table.jsonl"
     write_atomically(file, lambda stream: stream.write(lines.encode()))
     return str(file)
+
+
+def _absolute(poster):
+    """Makes the path of a poster absolute; returns what is no path of a file as it is."""
+    is_path = isinstance(poster, str | os.PathLike) and os.path.isfile(poster)
+    return os.path.abspath(poster) if is_path else poster

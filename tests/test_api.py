@@ -1,6 +1,7 @@
 """Training on a table of movies whose genres the talk does not have, from Python."""
 
 import json
+import pathlib
 import random
 
 import numpy as np
@@ -9,7 +10,7 @@ import pyarrow
 import pytest
 
 import mmgc_jax
-from mmgc_jax import predict
+from mmgc_jax import experiment, predict
 from mmgc_jax.runtime.errors import InputError
 
 WORDS = {
@@ -83,6 +84,22 @@ class TestTrain:
         frame().assign(genre=lambda f: f.genre.map("|".join)).to_csv(file, index=False)
         mmgc_jax.train(str(file), tmp_path / "csv", **SMALL)
         assert (tmp_path / "csv" / "results.json").read_text() == results
+
+
+def test_posters_are_relative_to_the_working_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "1.jpg").write_bytes(b"")
+    written = {}
+
+    def run(config, workdir):
+        written["rows"] = pandas.read_json(config.data.path, lines=True)
+
+    monkeypatch.setattr(experiment, "run", run)
+    monkeypatch.setattr(mmgc_jax.Predictor, "load", lambda workdir: None)
+    named = ["1.jpg", pathlib.Path("1.jpg"), "none.jpg", "https://a.b/c.jpg", None]
+    mmgc_jax.train(frame(5).assign(image=named), "run")
+    file = str(tmp_path / "1.jpg")
+    assert written["rows"]["image"].fillna("").tolist() == [file, file, *named[2:4], ""]
 
 
 class TestMistakes:

@@ -226,9 +226,9 @@ def read(table, settings: TableSettings, labelled: bool) -> MovieTable:
     return MovieTable(movies, posters, _parse_splits(rows, cells.get("split")))
 
 
-def used_columns(columns: Sequence[str], settings: TableSettings) -> list[str]:
-    """Returns which columns `read` reads, if labelled."""
-    return list(_find(columns, settings, USUAL_NAMES).values())
+def used_columns(columns: Sequence[str], settings: TableSettings) -> dict[str, str]:
+    """Returns which columns `read` reads, if labelled, by role."""
+    return _find(columns, settings, USUAL_NAMES)
 
 
 def _find(columns: Sequence[str], settings: TableSettings, roles: Iterable[str]) -> dict[str, str]:
@@ -420,7 +420,8 @@ def _find_posters(rows: Rows, cells: Mapping[str, Sequence[str]], folder: str) -
     ids = cells.get("id", [""] * len(rows))
     if not len(rows) or (not folder and not any(named)):
         return [""] * len(rows)
-    base = pathlib.Path(rows.place).parent if pathlib.Path(rows.place).is_file() else None
+    # Paths in a data frame are relative to the working directory.
+    base = pathlib.Path(rows.place).parent if pathlib.Path(rows.place).is_file() else pathlib.Path()
     files = _files_by_name(pathlib.Path(folder)) if folder else {}
     found = [_find_poster(cell, movie_id, base, files) for cell, movie_id in zip(named, ids)]
     number = sum(map(bool, found))
@@ -435,16 +436,14 @@ def _find_posters(rows: Rows, cells: Mapping[str, Sequence[str]], folder: str) -
     return found
 
 
-def _find_poster(
-    cell: str, movie_id: str, base: pathlib.Path | None, files: Mapping[str, str]
-) -> str:
+def _find_poster(cell: str, movie_id: str, base: pathlib.Path, files: Mapping[str, str]) -> str:
     if is_url(cell):
         return cell
     if cell:
         name = pathlib.PurePosixPath(cell.replace("\\", "/")).name.lower()
         if name in files:
             return files[name]
-        if base is not None and _is_file(base / cell):
+        if _is_file(base / cell):
             return str(base / cell)
     for suffix in _IMAGE_SUFFIXES if movie_id else ():
         if (file := files.get(movie_id.lower() + suffix)) is not None:

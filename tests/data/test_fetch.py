@@ -150,6 +150,9 @@ def test_one_address_of_many_movies(server, tmp_path, caplog):
     assert server.asked == {"/slow": 1, "/missing": 1}
     (message,) = caplog.messages
     assert message.startswith("50 of 100") and message.count("404 Not Found") == 1
+    far_apart = [urls[1], *(f"{server.address}/good/{n}" for n in range(9)), urls[1]]
+    list(fetch.fetch(far_apart, tmp_path, workers=1))
+    assert server.asked["/missing"] == 2
 
 
 def test_a_broken_connection_is_tried_again(server, tmp_path):

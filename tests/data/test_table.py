@@ -3,6 +3,8 @@
 import json
 import re
 
+import pandas
+import pyarrow
 import pytest
 
 from mmgc_jax.data import table
@@ -169,6 +171,14 @@ class TestPosters:
         assert read_text(tmp_path, text).posters == expected
         expected[0] = str(folder / "Named.webp")
         assert read_text(tmp_path, text, posters=str(folder)).posters == expected
+
+    def test_by_a_column_of_a_data_frame(self, folder, monkeypatch):
+        monkeypatch.chdir(folder.parent)
+        named = [str(folder / "1.jpg"), "images/2.PNG", "/images/1.jpg", None]
+        frame = pandas.DataFrame({"poster": named, "genres": ["a"] * 4})
+        expected = [str(folder / "1.jpg"), "images/2.PNG", "", ""]
+        assert read(frame, TableSettings(), True).posters == expected
+        assert read(pyarrow.Table.from_pandas(frame), TableSettings(), True).posters == expected
 
     def test_none_is_found(self, tmp_path, folder, caplog):
         read_text(tmp_path, "id,plot,genres\ntt1,a,a\n", posters=str(folder))
