@@ -4,6 +4,7 @@ The files are valid ones with bytes cut, inserted and overwritten, the same in e
 """
 
 import csv
+import decimal
 import gzip
 import io
 import json
@@ -13,6 +14,7 @@ import tempfile
 import flax.traverse_util
 import hypothesis
 import numpy as np
+import pandas
 import pytest
 import safetensors.numpy
 from hypothesis import strategies as st
@@ -114,26 +116,18 @@ def test_the_talks_table(tmp_path, content):
 
 
 def good_tables():
-    """Returns the bytes of a table in each dialect."""
+    """Returns for each dialect the bytes of a table, and the names of its columns."""
     rows = [movies.Movie(id=f"tt{n}", title=f"A, {n}", year=1999, plot='It\'s "a" plot;', genres=g)
             for n, g in enumerate([("Drama", "War"), ("War",), ("Drama",)])]  # fmt: skip
     found = []
     for write in DIALECTS.values():
         with tempfile.TemporaryDirectory() as folder:
-            found.append(write(rows, pathlib.Path(folder))[0].read_bytes())
+            file, fields = write(rows, pathlib.Path(folder))
+            found.append((file.read_bytes(), fields.get("columns", {})))
     return found
 
 
-@fuzzed
-@hypothesis.given(content=damaged(good_tables()), labelled=st.booleans())
-def test_tables(tmp_path, content, labelled):
-    file = tmp_path / "movies"
-    file.write_bytes(content)
-    try:
-        found = table.read(file, table.TableSettings(), labelled)
-    except InputError as error:
-        assert str(file) in str(error) or "the table has no such column" in str(error)
-        return
+def assert_table(found, labelled):
     assert len(found.movies) == len(found.posters) == len(found.splits)
     for movie in found.movies:
         assert movie.id.strip() == movie.id != ""
@@ -144,6 +138,64 @@ def test_tables(tmp_path, content, labelled):
         assert (movie.genres is None) != labelled
         assert all(genre.strip() == genre != "" for genre in movie.genres or ())
         assert movie.poster is None
+    assert all(isinstance(poster, str) for poster in found.posters)
+
+
+@hypothesis.settings(fuzzed, max_examples=300)
+@hypothesis.given(
+    data=st.data(), good=st.sampled_from(good_tables()), packed=st.booleans(),
+    labelled=st.booleans(),
+)  # fmt: skip
+def test_tables(tmp_path, data, good, packed, labelled):
+    content, names = good
+    if content.startswith(b"\x1f\x8b") and not packed:
+        content = gzip.compress(data.draw(damaged([gzip.decompress(content)])), 1)
+    else:
+        content = data.draw(damaged([content]))
+    file = tmp_path / "movies"
+    file.write_bytes(content)
+    try:
+        found = table.read(file, table.TableSettings(names), labelled)
+    except InputError as error:
+        assert str(file) in str(error) or "the table has no such column" in str(error)
+        return
+    assert_table(found, labelled)
+
+
+CELLS = [
+    *("", "a plot", "A|B", '["A"]', "['A']", "[", "[" * 2000, "\ud800", "\x1b", "train", "/a.jpg"),
+    *(1990.0, 10**30, float("nan"), True, b"A", b"\xff", {"A", "B"}, {"name": "A"}, ("A", None)),
+    *([], ["A"], [{"name": "A"}], [{"name": 1}], [["A"]], np.array(["A"]), np.str_("A")),
+    *(None, pandas.NA, pandas.NaT, pandas.Timestamp("2001-02-03"), decimal.Decimal(1)),
+]
+columns = st.lists(st.sampled_from([*table.USUAL_NAMES, "Plot", "overview", "", 0]), max_size=6)
+frames = columns.flatmap(
+    lambda names: st.builds(
+        lambda rows: pandas.DataFrame(rows, columns=[*names, "genres", "plot"], dtype=object),
+        st.lists(
+            st.tuples(
+                *[st.sampled_from(CELLS) for _ in names],
+                st.just("A|B") | st.sampled_from(CELLS),
+                st.just("a plot") | st.sampled_from(CELLS),
+            ),
+            max_size=3,
+        ),
+    )
+)
+
+
+@hypothesis.settings(fuzzed, max_examples=300)
+@hypothesis.given(frame=frames, labelled=st.booleans())
+def test_data_frames(frame, labelled):
+    try:
+        found = table.read(frame, table.TableSettings(), labelled)
+    except InputError as error:
+        assert "The data frame" in str(error)
+        return
+    assert_table(found, labelled)
+    for movie in found.movies:
+        for text in (movie.plot or "", *(movie.genres or ())):
+            assert "b'" not in text and "{'" not in text  # Python's notation of other values
 
 
 # MM-IMDb.

@@ -51,7 +51,7 @@ class Rows:
       kind: the table's format, for messages.
       columns: the names of all columns, in order.
       cells: the values of the columns that were read, by name. A value is a text, which is empty
-        if the cell is; in JSON, Parquet and data frames it may be a list or a dictionary.
+        if the cell is; in JSON, Parquet and data frames it may be a list, a dictionary or bytes.
       lines: for each row, the number of its first line in the file; in tables without lines, the
         number of the row.
       unit: `line` or `row`.
@@ -332,11 +332,21 @@ def _chosen(place, columns: Sequence[str], choose: Choose) -> list[str]:
 
 
 def _plain(value):
-    """Converts a value to a text, a list or a dictionary; a missing one to an empty text."""
+    """Converts a value to a text, a list or a dictionary; a missing one to an empty text.
+
+    Bytes that are not UTF-8 stay as they are.
+    """
     if hasattr(value, "tolist"):  # an array or a number of NumPy
         value = value.tolist()
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
+    if isinstance(value, bytes):  # Parquet files of some programs do not say that it is text
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            return value
+    if isinstance(value, set | frozenset):
+        return sorted(value, key=str)
     if isinstance(value, str | list | tuple | dict):
         return value
     if isinstance(value, float) and value.is_integer():

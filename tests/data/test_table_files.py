@@ -133,6 +133,17 @@ def test_a_missing_file(tmp_path):
         table_files.read(tmp_path / "none.csv", choose)
 
 
+def test_bytes_and_sets(tmp_path):
+    """Hive, Spark and others write texts as bytes without a note that they are text."""
+    table = pa.table({"plot": ["Amélie".encode(), b"\xff", None]})
+    assert table.schema.field("plot").type == pa.binary()
+    pa.parquet.write_table(table, tmp_path / "a")
+    assert table_files.read(tmp_path / "a", choose).cells["plot"] == ["Amélie", b"\xff", ""]
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"genres": [{"Drama", "Comedy"}]})
+    assert table_files.read(frame, choose).cells["genres"] == [["Comedy", "Drama"]]
+
+
 def test_a_parquet_file_with_damaged_text(tmp_path):
     table = pa.table({"id": ["tt1", "tt2"], "plot": ["a plot", "another"]})
     pa.parquet.write_table(table, tmp_path / "a", compression="none", use_dictionary=False)
