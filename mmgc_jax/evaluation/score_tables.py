@@ -1,5 +1,6 @@
 """Formats the figures of a scored table, with their confidence intervals, as text tables."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 from mmgc_jax.evaluation import tables
@@ -66,6 +67,10 @@ def _intervals(results, titles, name, columns) -> list[str]:
         lines.append(subtitle)
         for model in (model for model in titles if model in results):
             limits = [results[model + suffix][f"{figure}_interval"] for figure in columns]
-            cells = "".join(f"{f'{low:.3f}-{high:.3f}':>14}" for low, high in limits)
+            cells = "".join(f"{_limits(low, high):>14}" for low, high in limits)
             lines.append(f"{'  ' + titles[model]:<{width}}{cells}")
     return lines
+
+
+def _limits(low: float, high: float) -> str:
+    return "-" if math.isnan(low) else f"{tables.number(low)}-{tables.number(high)}"

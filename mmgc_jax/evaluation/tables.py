@@ -118,6 +118,11 @@ def table(
     return "\n".join([*rows, *notes, _gain(results, titles, names)])
 
 
+def number(value: float) -> str:
+    """Formats a figure with three decimals; a figure that is not defined (NaN) is a hyphen."""
+    return "-" if math.isnan(value) else f"{value:.3f}"
+
+
 def _rows(
     split: str,
     results: Mapping[str, dict],
@@ -143,10 +148,10 @@ def _rows(
             figures = results[name + suffix]
             row = f"{'  ' + titles[name]:<{width}}{figures['movies']:>7}"
             for column, _ in _COLUMNS:
-                row += f"{figures[column]:>11.3f}"
+                row += f"{number(figures[column]):>11}"
                 if with_std and column == "auc_macro":
-                    row += f"{figures['auc_macro_std']:>7.3f}"
-            lines.append(row + (f"{figures[_BEST]:>10.3f}" if _BEST in figures else ""))
+                    row += f"{number(figures['auc_macro_std']):>7}"
+            lines.append(row + (f"{number(figures[_BEST]):>10}" if _BEST in figures else ""))
     return lines
 
 
@@ -261,7 +266,7 @@ def missing_table(missing: Mapping[str, dict], titles: Mapping[str, str]) -> str
 
 
 def _row(title, values, width) -> str:
-    return f"{'  ' + title:<{width}}" + "".join(f"{value:>9.3f}" for value in values)
+    return f"{'  ' + title:<{width}}" + "".join(f"{number(value):>9}" for value in values)
 
 
 def _width(titles) -> int:
