@@ -270,6 +270,35 @@ def interval(values: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def auc_macro_interval(
+    labels: np.ndarray, probabilities: np.ndarray, number: int = RESAMPLES, seed: int = 0
+) -> tuple[float, float]:
+    """Returns the interval of macro AUC, the same as that of `Resampled`, without other figures.
+
+    Args:
+      labels: <bool>[movies, genres], or 0/1 numbers.
+      probabilities: <float>[movies, genres].
+      number: number of resamples.
+      seed: of the resamples.
+
+    Returns:
+      As `interval`; NaN if there are no movies.
+    """
+    labels, probabilities = np.asarray(labels).astype(bool), np.asarray(probabilities)
+    if not labels.size:
+        return float("nan"), float("nan")
+    movies = np.arange(len(labels))
+    rankings = [
+        _Ranking(of_genre, scores, movies, len(movies))
+        for of_genre, scores in zip(labels.T, probabilities.T)
+    ]
+    values = []
+    for counts in resamples(len(movies), number, seed, _MOST_AT_ONCE):
+        aucs = np.array([ranking.auc(counts) for ranking in rankings])
+        values.append(_mean(aucs, np.isfinite(aucs)))
+    return interval(np.concatenate(values))
+
+
 def with_intervals(
     figures: Mapping,
     labels: np.ndarray,

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mmgc_jax.data.pipeline import Corpus
-from mmgc_jax.evaluation import figures, score_tables, tables
+from mmgc_jax.evaluation import bootstrap, figures, score_tables, tables
 from mmgc_jax.evaluation.calibration import Calibration
 from mmgc_jax.evaluation.results import Predictions, calibrated_predictions
 from mmgc_jax.evaluation.saved import SCORED
@@ -52,10 +52,13 @@ def write(
     write_text(workdir / "results.json", json.dumps(_without_nan(content), indent=2))
 
     split = "test" if "test" in results else "validation"
-    text = tables.all_tables(results, missing, titles, split, notes)
+    predictions = calibrated_predictions(corpus, split, probabilities, present, fused, calibrations)
+    fusion = predictions["fusion"]
+    limits = bootstrap.auc_macro_interval(fusion.labels, fusion.probabilities)
+    interval = tables.interval_note(split, len(fusion.labels), *limits)
+    text = tables.all_tables(results, missing, titles, split, [interval, *notes])
     write_text(workdir / "results.txt", text + "\n")
 
-    predictions = calibrated_predictions(corpus, split, probabilities, present, fused, calibrations)
     drawn = _draw(results, missing, predictions, split, corpus.genres, fused, titles)
     drawn["learning_curves"] = figures.draw_learning_curves(
         figures.read_metrics(workdir),
@@ -66,7 +69,7 @@ def write(
         figures.save(figure, workdir / "figures" / f"{name}.png")
 
     if parallel.is_first():
-        screen = tables.final_screen(results, titles, split, workdir, encoder_modules)
+        screen = tables.final_screen(results, titles, split, workdir, encoder_modules, interval)
         print(screen, flush=True)
     return content
 

@@ -38,6 +38,7 @@ def final_screen(
     split: str,
     workdir: Path,
     encoder_modules: Sequence[str] = (),
+    interval: str = "",
 ) -> str:
     """Returns the text that a run ends with: the comparison of one split, and where the rest is.
 
@@ -50,13 +51,14 @@ def final_screen(
       split: the split that is shown.
       workdir: working directory of the run.
       encoder_modules: modules of encoders that are not of this package; predictions need them.
+      interval: the sentence of `interval_note`; may be empty.
     """
     figures = results[split]
     names = [name for name in titles if name in figures]
     longest = _SCREEN_COLUMNS - len(_header(split, 0, figures))
     titles = {name: _shortened(title, longest) for name, title in titles.items()}
     end = ["", *_places(workdir, encoder_modules)]
-    notes = [*_notes(split, figures), _gain(figures, titles, names)]
+    notes = [*_notes(split, figures), _gain(figures, titles, names), interval]
     notes = [line for note in notes for line in textwrap.wrap(note, _SCREEN_COLUMNS)]
 
     lines_of_one = len(PARTS)
@@ -71,6 +73,23 @@ def final_screen(
         notes.insert(0, f"{len(names) - len(best)} more models are in results.txt.")
         names = [name for name in names if name in best]
     return "\n".join([*_rows(split, figures, titles, names, longest), *notes, *end])
+
+
+def interval_note(split: str, movies: int, low: float, high: float) -> str:
+    """Returns a sentence on how far the macro AUC of fusion can be trusted.
+
+    Args:
+      split: the split that it is computed on.
+      movies: number of these movies.
+      low: lower limit of its 95 % interval; NaN if it is not known.
+      high: upper limit.
+    """
+    if math.isnan(low):
+        return f"Too few {split} movies for an interval of fusion's macro AUC: {movies}."
+    return (
+        f"95 % interval of fusion's macro AUC: {number(low)} to {number(high)}, by bootstrap over "
+        f"the {movies} {split} movies."
+    )
 
 
 def all_tables(

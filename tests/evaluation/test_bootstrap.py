@@ -130,6 +130,15 @@ def test_an_interval_leaves_out_resamples_without_the_figure():
     assert np.isnan(bootstrap.interval(np.array([0.5] * 40 + [np.nan] * 60))).all()
 
 
+def test_the_interval_of_macro_auc_alone_is_the_same():
+    labels, probabilities, _ = judged()
+    [values] = bootstrap.figures_of_resamples([bootstrap.Resampled(labels, probabilities)], 150, 4)
+    alone = bootstrap.auc_macro_interval(labels, probabilities, 150, seed=4)
+    assert alone == bootstrap.interval(values["auc_macro"])
+    assert np.isnan(bootstrap.auc_macro_interval(labels[:0], probabilities[:0])).all()
+    assert np.isnan(bootstrap.auc_macro_interval(labels[:1], probabilities[:1])).all()
+
+
 def test_intervals_are_added_to_figures():
     labels, probabilities, thresholds = judged()
     genres = list("abcde")

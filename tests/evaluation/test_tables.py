@@ -199,6 +199,19 @@ def test_the_final_screen_shows_one_table_and_where_the_rest_is(tmp_path, monkey
     )
 
 
+def test_the_final_screen_says_how_far_fusion_can_be_trusted(tmp_path):
+    split = {"test": results(0.88, 0.75, 0.91)}
+    note = tables.interval_note("test", 120, 0.4512, 0.5498)
+    assert note == (
+        "95 % interval of fusion's macro AUC: 0.451 to 0.550, by bootstrap over the 120 test "
+        "movies."
+    )
+    lines = tables.final_screen(split, TITLES, "test", tmp_path, interval=note).splitlines()
+    assert lines[lines.index("") - 1] == note
+    unknown = tables.interval_note("validation", 1, math.nan, math.nan)
+    assert unknown == "Too few validation movies for an interval of fusion's macro AUC: 1."
+
+
 def test_the_final_screen_fits_with_many_models(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     split, titles = results(0.88, 0.75, 0.91), dict(TITLES)
@@ -207,7 +220,8 @@ def test_the_final_screen_fits_with_many_models(tmp_path, monkeypatch):
         titles[name] = f"Fusion {number}: " + "a long title " * number
         split |= {name: figures(0.5), f"{name}_both": figures(math.nan if number == 3 else 0.8)}
     split |= {name: row | {"best_reachable_auc_macro": 1.0} for name, row in split.items()}
-    text = tables.final_screen({"test": split}, titles, "test", tmp_path / "run")
+    note = tables.interval_note("test", 120, 0.45, 0.55)
+    text = tables.final_screen({"test": split}, titles, "test", tmp_path / "run", (), note)
     lines = text.splitlines()
     assert len(lines) <= 40 and max(map(len, lines)) <= 100
     assert "29 more models are in results.txt." in lines
