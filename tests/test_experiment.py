@@ -373,10 +373,10 @@ def test_too_few_movies_with_a_poster(inputs, tmp_path):
 def test_missing_column_ends_the_command_without_traceback(tmp_path, inputs):
     data = tiny.write_talk_folder(tmp_path / "talk", movies=3)
     table = (data / "movies.csv").read_text()
-    (data / "movies.csv").write_text(table.replace(",plot,", ",story,", 1))
+    (data / "movies.csv").write_text(table.replace(",genres,", ",kinds,", 1))
     run = start((data, inputs[1]), tmp_path / "run")
     assert run.returncode == 2
-    assert "lacks the column plot" in run.stderr
+    assert "has no column that looks like genres; it has: " in run.stderr
     assert "Traceback" not in run.stderr
 
 
