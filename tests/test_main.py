@@ -74,7 +74,10 @@ def test_help_lists_examples_flags_and_configs(train):
         assert text in helped.stdout
 
 
-@pytest.mark.parametrize("config", [["--config=talk"], ["--config", "configs/talk.py"]])
+@pytest.mark.parametrize(
+    "config",
+    [["--config=talk"], pytest.param(["--config", "configs/talk.py"], marks=pytest.mark.slow)],
+)
 def test_help_config_lists_the_fields_without_a_workdir(train, config):
     listed = train(*config, "--help_config", "--config.plot.model.hidden=99")
     assert listed.returncode == 0 and listed.stderr == ""

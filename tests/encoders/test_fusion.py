@@ -70,6 +70,7 @@ def test_untrained_late_fusion_is_a_product_of_experts(tmp_path, truth, monkeypa
         )
 
 
+@pytest.mark.slow
 def test_late_fusion_is_initialised_with_calibrated_encoders(tmp_path, truth):
     """Encoders with scaled and shifted logits are calibrated before they are fused."""
     corpus, probabilities, present, _ = truth

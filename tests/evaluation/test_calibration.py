@@ -115,7 +115,7 @@ def test_calibrated_probabilities_stay():
     np.testing.assert_allclose(found(probabilities), probabilities, atol=0.015)
 
 
-@pytest.mark.parametrize("movies", [1, 50, 5000, 26_000])
+@pytest.mark.parametrize("movies", [1, 50, 5000, pytest.param(26_000, marks=pytest.mark.slow)])
 def test_converges_for_extreme_logits(movies):
     rng = np.random.default_rng(movies)
     for spread in (0.01, 1, 3, 10):

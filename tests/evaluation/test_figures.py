@@ -132,6 +132,7 @@ def test_learning_curves_of_undefined_values():
     assert best.get_xydata().tolist() == [[2, 0.8]]
 
 
+@pytest.mark.slow
 def test_learning_curves_of_many_models_and_folds():
     entries = [
         {"run": f"{name}/fold_{fold}", "step": step, "loss": 0.5}

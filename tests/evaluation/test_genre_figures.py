@@ -170,7 +170,7 @@ def test_cooccurrence_needs_no_movie_with_two_genres():
     assert left.images[0].get_clim() == (0, 100)
 
 
-@pytest.mark.parametrize("count", [1, 24, 200])
+@pytest.mark.parametrize("count", [1, 24, pytest.param(200, marks=pytest.mark.slow)])
 def test_any_number_of_genres_is_readable(count):
     genres = GENRES if count == 24 else names(count)
     split = split_of(TITLES, genres, count)

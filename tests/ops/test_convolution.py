@@ -32,7 +32,9 @@ def relative_difference(result, expected):
     return np.abs(result - expected).max() / np.abs(expected).max()
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(
+    "shape", [SHAPES[0], *(pytest.param(shape, marks=pytest.mark.slow) for shape in SHAPES[1:])]
+)
 @pytest.mark.parametrize(
     ("function", "dtype", "tolerance"),
     [

@@ -279,7 +279,7 @@ def test_pickles_are_refused_with_advice(tmp_path):
     refusal(tmp_path / "p.bin")
 
 
-@pytest.mark.parametrize("binary", [True, False])
+@pytest.mark.parametrize("binary", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_memory_is_proportional_to_the_wanted_words(tmp_path, binary):
     """The file has 30 MB; the wanted vectors take 20 kB."""
     words = [f"word{n}" for n in range(25_000)]

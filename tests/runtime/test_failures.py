@@ -75,7 +75,7 @@ def test_without_a_failure_both_processes_finish():
         assert status == 0 and printed.endswith(f"together {number}\nfinished\n"), errors
 
 
-@pytest.mark.parametrize("failing", [0, 1])
+@pytest.mark.parametrize("failing", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_an_error_in_the_middle_of_a_computation_ends_both(failing):
     ended = run(f"""
 collective(number)
