@@ -1,14 +1,10 @@
 """Everything that the doors share: help, mistakes, log lines, terminals, pipes."""
 
-import fcntl
 import logging
 import os
 import pathlib
-import pty
-import struct
 import subprocess
 import sys
-import termios
 import textwrap
 
 import jax
@@ -18,6 +14,7 @@ from absl import flags
 from mmgc_jax import command_line, compare, main, predict
 from mmgc_jax.runtime.errors import InputError, Interrupted
 from tests import tiny
+from tests.terminal import screen_of
 
 CACHE = "jax_compilation_cache_dir"
 MODULES = {"train": main, "predict": predict, "compare": compare}
@@ -261,37 +258,6 @@ def test_a_reader_that_ends_early_is_no_error():
     assert process.stderr.read() == b""
     assert process.wait(timeout=60) == 141
     process.stderr.close()
-
-
-def screen_of(code, *, rows, columns):
-    """The lines that a terminal of some size shows after some code has run in it."""
-    master, slave = pty.openpty()
-    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-    process = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(code)],
-        cwd=tiny.ROOT, stdin=slave, stdout=slave, stderr=slave,
-    )  # fmt: skip
-    os.close(slave)
-    written = b""
-    while True:
-        try:
-            written += os.read(master, 4096)
-        except OSError:  # the process has ended
-            break
-    assert process.wait(timeout=60) == 0, written
-    os.close(master)
-    lines, column = [""], 0
-    for character in written.decode():
-        if character == "\r":
-            column = 0
-        elif character == "\n":
-            lines.append("")
-            column = 0
-        else:
-            line = lines[-1].ljust(column)
-            lines[-1] = line[:column] + character + line[column + 1 :]
-            column += 1
-    return [line.rstrip() for line in lines]
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(40, 80), (0, 0)])

@@ -32,9 +32,9 @@ def progress_bar(iterable: Iterable | None = None, *, shown: bool = True, **sett
         return tqdm(iterable, **_size(), **settings)
     if "ipykernel" in sys.modules:
         return tqdm(iterable, **{"leave": False, "ncols": 80} | settings)
-    return tqdm(
+    return _LoggedBar(
         iterable,
-        file=_Log(),
+        file=io.StringIO(),
         bar_format="{desc}: {n_fmt} of {total_fmt}, {rate_fmt}, {remaining} left{postfix}",
         delay=SECONDS_BETWEEN_LINES,
         mininterval=SECONDS_BETWEEN_LINES,
@@ -56,17 +56,18 @@ def _size() -> dict:
     return {"dynamic_ncols": True} if known else {"ncols": 80, "nrows": 24}
 
 
-class _Log(io.StringIO):
-    """A text stream whose writes become log lines.
+class _LoggedBar(tqdm):
+    """A bar that is a log line whenever tqdm would draw it.
 
-    tqdm aligns numbers with spaces, and repeats its last line when it is closed; neither is logged.
+    tqdm draws a finished bar again when it is closed, with the average rate. Since its line would
+    be about the same count, it is not logged.
     """
 
-    _latest = ""
+    _logged = None  # the count of the latest line
 
-    def write(self, text: str) -> int:
-        line = " ".join(text.split())
-        if line and line != self._latest:
-            logger.info("%s", line)
-            self._latest = line
-        return len(text)
+    def display(self, msg: str | None = None, pos: int | None = None) -> bool:
+        """Logs the state of the bar; `msg` is empty if tqdm would erase the bar."""
+        if msg is None and self.n != self._logged:
+            logger.info("%s", " ".join(str(self).split()))  # tqdm aligns numbers with spaces
+            self._logged = self.n
+        return True

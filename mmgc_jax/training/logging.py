@@ -116,12 +116,21 @@ class TrainingLog:
         logger.info("%s: compiling", self._run.name)
 
     def first_step_done(self) -> None:
-        """Measures the time to the first step, with compilation and the start of the input."""
-        self._first_step = {"seconds_to_first_step": round(time.monotonic() - self._clock, 2)}
-        self._bar.unpause()  # the bar's rate and remaining time leave out compilation
+        """Measures the time to the first step, with compilation and the start of the input.
+
+        All rates, and the bar's remaining time, are about the steps after it.
+        """
+        now = time.monotonic()
+        self._first_step = {"seconds_to_first_step": round(now - self._clock, 2)}
+        self._clock, self._waited = now, 0.0
+        self._step += 1
+        self._bar.n = self._bar.last_print_n = self._bar.initial = self._step
+        self._bar.unpause()
 
     def steps_done(self, step: int, metrics: dict[str, float]) -> None:
         """Reports the steps since the previous report.
+
+        If that is only the first step, which compiles, its speed is not reported.
 
         Args:
           step: number of steps done.
@@ -129,13 +138,15 @@ class TrainingLog:
         """
         now = time.monotonic()
         steps, seconds = step - self._step, max(now - self._clock, 1e-9)
-        rate, waiting = steps * self._movies_per_step / seconds, self._waited / seconds
+        shown, speed = {"loss": f"{metrics['loss']:.4f}"}, {}
+        if steps:
+            rate = steps * self._movies_per_step / seconds
+            shown["movies_per_s"] = f"{rate:.1f}"
+            speed["movies_per_second"] = round(rate, 2)
+            speed["waiting_for_input"] = round(self._waited / seconds, 4)
         self._clock, self._waited, self._step = now, 0.0, step
-        self._bar.set_postfix(
-            loss=f"{metrics['loss']:.4f}", movies_per_s=f"{rate:.1f}", refresh=False
-        )
+        self._bar.set_postfix(shown, refresh=False)
         self._bar.update(steps)
-        speed = {"movies_per_second": round(rate, 2), "waiting_for_input": round(waiting, 4)}
         self._write(step, metrics | speed | self._first_step)
         self._first_step = {}
 

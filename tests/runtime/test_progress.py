@@ -30,6 +30,22 @@ def test_without_a_terminal_there_are_lines_in_the_log(at_once, capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_the_last_line_of_a_log_is_not_repeated(at_once):
+    with progress.progress_bar(total=3, desc="activations") as bar:
+        for _ in range(3):
+            bar.update(1)
+        bar.refresh()
+    # tqdm draws a closed bar again, with another rate.
+    assert [line.split(", ")[0] for line in at_once.messages] == [
+        f"activations: {n} of 3" for n in range(4)
+    ]
+
+
+def test_a_bar_that_is_erased_logs_no_empty_line(at_once):
+    list(progress.progress_bar(range(2), desc="activations", leave=False))
+    assert at_once.messages and all("activations" in line for line in at_once.messages)
+
+
 def test_an_unknown_total_is_shown_as_one(at_once):
     with progress.progress_bar(desc="predicting", unit="movie") as bar:
         bar.update(2)

@@ -4,6 +4,7 @@ import collections
 import importlib.util
 import json
 import logging as python_logging
+import re
 import struct
 import sys
 
@@ -13,6 +14,7 @@ import pytest
 from mmgc_jax.training import logging
 from mmgc_jax.training.optimizer import make_schedule
 from mmgc_jax.training.run import TrainingRun
+from tests.terminal import screen_of
 from tests.training.linear_problem import batches, fit, settings
 
 needs_tensorboard = pytest.mark.skipif(
@@ -84,6 +86,7 @@ def test_speed_and_waiting_by_hand(tmp_path, monkeypatch):
         next(timed)
         clock.now += 0.5  # the loop computes a step
         if step == 5:
+            clock.now += 60  # and compiles it before
             log.first_step_done()
     log.steps_done(6, {"loss": 0.3})
     clock.now += 100
@@ -96,10 +99,58 @@ def test_speed_and_waiting_by_hand(tmp_path, monkeypatch):
     plot = {"run": "plot"}
     assert lines == [
         plot | {"step": 6, "loss": 0.3, "movies_per_second": 3.75, "waiting_for_input": 0.75,
-                "seconds_to_first_step": 2.0},
+                "seconds_to_first_step": 62.0},
         plot | {"step": 6, "epoch": 1, "validation": {"auc_macro": 0.75}},
         plot | {"step": 7, "loss": 0.2, "movies_per_second": 1.25, "waiting_for_input": 0.25},
     ]  # fmt: skip
+
+
+def test_the_rates_of_a_bar_leave_out_compilation(tmp_path, monkeypatch, caplog):
+    caplog.set_level(python_logging.INFO, "mmgc_jax")
+    clock = Clock()
+    monkeypatch.setattr(logging, "time", clock)
+    monkeypatch.setattr("tqdm.std.time", clock.monotonic)
+    run = TrainingRun("plot", tmp_path, seed=0)
+    log = logging.TrainingLog(run, 1000, 100, num_movies=800, start=100)
+    clock.now += 600  # compilation
+    log.first_step_done()
+    for step in range(101, 302, 100):
+        log.steps_done(step, {"loss": 0.3})
+        clock.now += 50
+    log.close()
+    assert caplog.messages == [
+        "plot: 201 of 1000, 2.00step/s, 06:39 left, loss=0.3000, movies_per_s=16.0",
+        "plot: 301 of 1000, 2.00step/s, 05:49 left, loss=0.3000, movies_per_s=16.0",
+    ]
+
+
+def test_the_first_step_alone_has_no_rate(tmp_path):
+    fit(tmp_path, epochs=1, log_every=1)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    speeds = [line["step"] for line in lines if "movies_per_second" in line]
+    assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3, 4, 5]
+    assert speeds == [2, 3, 4, 5]
+    assert [line["step"] for line in lines if "seconds_to_first_step" in line] == [1]
+
+
+def test_a_training_on_a_terminal(tmp_path):
+    code = f"""
+        import pathlib
+        from mmgc_jax import command_line
+        command_line.set_up_logging()
+        from tests.training.linear_problem import fit
+        for name in ("plot", "fusion"):
+            fit(pathlib.Path({str(tmp_path)!r}), name)
+    """
+    *lines, end = screen_of(code, rows=40, columns=100)
+    assert end == ""
+    assert len(lines) == 10
+    for n, name in enumerate(("plot", "fusion")):
+        compiling, *epochs, bar = lines[5 * n : 5 * n + 5]
+        assert compiling == f"{name}: compiling"
+        for number, line in enumerate(epochs, 1):
+            assert re.fullmatch(rf"{name}: epoch {number} of at most 3: auc_macro 0\.\d{{4}}", line)
+        assert re.fullmatch(rf"{name}: 100%\|.*\| 15/15 \[.*, loss=.*, movies_per_s=.*\]", bar)
 
 
 def test_batches_pass_in_order_to_their_end(tmp_path):

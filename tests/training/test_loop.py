@@ -1,5 +1,6 @@
 """Tests of the training loop: loss, step, early stopping, and resuming after any interruption."""
 
+import logging
 import os
 import signal
 import types
@@ -177,6 +178,24 @@ def test_training_learns(tmp_path):
     trained = fit(tmp_path, epochs=10, learning_rate=0.1, checkpoint_every=100)
     assert before < 0.65
     assert validate(trained) > 0.9
+
+
+def test_compiling_is_logged_before_the_first_step(tmp_path, monkeypatch, caplog):
+    caplog.set_level(logging.INFO, "mmgc_jax")
+    logged = []  # what the log has when each step begins
+
+    def make_train_step(*arguments, make=loop.make_train_step):
+        step = make(*arguments)
+
+        def watched(*state_and_batch):
+            logged.append(caplog.messages.count("fusion: compiling"))
+            return step(*state_and_batch)
+
+        return watched
+
+    monkeypatch.setattr(loop, "make_train_step", make_train_step)
+    fit(tmp_path, epochs=1)
+    assert logged == [1] * STEPS_PER_EPOCH
 
 
 def test_the_initial_parameters_are_not_changed(undisturbed):
