@@ -43,3 +43,11 @@ def test_it_runs(tmp_path):
         resources={"metadata": {"path": str(tmp_path)}},
     ).execute()
     assert (tmp_path / "runs" / "tour" / "results.json").exists()
+    # Bars are drawn on standard error; warnings of libraries are not to be seen there.
+    shown = "".join(
+        output.text
+        for cell in notebook.cells
+        for output in cell.get("outputs", ())
+        if output.get("name") == "stderr"
+    )
+    assert not re.search(r"WARNING|Warning|absl|ownloading", shown), shown
