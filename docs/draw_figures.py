@@ -33,7 +33,7 @@ IMAGES = _DOCS / "images"
 # Of the palette by Okabe and Ito, which colour-blind people can tell apart; grey is for text.
 _PLOT, _POSTER, _FUSION, _INK, _FAINT = "#0072B2", "#D55E00", "#00795A", "#24292f", "#8c959f"
 _DPI = 200
-_EXAMPLE = 180  # number of a training movie whose plot and poster tell of different genres
+_EXAMPLE = 2348  # number of a training movie whose plot and poster tell of different genres
 _BEST_OF_TALK = 0.91  # macro AUC, as the talk reports it
 
 
@@ -57,8 +57,8 @@ def draw_architecture() -> Figure:
         _box(ax, 2, y - 9, 21, 18, "white", _FAINT)
         ax.text(3.4, y + 7.6, title, color=colour, weight="bold", fontsize=12, va="top")
     sentences = (f"{sentence[0].upper()}{sentence[1:]}." for sentence in _sentences(movie.plot))
-    plot = textwrap.fill(" ".join(sentences), 29)
-    ax.text(3.4, upper + 4.6, plot, color=_INK, fontsize=8, va="top", linespacing=1.25)
+    plot = textwrap.fill(" ".join(sentences), 27)
+    ax.text(3.4, upper + 4.6, plot, color=_INK, fontsize=8.5, va="top", linespacing=1.35)
     poster = np.asarray(Image.open(io.BytesIO(movie.poster)))
     ax.imshow(poster, extent=(13.5, 21.5, lower - 8, lower + 8), aspect="auto", zorder=2)
     ax.text(3.4, lower - 7.6, "A made-up\nmovie, as all\nof the demo", color=_FAINT, fontsize=8,
@@ -139,6 +139,7 @@ def draw_results() -> Figure:
     figure, (left, right) = pyplot.subplots(
         1, 2, figsize=(10, 3.9), width_ratios=(1.25, 1), layout="constrained"
     )
+    figure.get_layout_engine().set(wspace=0.05)
     _draw_models(left, talk, best)
     _draw_missing(right, missing)
     for ax in (left, right):

@@ -3,6 +3,7 @@
 import importlib.util
 import types
 
+import numpy as np
 import pytest
 import yaml
 from PIL import Image
@@ -118,6 +119,40 @@ def test_figures_of_the_readme_can_be_drawn(draw_figures, tmp_path, monkeypatch)
             size, description = drawn.size, drawn.info["Description"]
         with Image.open(DOCS / "images" / f"{name}.png") as kept:
             assert (size, description) == (kept.size, kept.info["Description"])
+
+
+def test_the_example_of_the_architecture_is_good_english(draw_figures):
+    figure = draw_figures.draw_architecture()
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    [plot] = [" ".join(text.split()) for text in texts if text.count("\n") > 3]
+    assert "two brothers" not in plot.lower()  # of whom the corpus tells in the singular
+    assert "drawn into" not in plot
+    assert all(sentence[0].isupper() for sentence in plot.removesuffix(".").split(". "))
+    [poster] = figure.axes[0].images
+    pixels = np.asarray(poster.get_array())
+    colours = {tuple(colour) for colour in pixels.reshape(-1, pixels.shape[-1])[:, :3].tolist()}
+    assert len(colours) > 3  # figures on a background
+    assert any("made-up" in text for text in texts)
+
+
+def test_the_line_of_the_talk_crosses_no_label_and_whiskers_are_seen(draw_figures):
+    figure = draw_figures.draw_results()
+    figure.draw_without_rendering()
+    left, right = figure.axes
+    [talk] = [line for line in left.lines if list(line.get_xdata()) == [0.91, 0.91]]
+    line = talk.get_window_extent()
+    labels = [text.get_window_extent() for text in left.texts]
+    assert len(labels) == len(left.get_yticks()) + 1
+    assert not any(label.x0 <= line.x1 and line.x0 <= label.x1 for label in labels)
+    beside = right.get_tightbbox()
+    assert not any(label.overlaps(beside) for label in labels)
+    assert len(left.containers) == len(left.get_yticks())
+    for marker, _, (whisker,) in left.containers:
+        size = marker.get_markersize() / 72 * figure.dpi
+        [ends] = whisker.get_segments()
+        start, end = left.transData.transform(ends)[:, 0]
+        assert end - start > size
+    assert "standard deviation" in left.get_xlabel()
 
 
 def test_the_figure_of_results_is_of_the_csv_files(draw_figures):
