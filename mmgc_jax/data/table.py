@@ -280,13 +280,23 @@ def _require(rows: Rows, columns: Mapping[str, str], labelled: bool, flag: str) 
     )
 
 
+_RIGHT_TEXTS = {
+    "id": "tt0111161",
+    "title": "The Robbery",
+    "year": "1994",
+    "poster": "images/1.jpg",
+    "split": "train",
+}
+
+
 def _texts(rows: Rows, column: str, role: str) -> list[str]:
     """The cells of a column as texts, cleaned; the values of genres stay as they are."""
     values = rows.cells[column]
     if role == "genres":
         return list(values)
     problems = [
-        f"{rows.where(i)}: {column} is {shorten(value)!r}, not a text"
+        f"{rows.where(i)}: {column} is {shorten(value)!r}, not a text. Right is a text such as "
+        f'"{_RIGHT_TEXTS.get(role, "A robbery goes wrong.")}"'
         for i, value in enumerate(values)
         if not isinstance(value, str)
     ]

@@ -84,6 +84,11 @@ class TestColumns:
         assert [movie.year for movie in movies] == [1990, 2001, None]
         assert [movie.plot for movie in movies] == [None, "a plot", None]
 
+    def test_cells_that_are_no_texts(self, tmp_path):
+        lines = '{"plot": ["a"], "genres": "Drama"}\n{"plot": "a", "genres": "Drama"}\n'
+        with pytest.raises(InputError, match=r"line 1: plot is \"\['a'\]\", not a text\. Right is"):
+            read_text(tmp_path, lines)
+
 
 class TestGenres:
     @pytest.mark.parametrize(
