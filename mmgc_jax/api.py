@@ -14,6 +14,7 @@ from typing import Any
 import ml_collections
 
 from mmgc_jax import config_flag, experiment
+from mmgc_jax.command_line import did_you_mean
 from mmgc_jax.data import table
 from mmgc_jax.predictor import Predictor
 from mmgc_jax.runtime.errors import InputError
@@ -63,9 +64,9 @@ def _override(section: ml_collections.ConfigDict, values: Mapping[str, Any], pla
     """Sets fields of a section, and of the sections in it."""
     for name, value in values.items():
         if name not in section:
+            hint = did_you_mean(name, section, place) or f"It has {', '.join(section)}."
             raise InputError(
-                f"{place}{name} is not a field of {place.rstrip('.') or 'the config'}; it has "
-                f"{', '.join(section)}."
+                f"{place}{name} is not a field of {place.rstrip('.') or 'the config'}. {hint}"
             )
         if isinstance(value, Mapping) and isinstance(section[name], ml_collections.ConfigDict):
             _override(section[name], value, f"{place}{name}.")

@@ -2,7 +2,7 @@
 
     mmgc score --workdir=runs/demo --movies=test.csv --posters=FOLDER
     mmgc score --workdir=runs/demo --movies=test.parquet --output=scores/test --stage=plot,fusion
-    mmgc score --workdir=runs/own --movies=movies.csv --split=test
+    mmgc score --workdir=runs/own --movies=test.tsv --columns=plot=Inhalt,genres=Genres
 
 The table is read as by `mmgc predict`, and needs a column of genres, too. Genres are matched by
 name with those of the run; those that the run does not know are listed and left out. --genres names
@@ -167,7 +167,13 @@ def score(
     scored = scoring.predict(predictor, table, labels, models)
     notes = list(labels.notes)
     trained = saved.load(workdir / saved.FILE)
-    if trained is not None and (seen := scoring.seen_in_training(scored.saved, trained)):
+    # Without a column of ids, rows are numbered, and equal numbers mean nothing.
+    have_ids = scored.saved.ids.tolist() != [str(row + 1) for row in labels.rows]
+    if (
+        trained is not None
+        and have_ids
+        and (seen := scoring.seen_in_training(scored.saved, trained))
+    ):
         notes.append(
             f"{seen:,} of the {len(labels.rows):,} movies have the id and the genres of a movie "
             "that the experiment was trained on. Figures of training movies are too good."

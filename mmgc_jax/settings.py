@@ -33,10 +33,10 @@ def without_unused_encoders(config: ml_collections.ConfigDict) -> ml_collections
     config = config.copy_and_resolve_references().unlock()
     sections, used = _encoder_sections(config), config.get("encoders")
     if isinstance(used, list | tuple) and used and set(used) <= set(sections):
-        for name in sections:
-            if name not in used:
-                logger.info("config.%s is ignored, since config.encoders does not name it.", name)
-                del config[name]
+        if unused := [name for name in sections if name not in used]:
+            logger.info("Sections that config.encoders does not name: %s.", ", ".join(unused))
+        for name in unused:
+            del config[name]
     return config
 
 

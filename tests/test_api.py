@@ -104,7 +104,7 @@ def test_posters_are_relative_to_the_working_directory(tmp_path, monkeypatch):
 
 class TestMistakes:
     def test_a_field_that_does_not_exist(self, tmp_path):
-        with pytest.raises(InputError, match=r"data\.poster is not a field of data; it has"):
+        with pytest.raises(InputError, match=r"data\.poster is not .* Did you mean data\.posters"):
             mmgc_jax.train(frame(), tmp_path, data={"poster": "images"})
         with pytest.raises(InputError, match="encoder is not a field of the config"):
             mmgc_jax.train(frame(), tmp_path, encoder=("plot",))

@@ -173,11 +173,11 @@ def figures(value, movies=10):
 def test_tables_have_an_interval_for_each_figure():
     titles = {"plot": "Plot (LSTM)", "fusion": "Fusion"}
     results = {name: figures(value) for name, value in (("plot", 0.7), ("fusion", 0.8))}
-    results |= {"plot_both": figures(0.6), "fusion_both": figures(0.9)}
+    results |= {"plot_both": figures(0.6, movies=9), "fusion_both": figures(0.9, movies=9)}
     text = score_tables.all_tables(results, titles, ["A note."])
     comparison, intervals, notes, f1, tuned, calibration = text.split("\n\n")
     assert comparison.splitlines()[0].startswith("scored ")
-    assert comparison.endswith("on the 10 movies with both.")
+    assert "movies with both plot and poster" in comparison
     lines = intervals.splitlines()
     assert lines[2].split() == ["Plot", "(LSTM)"] + 5 * ["0.690-0.720"]
     assert lines[6].split() == ["Fusion"] + 5 * ["0.890-0.920"]

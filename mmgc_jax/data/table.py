@@ -267,17 +267,21 @@ def _key(column: str) -> str:
 
 def _require(rows: Rows, columns: Mapping[str, str], labelled: bool, flag: str) -> None:
     """Raises `InputError` if there is neither a plot nor a poster, or if genres are missing."""
+    missing = {}
     if not {"plot", "poster", "id"} & set(columns):
-        role, missing = "plot", "a plot or a poster"
-    elif labelled and "genres" not in columns:
-        role = missing = "genres"
-    else:
-        return
-    raise InputError(
-        f"{rows.place} has no column that looks like {missing}; it has: "
-        f"{', '.join(map(shorten, rows.columns)) or 'none'}. Name it: "
-        f"{flag.format(role=role)}. Usual names are {', '.join(USUAL_NAMES[role])}."
-    )
+        missing["plot"] = "a plot or a poster"
+    if labelled and "genres" not in columns:
+        missing["genres"] = "genres"
+    if missing:
+        flags = " and ".join(flag.format(role=role) for role in missing)
+        usual = "; ".join(
+            f"for {role} {', '.join(filter(None, USUAL_NAMES[role]))}" for role in missing
+        )
+        raise InputError(
+            f"{rows.place} has no column that looks like {', or like '.join(missing.values())}; it "
+            f"has: {', '.join(map(shorten, rows.columns)) or 'none'}. Name it: {flags}. Usual "
+            f"names are {usual}."
+        )
 
 
 _RIGHT_TEXTS = {
@@ -346,6 +350,10 @@ def parse_genres(rows: Rows, column: str, separator: str = "") -> list[tuple[str
             problems.append(f"{rows.where(i)}: {error}")
     raise_if_any(problems, rows.place, f"bad rows of {len(rows)}")
     logger.info("Genres are %s.", form)
+    if without := [i for i, names in enumerate(parsed) if not names]:
+        logger.info(
+            "Rows without a genre: %d; the first is %s.", len(without), rows.where(without[0])
+        )
     return parsed
 
 

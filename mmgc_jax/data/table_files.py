@@ -193,9 +193,14 @@ def _read_delimited(
                 chosen = {name: header.index(name) for name in _chosen(path, header, choose)}
                 cells = {name: [] for name in chosen}
             elif len(row) != len(header):
+                right = (
+                    "A row has a cell for each column, even if it is empty"
+                    if len(row) < len(header)
+                    else 'A cell with the delimiter in it is written "in quotation marks"'
+                )
                 problems.append(
-                    f"line {line}: {len(row)} cells where the header has {len(header)} columns. A "
-                    'cell with the delimiter in it is written "in quotation marks"'
+                    f"line {line}: {len(row)} cells where the header has {len(header)} columns. "
+                    f"{right}"
                 )
             else:
                 lines.append(line)

@@ -63,9 +63,10 @@ def _intervals(results, titles, name, columns) -> list[str]:
     """Returns the lines of a table with a cell such as `0.903-0.921` for each figure."""
     width = max(28, *(len(title) + 2 for title in titles.values()))
     lines = [f"{name:<{width}}" + "".join(f"{column:>14}" for column in columns.values())]
-    for suffix, subtitle in tables.PARTS:
+    models = [model for model in titles if model in results]
+    for suffix, subtitle in tables.parts(results, models):
         lines.append(subtitle)
-        for model in (model for model in titles if model in results):
+        for model in models:
             limits = [results[model + suffix][f"{figure}_interval"] for figure in columns]
             cells = "".join(f"{_limits(low, high):>14}" for low, high in limits)
             lines.append(f"{'  ' + titles[model]:<{width}}{cells}")

@@ -21,8 +21,8 @@ _COLUMNS = (
     ("f1_macro", "F1 macro"),
 )
 _BEST = "best_reachable_auc_macro"
-# The parts of a table: a suffix of the names of models, and a subtitle.
-PARTS = (
+# The parts of a table: a suffix of the names of models, and a subtitle; see `parts`.
+_PARTS = (
     ("", "movies that have the modality of the model"),
     ("_both", "movies with both plot and poster"),
 )
@@ -61,8 +61,8 @@ def final_screen(
     notes = [*_notes(split, figures), _gain(figures, titles, names), interval]
     notes = [line for note in notes for line in textwrap.wrap(note, _SCREEN_COLUMNS)]
 
-    lines_of_one = len(PARTS)
-    left = _SCREEN_LINES - len(_rows(split, figures, titles, [])) - len(notes + end)
+    lines_of_one = len(parts(figures, names))
+    left = _SCREEN_LINES - 1 - lines_of_one - len(notes + end)  # without header and subtitles
     if len(names) * lines_of_one > left:
 
         def badness(name: str) -> tuple:
@@ -108,13 +108,13 @@ def all_tables(
       split: the split of the first table, and of the tables of F1 and calibration error.
       notes: lines to print below the tables.
     """
-    parts = [table(split, results[split], titles)]
-    parts += [table(name, results[name], titles) for name in results if name != split]
-    parts.append(f1_table(split, results[split], titles))
-    parts.append(calibration_table(split, results[split], titles))
+    texts = [table(split, results[split], titles)]
+    texts += [table(name, results[name], titles) for name in results if name != split]
+    texts.append(f1_table(split, results[split], titles))
+    texts.append(calibration_table(split, results[split], titles))
     if missing:
-        parts.append(missing_table(missing, titles))
-    return "\n\n".join([*parts, *notes])
+        texts.append(missing_table(missing, titles))
+    return "\n\n".join([*texts, *notes])
 
 
 def table(
@@ -134,7 +134,18 @@ def table(
     names = [name for name in titles if name in results]
     notes = _notes(split, results, averaged_over)
     rows = _rows(split, results, titles, names)
-    return "\n".join([*rows, *notes, _gain(results, titles, names)])
+    return "\n".join(filter(None, [*rows, *notes, _gain(results, titles, names)]))
+
+
+def parts(results: Mapping[str, dict], names: Sequence[str]) -> Sequence[tuple[str, str]]:
+    """Returns the parts of a table: a suffix of the names of models, and a subtitle, for each.
+
+    The second part, of movies with both modalities, is left out if it has the same movies as the
+    first: if all models have one modality, or all movies have both.
+    """
+    both = (results[f"{name}_both"]["movies"] for name in names)
+    same = all(results[name]["movies"] == movies for name, movies in zip(names, both))
+    return _PARTS[:1] if same else _PARTS
 
 
 def number(value: float) -> str:
@@ -161,7 +172,7 @@ def _rows(
     width = min(_width(titles), longest)
     with_std = split == "cross_validation"
     lines = [_header(split, width, results)]
-    for suffix, subtitle in PARTS:
+    for suffix, subtitle in parts(results, names):
         lines.append(subtitle)
         for name in names:
             figures = results[name + suffix]
@@ -215,9 +226,9 @@ def _genres_note(results: Mapping[str, dict]) -> list[str]:
 def _gain(results, titles, names) -> str:
     """Returns a sentence that compares fusion with the best encoder, on movies with both.
 
-    It is empty if there is no fusion, or no encoder.
+    It is empty if there is no fusion, or less than two encoders.
     """
-    if "fusion" not in results or all(is_fusion(name) for name in names):
+    if "fusion" not in results or sum(not is_fusion(name) for name in names) < 2:
         return ""
     fused = results["fusion_both"]
     if not fused["movies"]:
@@ -233,7 +244,8 @@ def _gain(results, titles, names) -> str:
     verb, preposition = ("gains", "over") if gain >= 0 else ("loses", "against")
     return (
         f"Fusion {verb} {abs(gain):.3f} macro AUC {preposition} the best single model, "
-        f"{titles[strongest]}, on the {fused['movies']} movies with both."
+        f"{titles[strongest]}, on the {fused['movies']} movies"
+        f"{' with both' if len(parts(results, names)) > 1 else ''}."
     )
 
 
@@ -245,9 +257,10 @@ def f1_table(split: str, results: Mapping[str, dict], titles: Mapping[str, str])
         f"{split + ', F1':<{width}}{'at 0.5':>36}{'at the threshold of each genre':>36}",
         " " * width + "".join(f"{average:>9}" for average in 2 * averages),
     ]
-    for suffix, subtitle in PARTS:
+    names = [name for name in titles if name in results]
+    for suffix, subtitle in parts(results, names):
         lines.append(subtitle)
-        for name in (name for name in titles if name in results):
+        for name in names:
             figures = results[name + suffix]
             values = [figures[f"f1_{average}{at}"] for at in ("", "_tuned") for average in averages]
             lines.append(_row(titles[name], values, width))

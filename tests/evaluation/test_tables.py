@@ -73,6 +73,8 @@ def test_the_f1_table_of_the_demo():
     titles = {"plot": "Plot (LSTM)", "fusion": "Fusion"}
     lines = DEMO_F1.splitlines()
     figures = read([lines[0], *lines[2:]], titles, 28, F1_COLUMNS)
+    for name, row in figures.items():
+        row["movies"] = 9 if name.endswith("_both") else 10
     assert tables.f1_table("test", figures, titles) == DEMO_F1
 
 
@@ -305,3 +307,21 @@ def test_all_tables_stand_in_one_text():
     ]
     without_missing = tables.all_tables(everything, {}, TITLES, "test")
     assert "missing" not in without_missing
+
+
+def test_models_of_one_modality_have_one_part_and_no_movies_with_both():
+    titles = {"plot": "Plot (LSTM)", "words": "Plot (bag of words)", "fusion": "Fusion"}
+    split = {name: figures(0.8) for name in titles}
+    split |= {f"{name}_both": row for name, row in split.items()}
+    text = tables.table("test", split, titles)
+    assert text.count("Fusion ") == 2 and "both" not in text
+    assert text.endswith("over the best single model, Plot (LSTM), on the 100 movies.")
+    del titles["words"], split["words"]
+    assert "gains" not in tables.table("test", split, titles), "fusion of one model"
+    assert "both" not in tables.f1_table("test", read_f1(split), titles)
+
+
+def read_f1(split):
+    averages = ("micro", "macro", "weighted", "samples")
+    names = [f"f1_{average}{at}" for average in averages for at in ("", "_tuned")]
+    return {name: row | dict.fromkeys(names, 0.5) for name, row in split.items()}
