@@ -161,8 +161,8 @@ def read_movies(
     >>> import pathlib, tempfile
     >>> file = pathlib.Path(tempfile.mkdtemp()) / "movies.csv"
     >>> _ = file.write_text("overview,genre\\nA retired spy returns.,Action|Drama\\n")
-    >>> [movie.genres for movie in read_movies(file, labelled=True)]
-    [('Action', 'Drama')]
+    >>> next(read_movies(file, labelled=True)).genres
+    ('Action', 'Drama')
 
     Args:
       table: as in `table_files.read`.

@@ -1,5 +1,6 @@
 """Movies of tables: columns, genres and posters are found, and the notes say how."""
 
+import doctest
 import json
 import re
 
@@ -26,6 +27,10 @@ def write(folder, text, name="movies.csv"):
 
 def read_text(folder, text, labelled=True, **settings):
     return read(write(folder, text), TableSettings(**settings), labelled)
+
+
+def test_the_example():
+    assert doctest.testmod(table, raise_on_error=True).attempted > 0
 
 
 class TestColumns:
