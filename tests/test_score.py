@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -155,9 +156,11 @@ def test_mistakes_end_in_one_line(ask, finished, tmp_path, arguments, message):
 def test_without_an_output_the_folder_is_in_the_working_directory(ask, finished, tmp_path):
     file = tmp_path / "my movies.csv.gz"
     file.write_bytes(gzip.compress(b"id,plot,genres\n1,a dragon,Drama\n2,a spy,Comedy\n"))
-    status, _, err = ask(f"--workdir={finished.workdir}", f"--movies={file}", "--resamples=100")
+    workdir = tmp_path / "run"  # other tests share the finished run
+    shutil.copytree(finished.workdir, workdir)
+    status, _, err = ask(f"--workdir={workdir}", f"--movies={file}", "--resamples=100")
     assert status == 0, err
-    assert (finished.workdir / "scores" / "my_movies" / "results.json").is_file()
+    assert (workdir / "scores" / "my_movies" / "results.json").is_file()
 
 
 def figures(value, movies=10):
