@@ -91,9 +91,9 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"Not a flag: {' '.join(argv[1:])}")
     results = run()
     print(table(results))
-    write_text(pathlib.Path(_OUTPUT.value), json.dumps(results, indent=2))
+    write_text(pathlib.Path(flags.FLAGS.output), json.dumps(results, indent=2))
 
 
 if __name__ == "__main__":
-    _OUTPUT = flags.DEFINE_string("output", "own_table.json", "JSON file for the figures.")
+    flags.DEFINE_string("output", "own_table.json", "JSON file for the figures.")
     app.run(main)

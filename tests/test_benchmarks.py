@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from benchmarks import __main__ as comparison
-from benchmarks import data, devices, growth, ours, pairs, word_vectors, work
+from benchmarks import data, devices, growth, ours, own_table, pairs, word_vectors, work
 from mmgc_jax.data import mmimdb
 from mmgc_jax.models import VGG16
 from mmgc_jax.ops import kernels
@@ -222,3 +222,11 @@ def test_word_vectors_are_written_and_read(tmp_path):
     word_vectors.write_file(file, words=1000, dim=5)
     seconds, before, after = word_vectors.measure(file, words=1000, wanted=30)
     assert seconds > 0 and 50 < before <= after
+
+
+@pytest.mark.slow
+def test_own_table():
+    results = own_table.run(sizes=(200,))
+    (point,) = results["points"]
+    assert point["first"]["movies"] == point["again"]["movies"] == 200
+    assert own_table.table(results).splitlines()[-1].split()[0] == "200"
