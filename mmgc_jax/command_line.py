@@ -170,6 +170,13 @@ def did_you_mean(name: str, choices: Iterable[str], prefix: str = "") -> str:
     return f"Did you mean {' or '.join(prefix + choice for choice in near)}?" if near else ""
 
 
+def require_model(name: str, models: Sequence[str]) -> None:
+    """Raises `InputError` if `--stage` names a model that an experiment does not have."""
+    if name not in models:
+        hint = did_you_mean(name, models)
+        raise InputError(f"--stage={name}: this experiment has: {', '.join(models)}. {hint}")
+
+
 def help_text(documentation: str, values: flags.FlagValues, required: Sequence[str] = ()) -> str:
     """Returns the documentation, followed by all flags with their meanings and defaults."""
     lines = [documentation.strip(), "", "Flags:"]

@@ -30,8 +30,6 @@ if TYPE_CHECKING:  # slow to import; see `command_line`
     from mmgc_jax.runtime.files import Path
 
 _SPLITS = ("cross_validation", "validation", "test", "scored")
-_COLUMNS = {"auc_macro": "AUC macro", "auc_micro": "AUC micro", "map": "mAP",
-            "f1_micro": "F1 micro", "f1_macro": "F1 macro"}  # fmt: skip
 _WIDTH = 100
 _LEAST_NAME, _MOST_NAME = 28, 40
 _MOST_FIELDS = 8
@@ -186,9 +184,11 @@ def _table(
     both: bool,
 ) -> str:
     """Shows the figures of all models, a row for each group."""
+    from mmgc_jax.evaluation.score_tables import COLUMNS
+
     width = _width(names)
     header = f"{split.replace('_', '-'):<{width}}{'seeds':>6}{'movies':>8}"
-    for figure, column in _COLUMNS.items():
+    for figure, column in COLUMNS.items():
         header += f"{column:>10}" + (f"{'+-':>7}" if figure == "auc_macro" else "")
     lines = [header]
     for model, title in models.items():
@@ -198,7 +198,7 @@ def _table(
                 continue
             figures = averaged[model]
             row = f"{'  ' + name:<{width}}{len(group.runs):>6}{figures['movies']:>8}"
-            for figure in _COLUMNS:
+            for figure in COLUMNS:
                 row += f"{figures[figure]:>10.3f}"
                 if figure == "auc_macro":
                     std = figures.get("auc_macro_std")
@@ -226,11 +226,12 @@ def _differences(
 ) -> str:
     """Shows the differences of all models to the baseline, with their intervals."""
     from mmgc_jax.evaluation.comparison import FIGURES, NotPaired
+    from mmgc_jax.evaluation.score_tables import COLUMNS
 
     baseline, by_group = names[groups.index(first)], list(zip(groups, averages, names))
     width = _width(names)
     lines = _wrapped(f"Differences to {baseline}, with their 95 % intervals")
-    lines.append(" " * width + "".join(f"{_COLUMNS[figure]:>24}" for figure in FIGURES))
+    lines.append(" " * width + "".join(f"{COLUMNS[figure]:>24}" for figure in FIGURES))
     reasons: dict[str, None] = {}
     of_baseline = averages[groups.index(first)]
     for model, title in models.items():

@@ -106,11 +106,7 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     registry.import_modules(values.encoder_modules)
     predictor = Predictor.load(values.workdir)
-    if values.stage not in predictor.models:
-        hint = command_line.did_you_mean(values.stage, predictor.models)
-        raise InputError(
-            f"--stage={values.stage}: this experiment has: {', '.join(predictor.models)}. {hint}"
-        )
+    command_line.require_model(values.stage, predictor.models)
     movies = _table(values, predictor.config.data) if is_table else [_movie(values, plot)]
     answers = Counted(predict(predictor, movies, values.stage, show_progress=is_table))
     _write(values, answer_format, answers, predictor)
@@ -178,12 +174,13 @@ def _check_parquet(values: flags.FlagValues) -> None:
 def _plot(values: flags.FlagValues) -> str | None:
     """Reads the plot of one movie; None if none is given."""
     from mmgc_jax.data.movies import MAX_CHARACTERS
+    from mmgc_jax.runtime.remote import local_copy
 
     most = MAX_CHARACTERS  # its bytes are at most four times as many
     try:
         if values.plot_file:
             flag = f"--plot_file={values.plot_file}"
-            with open(_local(values.plot_file), "rb") as file:
+            with open(local_copy(values.plot_file), "rb") as file:
                 content = file.read(4 * most + 1)
         elif values.plot == _STDIN:
             flag = "--plot=-"
@@ -205,11 +202,12 @@ def _plot(values: flags.FlagValues) -> str | None:
 def _movie(values: flags.FlagValues, plot: str | None) -> "Movie":
     from mmgc_jax.data import posters
     from mmgc_jax.data.movies import Movie, clean
+    from mmgc_jax.runtime.remote import local_copy
 
     poster = None
     if values.poster:
         try:
-            poster = posters.read_image(_local(values.poster))
+            poster = posters.read_image(local_copy(values.poster))
             posters.decode(poster, 32, 32)
         except (OSError, posters.PosterError) as error:
             raise InputError(
@@ -222,9 +220,10 @@ def _table(values: flags.FlagValues, data: "ml_collections.ConfigDict") -> Itera
     """Reads the movies of a table; their posters are read when they are reached."""
     from mmgc_jax.data import table
     from mmgc_jax.runtime.files import as_path, is_address
+    from mmgc_jax.runtime.remote import local_copy
 
-    given = _local(values.movies)
-    posters = values.posters and _local(values.posters)
+    given = local_copy(values.movies)
+    posters = values.posters and local_copy(values.posters)
     settings = table.TableSettings.to_predict(data, values.columns, posters)
     movies = table.read_movies(given, settings)
     if not _is_stdout(values.output) and not is_address(values.output):
@@ -232,14 +231,6 @@ def _table(values: flags.FlagValues, data: "ml_collections.ConfigDict") -> Itera
         if output.exists() and output.samefile(given):
             raise InputError(f"--output={values.output} is the table of --movies itself.")
     return movies
-
-
-def _local(place: str) -> str:
-    """Copies a file or folder with an address to this machine; returns its path here."""
-    from mmgc_jax.runtime.files import cache_folder, is_address
-    from mmgc_jax.runtime.remote import copy_here
-
-    return copy_here(place, cache_folder() / "copies") if is_address(place) else place
 
 
 def _is_stdout(output: str | None) -> bool:

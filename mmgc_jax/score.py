@@ -100,20 +100,11 @@ def read_table(
     Raises:
       InputError: if the table cannot be read.
     """
-    import dataclasses
-
     from mmgc_jax.data import table
-    from mmgc_jax.runtime.files import cache_folder, is_address
-    from mmgc_jax.runtime.remote import copy_here
+    from mmgc_jax.runtime.remote import local_copy
 
-    movies, posters = (
-        copy_here(place, cache_folder() / "copies") if place and is_address(place) else place
-        for place in (movies, posters)
-    )
-    settings = table.TableSettings.to_predict(data, columns, posters or "")
-    separator = data.get("genre_separator", "")
-    settings = dataclasses.replace(settings, genre_separator=separator)
-    return table.read(movies, settings, labelled=True)
+    settings = table.TableSettings.to_predict(data, columns, local_copy(posters or ""))
+    return table.read(local_copy(movies), settings, labelled=True)
 
 
 def score(
@@ -218,11 +209,7 @@ def score(
 def _models(predictor: "AllModels", wanted: Sequence[str]) -> list[str]:
     """Returns the names of the models to score, in the order of tables."""
     for name in wanted:
-        if name not in predictor.models:
-            hint = command_line.did_you_mean(name, predictor.models)
-            raise InputError(
-                f"--stage={name}: this experiment has: {', '.join(predictor.models)}. {hint}"
-            )
+        command_line.require_model(name, predictor.models)
     return [name for name in predictor.models if not wanted or name in wanted]
 
 

@@ -18,7 +18,6 @@ from mmgc_jax.runtime.errors import InputError
 from mmgc_jax.runtime.progress import progress_bar
 
 _MOVIES_AT_ONCE = 64  # their posters, undecoded, are in memory together
-_MOST_SHOWN = 20
 
 
 class AllModels(Predictor):
@@ -131,14 +130,15 @@ def match_labels(
         listed = [f"{name} ({count:,})" for name, count in unknown.most_common()]
         notes.append(
             f"Genres of the table that the experiment does not know, which are left out: "
-            f"{_listed(listed)}."
+            f"{genre_names.listed(listed)}."
         )
     labels = labels[rows]
     if not len(rows) or not labels.any():
         raise InputError(
             "No movie of the table has a genre of the experiment. "
-            + (f"The table has: {_listed(list(unknown))}. " if unknown else "")
-            + f"The experiment has: {_listed(list(genres))}. --genres renames those of the table."
+            + (f"The table has: {genre_names.listed(list(unknown))}. " if unknown else "")
+            + f"The experiment has: {genre_names.listed(list(genres))}. --genres renames those of "
+            "the table."
         )
     for what, lacking in (
         ("without a movie in the table", ~labels.any(axis=0)),
@@ -148,7 +148,7 @@ def match_labels(
             listed = [genre for genre, lacks in zip(genres, lacking) if lacks]
             notes.append(
                 f"Genres of the experiment {what}, which are left out of macro averages and mAP: "
-                f"{_listed(listed)}."
+                f"{genre_names.listed(listed)}."
             )
     return Labels(np.array(rows), labels, notes)
 
@@ -270,8 +270,3 @@ def seen_in_training(scored: Saved, trained: Saved) -> int:
         row is not None and np.array_equal(labels, trained.labels[row])
         for row, labels in zip(map(known.get, scored.ids.tolist()), scored.labels)
     )
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = len(names) - _MOST_SHOWN
-    return ", ".join(names[:_MOST_SHOWN]) + (f" and {more:,} more" if more > 0 else "")

@@ -281,7 +281,6 @@ SOURCES = tuple(_BUILDERS)
 # Files and folders that are read from a source's folder.
 _READ_FROM = {
     "talk": ("movies.csv", "posters"),
-    "table": (),
     "mmimdb": ("split.json", "dataset"),
     "synthetic": (),
 }

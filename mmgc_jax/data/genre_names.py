@@ -11,7 +11,7 @@ _MOST_SHOWN = 20
 
 
 class Wanted(NamedTuple):
-    """What `config.data.genres` says.
+    """The parsed content of `config.data.genres`.
 
     Attributes:
       only: the genres to use; empty for those that the table has.
@@ -83,7 +83,7 @@ def choose(
             f"{place}: no genre has at least config.data.min_positives={min_positives} movies. "
             + (f"The most frequent: {most}." if most else "No movie has a genre.")
         )
-    notes = [f"{_counted(chosen)}: {_listed(chosen)}."]
+    notes = [f"{_counted(chosen)}: {listed(chosen)}."]
     if wanted.renamed:
         notes.append(f"{_counted(wanted.renamed)} renamed or left out by config.data.genres.")
     kept = set(chosen)
@@ -92,11 +92,11 @@ def choose(
         have = "have it" if len(rare) == 1 else "have them"
         notes.append(
             f"{_counted(rare)} left out, because fewer than {min_positives} movies {have}: "
-            f"{_listed([f'{name} ({counts[name]})' for name in rare])}."
+            f"{listed([f'{name} ({counts[name]})' for name in rare])}."
         )
     elif rare:
         notes.append(
-            f"{_counted(rare)} left out, which config.data.genres does not name: {_listed(rare)}."
+            f"{_counted(rare)} left out, which config.data.genres does not name: {listed(rare)}."
         )
     return chosen, [tuple(n for n in names if n in kept) for names in renamed], notes
 
@@ -108,7 +108,7 @@ def _require_known(names: Iterable[str], known: Iterable[str], place: str) -> No
             near = difflib.get_close_matches(name, known, n=1)
             raise InputError(
                 f"config.data.genres has {name!r}, which no movie of {place} has. "
-                + (f"Did you mean {near[0]!r}?" if near else f"It has: {_listed(sorted(known))}.")
+                + (f"Did you mean {near[0]!r}?" if near else f"It has: {listed(sorted(known))}.")
             )
 
 
@@ -116,7 +116,8 @@ def _counted(names: Sized) -> str:
     return f"{len(names)} genre{'' if len(names) == 1 else 's'}"
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """Joins names by commas; of many, names the first and counts the others."""
     shown = ", ".join(names[:_MOST_SHOWN])
     more = len(names) - _MOST_SHOWN
-    return f"{shown} and {more} more" if more > 0 else shown
+    return f"{shown} and {more:,} more" if more > 0 else shown

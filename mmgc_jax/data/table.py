@@ -99,7 +99,7 @@ class MovieTable:
 
 @dataclasses.dataclass(frozen=True)
 class TableSettings:
-    """What the user says of a table; everything else is found.
+    """Settings for reading a table; what they leave empty is found.
 
     Attributes:
       columns: role -> name of the column. It is an error if the table has no such column.
@@ -148,6 +148,7 @@ class TableSettings:
         return cls(
             columns=dict(pairs),
             posters=posters,
+            genre_separator=data.get("genre_separator", ""),
             further_columns=dict(data.get("columns", {})),
             flag="--columns={role}=NAME",
         )
@@ -309,7 +310,7 @@ def _texts(rows: Rows, column: str, role: str) -> list[str]:
     if changed := sum(text != value for text, value in zip(texts, values)):
         logger.warning("%s: control characters of %d cells of %s became blanks.",
                        rows.place, changed, column)  # fmt: skip
-    return ["" if text.strip().lower() in _MISSING else text.strip() for text in texts]
+    return ["" if _missing(text) else text.strip() for text in texts]
 
 
 def _year(text: str) -> int | None:

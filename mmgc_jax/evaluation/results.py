@@ -89,7 +89,7 @@ def calibrated_predictions(
       and as `<model>_both`, on the movies with both modalities.
     """
     indices = corpus.split[split]
-    both = _with_both(present, fused)
+    both = with_both(present, fused)
     predictions = {}
     for suffix, where in (("", np.ones_like(both)), ("_both", both)):
         for name, of_movies in probabilities.items():
@@ -169,13 +169,13 @@ def evaluate_predictions(
     return {name: _calibrated(of_model, genres) for name, of_model in predictions.items()}
 
 
-def _with_both(present, fused):
-    """Whether each movie has the modality of every fused encoder, <bool>[movies]."""
+def with_both(present, fused):
+    """Returns whether each movie has the modality of every fused encoder, <bool>[movies]."""
     return np.all([present[name] for name in fused], axis=0)
 
 
 def _cross_validated(corpus, folds, probabilities, present, fused) -> dict:
-    train, both = corpus.split["train"], _with_both(present, fused)
+    train, both = corpus.split["train"], with_both(present, fused)
     return {
         name + suffix: _over_folds(corpus, folds, of_movies, train[(where & present[name])[train]])
         for suffix, where in (("", np.ones_like(both)), ("_both", both))
@@ -249,7 +249,7 @@ def evaluate_missing(
       `{modality: {model: aucs}}`, with a macro AUC for each of `SHARES`.
     """
     train = corpus.split["train"]
-    rows = train[_with_both(present, fused)[train]]
+    rows = train[with_both(present, fused)[train]]
     return {
         modality: {
             name: missing_modalities(

@@ -15,6 +15,7 @@ import numpy as np
 
 from mmgc_jax.data.pipeline import Corpus
 from mmgc_jax.evaluation.calibration import Calibration
+from mmgc_jax.evaluation.results import with_both
 from mmgc_jax.runtime.errors import InputError
 from mmgc_jax.runtime.files import Path, write_atomically
 
@@ -66,7 +67,7 @@ def of_experiment(
     names = [CROSS_VALIDATION if name == "train" else name for name in corpus.split]
     split = np.repeat(names, [len(indices) for indices in corpus.split.values()])
     is_training = split == CROSS_VALIDATION
-    both = np.all([present[name] for name in fused], axis=0)[rows]
+    both = with_both(present, fused)[rows]
     present = np.array([present[name][rows] for name in probabilities], bool)
     judged = np.array(
         [

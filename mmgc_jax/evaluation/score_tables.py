@@ -3,16 +3,11 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from mmgc_jax.evaluation import tables
+from mmgc_jax.evaluation import bootstrap, tables
 from mmgc_jax.evaluation.saved import SCORED
 
-_COLUMNS = {
-    "auc_macro": "AUC macro",
-    "auc_micro": "AUC micro",
-    "map": "mAP",
-    "f1_micro": "F1 micro",
-    "f1_macro": "F1 macro",
-}
+# The columns of `tables` whose figures have intervals.
+COLUMNS = {name: title for name, title in tables.COLUMNS if name in bootstrap.FIGURES}
 _TUNED_COLUMNS = {
     "f1_micro_tuned": "micro",
     "f1_macro_tuned": "macro",
@@ -52,7 +47,7 @@ def screen(
       notes: lines to print below.
     """
     intervals = [
-        *_intervals(results, titles, "95 % intervals", _COLUMNS),
+        *_intervals(results, titles, "95 % intervals", COLUMNS),
         "Percentile bootstrap over movies. Intervals of genres with few movies are too narrow.",
     ]
     comparison = tables.table(SCORED, results, titles).rstrip("\n")

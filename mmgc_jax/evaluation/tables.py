@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from mmgc_jax.evaluation.results import SHARES, is_fusion
 from mmgc_jax.runtime.files import Path
 
-_COLUMNS = (
+COLUMNS = (
     ("auc_macro", "AUC macro"),
     ("auc_micro", "AUC micro"),
     ("map", "mAP"),
@@ -177,7 +177,7 @@ def _rows(
         for name in names:
             figures = results[name + suffix]
             row = f"{'  ' + titles[name]:<{width}}{figures['movies']:>7}"
-            for column, _ in _COLUMNS:
+            for column, _ in COLUMNS:
                 row += f"{number(figures[column]):>11}"
                 if with_std and column == "auc_macro":
                     row += f"{number(figures['auc_macro_std']):>7}"
@@ -188,7 +188,7 @@ def _rows(
 def _header(split: str, width: int, results: Mapping[str, dict]) -> str:
     line = f"{split.replace('_', '-'):<{width}}" if width else ""
     line += f"{'movies':>7}"
-    for name, column in _COLUMNS:
+    for name, column in COLUMNS:
         line += f"{column:>11}"
         if split == "cross_validation" and name == "auc_macro":
             line += f"{'+-':>7}"

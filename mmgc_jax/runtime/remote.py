@@ -9,7 +9,7 @@ import fsspec
 
 from mmgc_jax.runtime import preemption
 from mmgc_jax.runtime.errors import InputError
-from mmgc_jax.runtime.files import is_address, read_json
+from mmgc_jax.runtime.files import cache_folder, is_address, read_json
 from mmgc_jax.runtime.locks import machine_lock
 from mmgc_jax.runtime.progress import progress_bar
 
@@ -54,6 +54,11 @@ def copy_here(place: str, folder: pathlib.Path) -> str:
         missing = {name: targets[name] for name in targets if name not in copied}
         _copy(place, filesystem, missing, total=len(targets), note=note)
     return str(copy)
+
+
+def local_copy(place: str) -> str:
+    """As `copy_here`, into the cache of the user."""
+    return copy_here(place, cache_folder() / "copies") if is_address(place) else place
 
 
 def _list_files(
