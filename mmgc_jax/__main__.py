@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from mmgc_jax import command_line
+from mmgc_jax.runtime.errors import did_you_mean
 
 
 class Door(NamedTuple):
@@ -38,7 +39,7 @@ def start(argv: Sequence[str] | None = None) -> None:
         return
     name, *rest = arguments
     if name not in DOORS:
-        hint = command_line.did_you_mean(name, DOORS) or f"Possible: {', '.join(DOORS)}."
+        hint = did_you_mean(name, DOORS) or f"Possible: {', '.join(DOORS)}."
         print(f"error: {name!r} is not a command. {hint}", file=sys.stderr)
         sys.exit(2)
     if not sys.flags.safe_path and "" not in sys.path:

@@ -1,9 +1,8 @@
 """Trains on a table of movies from Python.
 
-import mmgc_jax
-
-predictor = mmgc_jax.train("movies.csv", "runs/own")
-predictor([mmgc_jax.Movie(plot="A retired spy returns.")])
+>>> import mmgc_jax
+>>> predictor = mmgc_jax.train("movies.csv", "runs/own")
+>>> probabilities = predictor([mmgc_jax.Movie(plot="A retired spy returns.")])
 """
 
 import os
@@ -14,10 +13,9 @@ from typing import Any
 import ml_collections
 
 from mmgc_jax import config_flag, experiment
-from mmgc_jax.command_line import did_you_mean
 from mmgc_jax.data import table
 from mmgc_jax.predictor import Predictor
-from mmgc_jax.runtime.errors import InputError
+from mmgc_jax.runtime.errors import InputError, did_you_mean
 from mmgc_jax.runtime.files import as_path, write_atomically
 
 
@@ -64,7 +62,7 @@ def _override(section: ml_collections.ConfigDict, values: Mapping[str, Any], pla
     """Sets fields of a section, and of the sections in it."""
     for name, value in values.items():
         if name not in section:
-            hint = did_you_mean(name, section, place) or f"It has {', '.join(section)}."
+            hint = did_you_mean(name, section, place + "{}") or f"It has {', '.join(section)}."
             raise InputError(
                 f"{place}{name} is not a field of {place.rstrip('.') or 'the config'}. {hint}"
             )

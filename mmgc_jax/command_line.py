@@ -21,7 +21,6 @@ are answered at once.
 
 import ast
 import codecs
-import difflib
 import faulthandler
 import io
 import logging
@@ -38,7 +37,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from absl import flags
 
-from mmgc_jax.runtime.errors import InputError, Interrupted
+from mmgc_jax.runtime.errors import InputError, Interrupted, did_you_mean
 
 _HELP = {"-h", "-help", "--help", "--helpfull", "--helpshort"}
 _WIDTH = 100  # columns of the help
@@ -142,7 +141,7 @@ def parse(
         return values(list(argv), known_only=known_only)[1:]
     except flags.UnrecognizedFlagError as error:
         names = [name for name in _names(values) if name != error.flagname]
-        hint = did_you_mean(error.flagname, [*names, *further_names], "--")
+        hint = did_you_mean(error.flagname, [*names, *further_names], "--{}")
         raise InputError(f"--{error.flagname} is no flag. {hint or 'See --help.'}") from error
     except flags.Error as error:
         raise InputError(_plain(str(error), values)) from error
@@ -157,17 +156,6 @@ def require(values: flags.FlagValues, names: Iterable[str]) -> None:
     for name in names:
         if values[name].value is None:
             raise InputError(f"--{name} is missing. {values[name].help}")
-
-
-def did_you_mean(name: str, choices: Iterable[str], prefix: str = "") -> str:
-    """Asks for the nearest right name, or for two if both are about as near; empty if none is."""
-
-    def likeness(choice: str) -> float:
-        return difflib.SequenceMatcher(None, choice, name).ratio()
-
-    near = difflib.get_close_matches(name, list(dict.fromkeys(choices)), n=2)
-    near = [choice for choice in near if likeness(choice) > likeness(near[0]) - 0.1]
-    return f"Did you mean {' or '.join(prefix + choice for choice in near)}?" if near else ""
 
 
 def require_model(name: str, models: Sequence[str]) -> None:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from mmgc_jax import command_line
-from mmgc_jax.runtime.errors import InputError
+from mmgc_jax.runtime.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:  # slow to import; see `command_line`
     from mmgc_jax.evaluation.comparison import Difference, Group
@@ -135,7 +135,7 @@ def _titles(
                 found.setdefault(name, []).append(title)
     for name in stages:
         if name not in found:
-            hint = command_line.did_you_mean(name, found) or f"They have: {', '.join(found)}."
+            hint = did_you_mean(name, found) or f"They have: {', '.join(found)}."
             raise InputError(f"--stage={name}: none of the runs has it. {hint}")
     # The same name may be of different kinds.
     titles = {name: " / ".join(dict.fromkeys(of_runs)) for name, of_runs in found.items()}

@@ -16,7 +16,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from mmgc_jax import command_line, configs
-from mmgc_jax.runtime.errors import InputError
+from mmgc_jax.runtime.errors import InputError, did_you_mean
 
 DEFAULT = "demo"
 
@@ -216,7 +216,7 @@ def _path(place: str) -> pathlib.Path:
     path = _FOLDER / f"{place}.py" if place.isidentifier() else pathlib.Path(place).resolve()
     if path.is_file() and path.suffix == ".py":
         return path
-    hint = command_line.did_you_mean(pathlib.Path(place).stem, names(), "--config=")
+    hint = did_you_mean(pathlib.Path(place).stem, names(), "--config={}")
     raise InputError(
         f"--config={place}: {'not a Python file' if path.exists() else 'there is no such config'}. "
         f"{hint or 'Give the path of a Python file, or a name.'} "
@@ -245,7 +245,7 @@ def _check_field(config: ml_collections.ConfigDict, argument: str) -> None:
         if not isinstance(section, ml_collections.ConfigDict):
             raise InputError(f"{argument}: {place} is a value, and has no fields.")
         if name not in section:
-            hint = command_line.did_you_mean(name, section, f"{place}.")
+            hint = did_you_mean(name, section, f"{place}.{{}}")
             hint = hint or f"It has: {', '.join(section) or 'no fields'}."
             raise InputError(f"{argument}: {place} has no field {name}. {hint}")
         section, place = section[name], f"{place}.{name}"

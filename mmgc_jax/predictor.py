@@ -16,7 +16,7 @@ import math
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import flax.errors
 import ml_collections
@@ -39,6 +39,24 @@ if TYPE_CHECKING:
     import pandas
 
 _ADVICE = "Run the experiment again, or restore the working directory from a copy."
+
+
+_Encoded = dict[str, tuple[np.ndarray, np.ndarray]]
+
+
+class Prediction(NamedTuple):
+    """What a model predicts for some movies.
+
+    Attributes:
+      probabilities: calibrated, <float32>[movies, genres].
+      uncalibrated: <float32>[movies, genres].
+      present: whether a movie has what the model looks at, <bool>[movies]. Without it, the
+        calibrated probabilities are the genres' frequencies.
+    """
+
+    probabilities: np.ndarray
+    uncalibrated: np.ndarray
+    present: np.ndarray
 
 
 class Predictor:
@@ -133,16 +151,29 @@ class Predictor:
           InputError: if the experiment has no such model, its files are damaged, or the file of a
             poster cannot be read.
         """
-        self._check_model(model)
+        return self.predict_all(movies, [model])[model].probabilities
+
+    def predict_all(
+        self, movies: Iterable[Movie], models: Sequence[str] | None = None
+    ) -> dict[str, Prediction]:
+        """Predicts genre probabilities with several models; each encoder runs once.
+
+        Args:
+          movies: as in `__call__`.
+          models: their names; None for all of the experiment.
+
+        Returns:
+          The prediction of each model.
+
+        Raises:
+          Exception: as `__call__`.
+        """
+        models = self.models if models is None else models
+        for model in models:
+            self._check_model(model)
         movies = _checked(movies)
-        if not movies:
-            return np.zeros((0, len(self.genres)), np.float32)
-        with _damage_explained(self._workdir):
-            probabilities, present = self._probabilities(movies, model)
-        calibrated = self._calibrations[model](probabilities)
-        if not np.isfinite(calibrated).all():
-            raise InputError(f"{self._workdir}: the parameters of {model} are damaged. {_ADVICE}")
-        return fill_absent(calibrated, present, self._frequencies)
+        encoded: _Encoded = {}
+        return {model: self._predict(movies, model, encoded) for model in models}
 
     def thresholds(self, model: str = fusion.FUSION) -> np.ndarray:
         """Returns the probability from which a genre is predicted, <float64>[genres].
@@ -271,25 +302,49 @@ class Predictor:
             if registry.modality(self.config, name) == modality
         ]
 
-    def _probabilities(self, movies: Sequence[Movie], model: str) -> tuple[np.ndarray, np.ndarray]:
+    def _predict(self, movies: Sequence[Movie], model: str, encoded: _Encoded) -> Prediction:
+        if not movies:
+            nothing = np.zeros((0, len(self.genres)), np.float32)
+            return Prediction(nothing, nothing, np.zeros(0, bool))
+        with _damage_explained(self._workdir):
+            uncalibrated, present = self._probabilities(movies, model, encoded)
+        calibrated = self._calibrations[model](uncalibrated)
+        if not np.isfinite(calibrated).all():
+            raise InputError(f"{self._workdir}: the parameters of {model} are damaged. {_ADVICE}")
+        return Prediction(
+            fill_absent(calibrated, present, self._frequencies), uncalibrated, present
+        )
+
+    def _probabilities(
+        self, movies: Sequence[Movie], model: str, encoded: _Encoded
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Predicts with an encoder or fusion, without calibration.
+
+        Args:
+          movies: the movies.
+          model: name of the model.
+          encoded: what `_encode` has returned for these movies; is filled.
 
         Returns:
           Probabilities <float32>[movies, genres], and whether a movie has what the model looks at,
           <bool>[movies].
         """
         if model != fusion.FUSION:
-            return self._encode(movies, model)
+            return self._encode(movies, model, encoded)
         if self._is_joint:
             return self._joint(movies)
-        encoded = [self._encode(movies, name) for name in self.config.fusion.encoders]
-        probabilities, present = (np.stack(arrays, axis=1) for arrays in zip(*encoded))
+        parts = [self._encode(movies, name, encoded) for name in self.config.fusion.encoders]
+        probabilities, present = (np.stack(arrays, axis=1) for arrays in zip(*parts))
         return self._fuser(probabilities, present), present.any(axis=1)
 
-    def _encode(self, movies: Sequence[Movie], name: str) -> tuple[np.ndarray, np.ndarray]:
+    def _encode(
+        self, movies: Sequence[Movie], name: str, encoded: _Encoded
+    ) -> tuple[np.ndarray, np.ndarray]:
         """As `_probabilities`, for one encoder."""
-        probabilities, present = self._encoder(name)(movies, len(self.genres))
-        return fill_absent(probabilities, present, self._frequencies), present
+        if name not in encoded:
+            probabilities, present = self._encoder(name)(movies, len(self.genres))
+            encoded[name] = fill_absent(probabilities, present, self._frequencies), present
+        return encoded[name]
 
     def _encoder(self, name: str) -> Encoder:
         return self._load_once(

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     import ml_collections
 
     from mmgc_jax.data.table import MovieTable
+    from mmgc_jax.predictor import Predictor
     from mmgc_jax.runtime.files import Path
-    from mmgc_jax.scoring import AllModels
 
 logger = logging.getLogger("mmgc_jax")
 
@@ -65,11 +65,11 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def main(values: flags.FlagValues, arguments: list[str]) -> None:
     from mmgc_jax.encoders import registry
+    from mmgc_jax.predictor import Predictor
     from mmgc_jax.runtime.files import as_path
-    from mmgc_jax.scoring import AllModels
 
     registry.import_modules(values.encoder_modules)
-    predictor = AllModels.load(values.workdir)
+    predictor = Predictor.load(values.workdir)
     table = read_table(values.movies, predictor.config.data, values.columns, values.posters)
     name = re.sub(r"[^\w.-]+", "_", pathlib.PurePosixPath(values.movies).name.split(".")[0])
     folder = as_path(values.workdir) / "scores" / (name or "table")
@@ -108,7 +108,7 @@ def read_table(
 
 
 def score(
-    predictor: "AllModels",
+    predictor: "Predictor",
     table: "MovieTable",
     *,
     workdir: "Path",
@@ -206,7 +206,7 @@ def score(
     return content
 
 
-def _models(predictor: "AllModels", wanted: Sequence[str]) -> list[str]:
+def _models(predictor: "Predictor", wanted: Sequence[str]) -> list[str]:
     """Returns the names of the models to score, in the order of tables."""
     for name in wanted:
         command_line.require_model(name, predictor.models)

@@ -2,7 +2,7 @@
 
 import collections
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,49 +18,6 @@ from mmgc_jax.runtime.errors import InputError
 from mmgc_jax.runtime.progress import progress_bar
 
 _MOVIES_AT_ONCE = 64  # their posters, undecoded, are in memory together
-
-
-class AllModels(Predictor):
-    """A predictor that asks several models about the same movies, and runs each encoder once.
-
-    Unlike `Predictor`, it cannot be shared by threads.
-    """
-
-    def __init__(self, *arguments, **named):
-        super().__init__(*arguments, **named)
-        self._encoded: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-
-    def predict_all(
-        self, movies: Sequence[Movie], models: Iterable[str]
-    ) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Predicts with several models.
-
-        Args:
-          movies: as in `__call__`.
-          models: names of models.
-
-        Returns:
-          For each model: calibrated and uncalibrated probabilities, <float32>[movies, genres] each,
-          and whether a movie has what the model looks at, <bool>[movies].
-
-        Raises:
-          Exception: as `__call__`.
-        """
-        self._encoded.clear()
-        predicted = {}
-        for model in models:
-            calibrated = self(movies, model)
-            predicted[model] = (calibrated, *self._latest)
-        return predicted
-
-    def _probabilities(self, movies, model):
-        self._latest = super()._probabilities(movies, model)
-        return self._latest
-
-    def _encode(self, movies, name):
-        if name not in self._encoded:
-            self._encoded[name] = super()._encode(movies, name)
-        return self._encoded[name]
 
 
 class Labels(NamedTuple):
@@ -206,7 +163,7 @@ class Scored(NamedTuple):
 
 
 def predict(
-    predictor: AllModels, found: MovieTable, labels: Labels, models: Sequence[str]
+    predictor: Predictor, found: MovieTable, labels: Labels, models: Sequence[str]
 ) -> Scored:
     """Predicts the movies of a table with several models, batch by batch, with a progress bar.
 

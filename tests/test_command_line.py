@@ -191,20 +191,6 @@ def test_compiled_programs_are_kept_where_jax_is_told(place):
     assert getattr(jax.config, CACHE) == "/elsewhere"
 
 
-@pytest.mark.parametrize(
-    ("name", "question"),
-    [
-        ("pster", "Did you mean --poster or --posters?"),
-        ("plot_fil", "Did you mean --plot_file?"),
-        ("plo", "Did you mean --plot?"),
-        ("xyz", ""),
-    ],
-)
-def test_the_nearest_right_names(name, question):
-    choices = ["poster", "posters", "plot", "plot_file", "poster"]
-    assert command_line.did_you_mean(name, choices, "--") == question
-
-
 def python(code, *arguments, **settings):
     """Runs Python code in a process of its own."""
     return subprocess.run(

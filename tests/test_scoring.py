@@ -115,7 +115,7 @@ class TestPredictions:
         from tests.test_score import labelled_table
 
         found = labelled_table(finished)
-        predictor = scoring.AllModels.load(finished.workdir)
+        predictor = Predictor.load(finished.workdir)
         labels = scoring.match_labels(found, predictor.genres, {})
         return found, labels, scoring.predict(predictor, found, labels, predictor.models)
 
@@ -137,15 +137,15 @@ class TestPredictions:
 
     def test_each_encoder_runs_once_for_a_batch(self, finished, scored, monkeypatch):
         found, labels, _ = scored
-        predictor = scoring.AllModels.load(finished.workdir)
+        predictor = Predictor.load(finished.workdir)
         encoded = []
-        encode = Predictor._encode
+        load = Predictor._encoder
 
-        def counting(self, movies, name):
+        def counting(self, name):
             encoded.append(name)
-            return encode(self, movies, name)
+            return load(self, name)
 
-        monkeypatch.setattr(Predictor, "_encode", counting)
+        monkeypatch.setattr(Predictor, "_encoder", counting)
         few = labels._replace(rows=labels.rows[:5], labels=labels.labels[:5])
         scoring.predict(predictor, found, few, predictor.models)
         assert sorted(encoded) == ["plot", "poster", "poster_grey"]

@@ -1,11 +1,10 @@
 """Chooses the genres of a table: renames them, and leaves out rare ones."""
 
 import collections
-import difflib
 from collections.abc import Iterable, Mapping, Sequence, Sized
 from typing import NamedTuple
 
-from mmgc_jax.runtime.errors import InputError
+from mmgc_jax.runtime.errors import InputError, did_you_mean
 
 _MOST_SHOWN = 20
 
@@ -105,10 +104,9 @@ def _require_known(names: Iterable[str], known: Iterable[str], place: str) -> No
     known = list(known)
     for name in names:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
             raise InputError(
                 f"config.data.genres has {name!r}, which no movie of {place} has. "
-                + (f"Did you mean {near[0]!r}?" if near else f"It has: {listed(sorted(known))}.")
+                + (did_you_mean(name, known, "{!r}") or f"It has: {listed(sorted(known))}.")
             )
 
 

@@ -3,7 +3,6 @@
 import ast
 import collections
 import dataclasses
-import difflib
 import json
 import logging
 import os
@@ -17,7 +16,7 @@ from mmgc_jax.data import table_files
 from mmgc_jax.data.movies import Movie, clean, raise_if_any, read_poster
 from mmgc_jax.data.table_files import Rows, shorten
 from mmgc_jax.data.text import has_words
-from mmgc_jax.runtime.errors import InputError
+from mmgc_jax.runtime.errors import InputError, did_you_mean
 from mmgc_jax.runtime.files import cache_folder
 
 logger = logging.getLogger(__name__)
@@ -245,11 +244,10 @@ def _find(columns: Sequence[str], settings: TableSettings, roles: Iterable[str])
     for role in roles:
         if name := settings.columns.get(role):
             if name not in columns:
-                near = difflib.get_close_matches(name, columns, n=1)
-                hint = f" Did you mean {near[0]!r}?" if near else ""
                 raise InputError(
                     f"{settings.flag.format(role=role).replace('NAME', name)}: the table has no "
-                    f"such column.{hint} It has: {', '.join(map(shorten, columns))}."
+                    f"such column. {did_you_mean(name, columns, '{!r}')} It has: "
+                    f"{', '.join(map(shorten, columns))}."
                 )
             found[role] = name
     for role in roles:

@@ -1,12 +1,13 @@
 """Checks the values and the fields of a config section, and collects all mistakes."""
 
-import difflib
 import math
 import operator
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import ml_collections
+
+from mmgc_jax.runtime.errors import did_you_mean, nearest_names
 
 DTYPES = ("float32", "bfloat16")
 # Sections whose field names are not fixed.
@@ -53,15 +54,11 @@ class Checker:
         """Requires that a field is one of the names in `choices`."""
         choices = tuple(choices)
 
-        def nearest(value) -> str:
-            found = difflib.get_close_matches(str(value), choices, n=1)
-            return f". Did you mean {found[0]!r}?" if found else ""
-
-        value = self._get(field)
+        hint = did_you_mean(str(self._get(field)), choices, "{!r}")
         self.require(
             field,
             lambda value: isinstance(value, str) and value in choices,
-            f"possible: {', '.join(choices)}{nearest(value)}",
+            f"possible: {', '.join(choices)}{hint and '. ' + hint}",
         )
 
     def some_of(self, field: str, choices: Iterable[str], least: int = 1) -> None:
@@ -72,7 +69,7 @@ class Checker:
         hints = [
             f"{found[0]!r} for {name!r}"
             for name in names
-            if name not in choices and (found := difflib.get_close_matches(name, choices, n=1))
+            if name not in choices and (found := nearest_names(name, choices))
         ]
         self.require(
             field,
@@ -174,8 +171,8 @@ def schema_problems(
     problems = []
     for name in settings:
         if name not in default:
-            found = difflib.get_close_matches(name, default.keys(), n=1)
-            hint = f". Did you mean {found[0]}?" if found else f": it has {', '.join(default)}"
+            hint = did_you_mean(name, default)
+            hint = f". {hint}" if hint else f": it has {', '.join(default)}"
             section = prefix.rstrip(".") or "the config"
             problems.append(f"{prefix}{name} is not a field of {section}{hint}")
     for name, value in default.items():

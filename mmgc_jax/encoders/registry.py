@@ -1,7 +1,6 @@
 """Finds the module of an encoder by the field `kind` of its config section."""
 
 import collections
-import difflib
 import importlib
 import pkgutil
 import sys
@@ -13,7 +12,7 @@ import numpy as np
 import mmgc_jax.encoders
 from mmgc_jax.data.pipeline import Corpus
 from mmgc_jax.encoders.base import MODALITIES, Kind
-from mmgc_jax.runtime.errors import InputError
+from mmgc_jax.runtime.errors import InputError, did_you_mean
 
 
 def kinds() -> list[str]:
@@ -39,10 +38,9 @@ def find(kind: str) -> Kind:
     module = sys.modules.get(str(kind))
     if module is not None and hasattr(module, "MODALITY"):
         return module
-    nearest = difflib.get_close_matches(str(kind), kinds(), n=1)
-    hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+    hint = did_you_mean(str(kind), kinds(), "{!r}")
     raise InputError(
-        f"{kind!r} is not a kind of encoder; possible: {', '.join(kinds())}.{hint} A module of "
+        f"{kind!r} is not a kind of encoder; possible: {', '.join(kinds())}. {hint} A module of "
         "your own must be imported: by the config file, or with --encoder_modules=MODULE."
     )
 
