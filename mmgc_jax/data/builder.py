@@ -415,8 +415,6 @@ def _read_table(
         # A movie whose genres are all left out is an example of a movie without the others.
         if movie.genres:
             rows[split or "train"].append(row)
-    if unlabelled := len(found.movies) - sum(map(len, rows.values())):
-        logger.warning("Rows without a genre, which are left out: %d.", unlabelled)
     if not rows["train"]:
         raise InputError(f"{data.path}: no movies to train on.")
     found = found.with_genres(of_movies)

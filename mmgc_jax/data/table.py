@@ -350,8 +350,10 @@ def parse_genres(rows: Rows, column: str, separator: str = "") -> list[tuple[str
     raise_if_any(problems, rows.place, f"bad rows of {len(rows)}")
     logger.info("Genres are %s.", form)
     if without := [i for i, names in enumerate(parsed) if not names]:
-        logger.info(
-            "Rows without a genre: %d; the first is %s.", len(without), rows.where(without[0])
+        logger.warning(
+            "Rows without a genre, which are left out: %d; the first is %s.",
+            len(without),
+            rows.where(without[0]),
         )
     return parsed
 
