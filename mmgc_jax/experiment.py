@@ -141,8 +141,21 @@ def _training_movies(config: ml_collections.ConfigDict, corpus: pipeline.Corpus)
 
 def _require_movies(config: ml_collections.ConfigDict, corpus: pipeline.Corpus) -> None:
     """Raises `InputError` if an encoder has too few movies with its modality."""
-    for name in config.encoders:
-        present = registry.present(corpus, config, name)
+    presence = {name: registry.present(corpus, config, name) for name in config.encoders}
+    without = [name for name, present in presence.items() if not present.any()]
+    if without:
+        what = " or a ".join(dict.fromkeys(registry.modality(config, name) for name in without))
+        flags = [
+            f'--config.{field}="{tuple(name for name in names if name not in without)}"'
+            for field, names in (
+                ("encoders", config.encoders), ("fusion.encoders", config.fusion.encoders),
+            )
+        ]  # fmt: skip
+        raise InputError(
+            f"No movie has a {what}, which {', '.join(without)} needs. To train without: "
+            f"{' '.join(flags)}"
+        )
+    for name, present in presence.items():
         for split, least in (("train", config.folds), ("validation", 1)):
             if (found := int(present[corpus.split[split]].sum())) < least:
                 raise InputError(

@@ -159,12 +159,11 @@ def score(
     notes = list(labels.notes)
     trained = saved.load(workdir / saved.FILE)
     # Without a column of ids, rows are numbered, and equal numbers mean nothing.
-    have_ids = scored.saved.ids.tolist() != [str(row + 1) for row in labels.rows]
-    if (
-        trained is not None
-        and have_ids
-        and (seen := scoring.seen_in_training(scored.saved, trained))
-    ):
+    if scored.saved.ids.tolist() == [str(row + 1) for row in labels.rows]:
+        notes.append(
+            "The table has no ids, so it is not known which movies the experiment was trained on."
+        )
+    elif trained is not None and (seen := scoring.seen_in_training(scored.saved, trained)):
         notes.append(
             f"{seen:,} of the {len(labels.rows):,} movies have the id and the genres of a movie "
             "that the experiment was trained on. Figures of training movies are too good."

@@ -34,7 +34,9 @@ def without_unused_encoders(config: ml_collections.ConfigDict) -> ml_collections
     sections, used = _encoder_sections(config), config.get("encoders")
     if isinstance(used, list | tuple) and used and set(used) <= set(sections):
         if unused := [name for name in sections if name not in used]:
-            logger.info("Sections that config.encoders does not name: %s.", ", ".join(unused))
+            logger.info(
+                "Not used, since config.encoders does not name them: %s.", ", ".join(unused)
+            )
         for name in unused:
             del config[name]
     return config

@@ -360,13 +360,24 @@ def test_inputs_with_other_content_are_refused(finished, inputs, tmp_path):
     assert f"inputs.poster.weights: '{written['poster.weights']}' in the folder" in run.stderr
 
 
-def test_too_few_movies_with_a_poster(inputs, tmp_path):
+@pytest.mark.parametrize(
+    ("kept", "message"),
+    [
+        (1, r"poster: [01] of the train(ing)? movies have a poster"),
+        (
+            0,
+            r"No movie has a poster, which poster, poster_grey needs. To train without: "
+            r"""--config.encoders="\('plot',\)" --config.fusion.encoders="\('plot',\)"$""",
+        ),
+    ],
+)
+def test_too_few_movies_with_a_poster(inputs, tmp_path, kept, message):
     data = tiny.write_talk_folder(tmp_path / "talk", movies=40)
-    for poster in (data / "posters").iterdir():
+    for poster in sorted((data / "posters").iterdir())[kept:]:
         poster.unlink()
     config = tiny.config_of(inputs)
     config.data.path = str(data)
-    with pytest.raises(InputError, match="poster: 0 of the train movies have a poster"):
+    with pytest.raises(InputError, match=message):
         experiment.run(config, tmp_path / "run")
 
 

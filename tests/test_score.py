@@ -124,6 +124,15 @@ def test_training_movies_are_noticed_and_scores_compared(ask, finished, tmp_path
     text = compare.compare([tmp_path / "a", tmp_path / "b"], resamples=100)
     assert text.startswith("scored ") and "+0.000 [+0.000 +0.000]" in text
 
+    rows = (finished.data / "movies.csv").read_text().splitlines()
+    nameless = tmp_path / "nameless.csv"  # the first column has the ids
+    nameless.write_text("\n".join(row.partition(",")[2] for row in rows))
+    status, out, err = ask(
+        f"--workdir={finished.workdir}", f"--movies={nameless}", "--stage=plot", "--resamples=100"
+    )
+    assert status == 0, err
+    assert "The table has no ids, so it is not known which movies the experiment was" in out
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize(

@@ -130,14 +130,7 @@ def fields_that_differ(one: Run, other: Run) -> dict[str, tuple]:
     """
     fields = {}
     for name, values in differences(one.config, other.config).items():
-        section = name.split(".")[0]
-        if isinstance(one.config.get(section, {}), dict) and (
-            (section in one.config) != (section in other.config)
-        ):
-            fields[section] = tuple(
-                "a section" if section in run.config else None for run in (one, other)
-            )
-        elif name not in _MAY_DIFFER:
+        if name not in _MAY_DIFFER:
             fields[name] = values
     if not fields:
         inputs = differences(one.inputs, other.inputs)

@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 # Config fields that may differ when a run continues, since they do not change existing results.
 MAY_CHANGE = frozenset({"data.workers", "fusion.compare", "split_parameters", "tensorboard"})
 
+_MOST_DIFFERENCES = 8  # that an error message lists
+
 _CONFIG, _INPUTS = "config.json", "inputs.json"
 
 
@@ -97,15 +99,24 @@ def _check_same(file: Path, wanted: dict) -> None:
     if not isinstance(found, dict):
         raise InputError(f"{file} is not a JSON object. Choose another --workdir.")
     differing = [
-        f"{file.stem}.{name}: {before!r} in the folder, {now!r} now"
+        f"{file.stem}.{name}: {_change(before, now)}"
         for name, (before, now) in differences(found, wanted).items()
         if name not in MAY_CHANGE
     ]
     if differing:
+        more = len(differing) - _MOST_DIFFERENCES
+        shown = differing[:_MOST_DIFFERENCES] + ([f"and {more} more"] if more > 0 else [])
         raise InputError(
             f"{file.parent} was made with different settings or inputs. Choose another --workdir, "
-            "or undo:\n  " + "\n  ".join(differing)
+            "or undo:\n  " + "\n  ".join(shown)
         )
+
+
+def _change(before, now) -> str:
+    """Describes the values of a field in the folder and now; None if there is no such field."""
+    if before is None or now is None:
+        return "only now" if before is None else "only in the folder"
+    return f"{before!r} in the folder, {now!r} now"
 
 
 def differences(one: dict, other: dict) -> dict[str, tuple]:
@@ -116,24 +127,24 @@ def differences(one: dict, other: dict) -> dict[str, tuple]:
       other: another config.
 
     Returns:
-      {dotted name: (value in `one`, value in `other`)}, sorted by name; None for missing fields.
+      {dotted name: (value in `one`, value in `other`)}, sorted by name; None for missing fields. A
+      section that only one of them has, or that is empty in one of them, is one field, whose value
+      is `"a section"` and None.
     """
-    one, other = _flat(one), _flat(other)
-    return {
-        name: (one.get(name), other.get(name))
-        for name in sorted(one.keys() | other.keys())
-        if one.get(name) != other.get(name)
-    }
-
-
-def _flat(tree: dict, prefix: str = "") -> dict:
-    flat = {}
-    for name, value in tree.items():
-        if isinstance(value, dict) and value:
-            flat |= _flat(value, f"{prefix}{name}.")
+    found = {}
+    for name in sorted(one.keys() | other.keys()):
+        pair = one.get(name), other.get(name)
+        if pair[0] == pair[1]:
+            continue
+        if all(isinstance(value, dict) and value for value in pair):
+            inner = differences(*pair)
+            found |= {f"{name}.{field}": values for field, values in inner.items()}
         else:
-            flat[prefix + name] = value
-    return flat
+            found[name] = tuple(
+                ("a section" if value else None) if isinstance(value, dict) else value
+                for value in pair
+            )
+    return {name: values for name, values in found.items() if values[0] != values[1]}
 
 
 def load_arrays(file: Path) -> dict[str, np.ndarray] | None:

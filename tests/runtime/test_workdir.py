@@ -85,6 +85,24 @@ def test_a_claim_is_written(claimed):
     workdir.claim(claimed, CONFIG, INPUTS)  # the same again is allowed
 
 
+def test_a_section_that_only_one_side_has_is_one_difference():
+    whole = {"seed": 0, "plot": {"hidden": 8, "vectors": {"dim": 2}}, "data": {"synthetic": {}}}
+    other = {"seed": 0, "words": {"C": 3.0}, "data": {"synthetic": {"seed": 1}}, "empty": {}}
+    assert workdir.differences(whole, other) == {
+        "plot": ("a section", None),
+        "words": (None, "a section"),
+        "data.synthetic": (None, "a section"),
+    }
+
+
+def test_at_most_eight_differences_are_listed(tmp_path):
+    workdir.claim(tmp_path, {f"field_{n}": n for n in range(12)}, {})
+    with pytest.raises(InputError) as caught:
+        workdir.check_unchanged(tmp_path, {f"field_{n}": n + 1 for n in range(12)})
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 1 + 8 + 1 and lines[-1].strip() == "and 4 more"
+
+
 @pytest.mark.parametrize(
     ("inputs", "lines"),
     [
@@ -92,12 +110,12 @@ def test_a_claim_is_written(claimed):
             INPUTS | {"poster.weights": "b" * 64},
             [f"inputs.poster.weights: '{'a' * 64}' in the folder, '{'b' * 64}' now"],
         ),
-        ({"movies": "1" * 64}, [f"inputs.poster.weights: '{'a' * 64}' in the folder, None now"]),
+        ({"movies": "1" * 64}, ["inputs.poster.weights: only in the folder"]),
         (
             {"movies": "2" * 64, "poster.weights": "a" * 64, "plot.file": "c" * 64},
             [
                 f"inputs.movies: '{'1' * 64}' in the folder, '{'2' * 64}' now",
-                f"inputs.plot.file: None in the folder, '{'c' * 64}' now",
+                "inputs.plot.file: only now",
             ],
         ),
     ],
@@ -152,7 +170,7 @@ def test_differences_have_dotted_names():
     one = {"a": {"b": 1, "c": {}}, "d": [1], "e": None}
     other = {"a": {"b": 2, "c": {"x": 1}}, "d": [1], "f": 3}
     assert workdir.differences(one, other) == {
-        "a.b": (1, 2), "a.c": ({}, None), "a.c.x": (None, 1), "f": (None, 3),
+        "a.b": (1, 2), "a.c": (None, "a section"), "f": (None, 3),
     }  # fmt: skip
     assert workdir.differences(one, one) == {}
 
