@@ -155,7 +155,10 @@ def require(values: flags.FlagValues, names: Iterable[str]) -> None:
     """
     for name in names:
         if values[name].value is None:
-            raise InputError(f"--{name} is missing. {values[name].help}")
+            meaning = values[name].help
+            raise InputError(
+                f"--{name} is missing. Give --{name}=PATH: {meaning[0].lower()}{meaning[1:]}"
+            )
 
 
 def require_model(name: str, models: Sequence[str]) -> None:

@@ -225,7 +225,7 @@ def _differences(
     pairs,
 ) -> str:
     """Shows the differences of all models to the baseline, with their intervals."""
-    from mmgc_jax.evaluation.comparison import FIGURES, NotPaired
+    from mmgc_jax.evaluation.comparison import FIGURES, NotPaired, OtherMovies
     from mmgc_jax.evaluation.score_tables import COLUMNS
 
     baseline, by_group = names[groups.index(first)], list(zip(groups, averages, names))
@@ -233,6 +233,7 @@ def _differences(
     lines = _wrapped(f"Differences to {baseline}, with their 95 % intervals")
     lines.append(" " * width + "".join(f"{COLUMNS[figure]:>24}" for figure in FIGURES))
     reasons: dict[str, None] = {}
+    compared = False
     of_baseline = averages[groups.index(first)]
     for model, title in models.items():
         rows = []
@@ -242,21 +243,27 @@ def _differences(
             try:
                 found = pairs.differences(group, first, model)
                 cells = [_cell(found[figure]) for figure in FIGURES]
+            except OtherMovies as reason:
+                reasons[f"No difference: {reason}."] = None
+                continue
             except NotPaired as reason:
-                reasons[str(reason)] = None
+                reasons[f"No interval: {str(reason).rstrip('.')}."] = None
                 cells = [
                     f"{averaged[model][figure] - of_baseline[model][figure]:+.3f}{' ' * 15}"
                     for figure in FIGURES
                 ]
             rows.append((f"{'  ' + name:<{width}}" + "".join(f"{c:>24}" for c in cells)).rstrip())
         lines += [title, *rows] if rows else []
+        compared |= bool(rows)
+    if not compared:
+        lines = []
     if any("*" in line for line in lines):
         lines += _wrapped(
             "*: the interval does not contain 0. Without any true difference, this is so for about "
             "1 in 20 intervals."
         )
     for reason in reasons:
-        lines += _wrapped(f"No interval: {reason.rstrip('.')}.")
+        lines += _wrapped(reason)
     return "\n".join(lines)
 
 

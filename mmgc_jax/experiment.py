@@ -9,7 +9,7 @@ import functools
 import json
 import logging
 import pathlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import ml_collections
 import numpy as np
@@ -142,19 +142,9 @@ def _training_movies(config: ml_collections.ConfigDict, corpus: pipeline.Corpus)
 def _require_movies(config: ml_collections.ConfigDict, corpus: pipeline.Corpus) -> None:
     """Raises `InputError` if an encoder has too few movies with its modality."""
     presence = {name: registry.present(corpus, config, name) for name in config.encoders}
-    without = [name for name, present in presence.items() if not present.any()]
-    if without:
-        what = " or a ".join(dict.fromkeys(registry.modality(config, name) for name in without))
-        flags = [
-            f'--config.{field}="{tuple(name for name in names if name not in without)}"'
-            for field, names in (
-                ("encoders", config.encoders), ("fusion.encoders", config.fusion.encoders),
-            )
-        ]  # fmt: skip
-        raise InputError(
-            f"No movie has a {what}, which {', '.join(without)} needs. To train without: "
-            f"{' '.join(flags)}"
-        )
+    train = corpus.split["train"]
+    if without := [name for name, present in presence.items() if not present[train].any()]:
+        raise InputError(_without_movies(config, without))
     for name, present in presence.items():
         for split, least in (("train", config.folds), ("validation", 1)):
             if (found := int(present[corpus.split[split]].sum())) < least:
@@ -163,6 +153,23 @@ def _require_movies(config: ml_collections.ConfigDict, corpus: pipeline.Corpus) 
                     f"{registry.modality(config, name)}; at least {least} are needed. Leave it out "
                     f"of config.encoders and config.fusion.encoders, or give more movies."
                 )
+
+
+def _without_movies(config: ml_collections.ConfigDict, without: Sequence[str]) -> str:
+    """Says what encoders without any training movie need, and how to leave them out."""
+    what = " or a ".join(dict.fromkeys(registry.modality(config, name) for name in without))
+    problem = (
+        f"No training movie has a {what}, which {', '.join(without)} "
+        f"need{'s' if len(without) == 1 else ''}."
+    )
+    kept = tuple(name for name in config.encoders if name not in without)
+    if not kept:
+        return f"{problem} Give movies that have it, or name other encoders in config.encoders."
+    advice = f'{problem} Leave it out: --config.encoders="{kept}"'
+    if not set(without) & set(config.fusion.encoders):
+        return advice
+    fused = tuple(name for name in config.fusion.encoders if name not in without)
+    return f'{advice} --config.fusion.encoders="{fused or kept}"'
 
 
 def _assign_folds(config: ml_collections.ConfigDict, corpus: pipeline.Corpus) -> np.ndarray:

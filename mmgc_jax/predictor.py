@@ -118,7 +118,7 @@ class Predictor:
         workdir = as_path(workdir)
         file = workdir / "config.json"
         if not file.is_file():
-            raise InputError(f"{workdir} is not the working directory of an experiment.")
+            raise InputError(_no_experiment(workdir))
         if not (workdir / "results.json").is_file():
             raise InputError(
                 f"The experiment in {workdir} has not finished. If it is still running, wait for "
@@ -273,7 +273,12 @@ class Predictor:
         notes = []
         if movie.plot is not None and not text.has_words(movie.plot):
             notes.append("The plot has no words.")
-        elif words and 2 * words.known < words.total:
+        elif words and not words.known:
+            subject = (
+                f"None of the {words.total:,} words is" if words.total > 1 else "The word is not"
+            )
+            notes.append(f"{subject} known: do not rely on this answer.")
+        elif words and 2 * words.known <= words.total:
             notes.append(
                 f"{words.known:,} of {words.total:,} words known; trained on "
                 f"{words.vocabulary:,} words."
@@ -486,6 +491,18 @@ def _check_config(config: ml_collections.ConfigDict, file: Path) -> None:
     names = [*config.encoders, *config.fusion.encoders]
     if lacking := [name for name in names if name not in config]:
         raise InputError(f"{file} has no section {', '.join(map(str, lacking))}. {_ADVICE}")
+
+
+def _no_experiment(workdir: Path) -> str:
+    """Says why a folder without a config is not the working directory of an experiment."""
+    if not workdir.exists():
+        return f"{workdir}: there is no such folder."
+    if (workdir / "run.log").is_file():
+        return (
+            f"The experiment in {workdir} has not begun to train: it is still reading its data, or "
+            "ended with an error. Run mmgc train with the same --config and --workdir again."
+        )
+    return f"{workdir} is not the working directory of an experiment."
 
 
 def _are_frequencies(content) -> bool:

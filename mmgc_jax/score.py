@@ -144,7 +144,7 @@ def score(
     from mmgc_jax import scoring
     from mmgc_jax.encoders import fusion
     from mmgc_jax.evaluation import bootstrap, report, results, saved, score_tables
-    from mmgc_jax.runtime.files import disk_error, write_text
+    from mmgc_jax.runtime.files import disk_error, relative_to_here, write_text
 
     models = _models(predictor, models)
     if (output / "checkpoints").exists():
@@ -158,8 +158,7 @@ def score(
     scored = scoring.predict(predictor, table, labels, models)
     notes = list(labels.notes)
     trained = saved.load(workdir / saved.FILE)
-    # Without a column of ids, rows are numbered, and equal numbers mean nothing.
-    if scored.saved.ids.tolist() == [str(row + 1) for row in labels.rows]:
+    if not table.has_ids:
         notes.append(
             "The table has no ids, so it is not known which movies the experiment was trained on."
         )
@@ -182,12 +181,20 @@ def score(
         )
         for name, of_model in results.evaluate_predictions(predictions, predictor.genres).items()
     }
+    titles = {name: title for name, title in fusion.titles(config).items() if name in models}
+    if without := [title for name, title in titles.items() if not figures[name]["movies"]]:
+        notes.append(f"Left out, since no movie has the modality: {', '.join(without)}.")
+    shown = list(notes)
+    if labels.unlabelled:
+        notes.append(f"Movies without a genre, which are left out: {labels.unlabelled:,}.")
+        if split is not None:  # otherwise a warning has told the same number
+            shown = notes
+    replaces = (output / "results.json").is_file()
     content = {
         saved.SCORED: figures,
         "intervals": {"level": bootstrap.LEVEL, "resamples": resamples, "seed": seed},
         "notes": notes,
     }
-    titles = {name: title for name, title in fusion.titles(config).items() if name in models}
     try:
         write_text(output / "config.json", config.to_json(indent=2))
         write_text(output / "inputs.json", json.dumps({"movies": saved.fingerprint(scored.saved)}))
@@ -200,8 +207,11 @@ def score(
         raise InputError(
             f"{output} cannot be written to: {reason}. --output=FOLDER names another folder."
         ) from error
-    print(score_tables.screen(figures, titles, notes))
-    print(f"\nAll tables:  {output / 'results.txt'}\nFigures:     {output / 'figures'}")
+    print(score_tables.screen(figures, titles, shown))
+    folder = relative_to_here(output)
+    print(f"\nAll tables:  {folder / 'results.txt'}\nFigures:     {folder / 'figures'}")
+    if replaces:
+        print("They replace the earlier scores in this folder.")
     return content
 
 

@@ -26,11 +26,13 @@ class Labels(NamedTuple):
     Attributes:
       rows: the rows that are scored, <int64>[movies].
       labels: <bool>[movies, genres].
-      notes: sentences on what was left out.
+      unlabelled: number of movies without a genre, which are left out.
+      notes: sentences on genres that were left out.
     """
 
     rows: np.ndarray
     labels: np.ndarray
+    unlabelled: int
     notes: Sequence[str]
 
 
@@ -81,8 +83,6 @@ def match_labels(
                 unknown[name] += 1
             else:
                 labels[row, column] = True
-    if unlabelled:
-        notes.append(f"Movies without a genre, which are left out: {unlabelled:,}.")
     if unknown:
         listed = [f"{name} ({count:,})" for name, count in unknown.most_common()]
         notes.append(
@@ -107,7 +107,7 @@ def match_labels(
                 f"Genres of the experiment {what}, which are left out of macro averages and mAP: "
                 f"{genre_names.listed(listed)}."
             )
-    return Labels(np.array(rows), labels, notes)
+    return Labels(np.array(rows), labels, unlabelled, notes)
 
 
 def parse_renamings(entries: Sequence[str], trained: Sequence[str]) -> dict[str, str]:

@@ -89,7 +89,7 @@ def test_flags_may_be_given_in_each_form(door):
     [
         (["--foldr=a"], "--foldr is no flag. Did you mean --folder?"),
         (["--zzz"], "--zzz is no flag. See --help."),
-        ([], "--folder is missing. Folder of a run."),
+        ([], "--folder is missing. Give --folder=PATH: folder of a run."),
         (["--folder"], "Missing value for flag --folder"),
         (["--folder=a", "--top=x"], "--top=x: a positive integer is needed."),
         (["--folder=a", "--top=0"], "--top=0: a positive integer is needed."),

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import ml_collections
+import numpy as np
 import pytest
 
 from mmgc_jax import compare
@@ -142,6 +143,18 @@ def test_without_predictions_differences_have_no_intervals(runs):
     (runs[0] / saved.FILE).write_bytes(b"damaged")
     with pytest.raises(InputError, match=r"a/predictions.npz is damaged"):
         compare.compare(runs)
+
+
+def test_runs_of_other_movies_have_no_differences(runs):
+    made = saved.load(runs[2] / saved.FILE)
+    saved.save(runs[2] / saved.FILE, made._replace(ids=np.char.add(made.ids, "x")))
+    text = compare.compare(runs, stages=["fusion"], resamples=100)
+    table, differences, fields = text.split("\n\n")
+    assert table.splitlines()[3].split()[0] == "c"
+    assert differences == (
+        "No difference: c has judged other movies than b: 79 and 79, and 0 are in both."
+    )
+    assert fields.startswith("c differs from a in words.model.hidden")
 
 
 def test_many_differing_fields_are_cut(runs):

@@ -366,7 +366,7 @@ def test_inputs_with_other_content_are_refused(finished, inputs, tmp_path):
         (1, r"poster: [01] of the train(ing)? movies have a poster"),
         (
             0,
-            r"No movie has a poster, which poster, poster_grey needs. To train without: "
+            r"No training movie has a poster, which poster, poster_grey need. Leave it out: "
             r"""--config.encoders="\('plot',\)" --config.fusion.encoders="\('plot',\)"$""",
         ),
     ],

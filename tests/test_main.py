@@ -105,7 +105,9 @@ def test_a_mistake_is_one_line_with_status_2(arguments, answer):
 def test_a_workdir_is_needed(train):
     ended = train()
     assert ended.returncode == 2
-    assert ended.stderr.startswith("error: --workdir is missing. Folder for all files of the run;")
+    assert ended.stderr.startswith(
+        "error: --workdir is missing. Give --workdir=PATH: folder for all files of the run;"
+    )
 
 
 def test_a_misspelt_workdir_is_named_as_such():

@@ -264,7 +264,7 @@ class TestTable:
         assert [len(movie["notes"]) for movie in found] == [0, 1, 1]
         assert found[2]["plot_words"] is None
         assert "warning: 2 of 3 predictions may be poor; `notes` of --format=json says why." in err
-        assert "The first of them is for the movie with ID 8: 0 of 3 words known" in err
+        assert "The first of them is for the movie with ID 8: None of the 3 words is known" in err
 
     def test_a_wrong_folder_of_posters_is_reported(self, ask, finished, tmp_path, table, movies):
         (tmp_path / "posters").mkdir()

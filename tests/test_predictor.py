@@ -168,7 +168,12 @@ def test_an_unknown_model_is_refused(predictor, call):
 
 
 def test_an_unfinished_experiment_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"nowhere: there is no such folder\.$"):
+        Predictor.load(tmp_path / "nowhere")
     with pytest.raises(InputError, match="not the working directory"):
+        Predictor.load(tmp_path)
+    (tmp_path / "run.log").touch()
+    with pytest.raises(InputError, match=r"has not begun to train: .* or ended with an error"):
         Predictor.load(tmp_path)
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(InputError, match="has not finished") as caught:
@@ -267,7 +272,13 @@ class TestKnownWords:
 
     def test_notes(self, predictor):
         assert predictor.notes(MOVIE) == []
-        assert predictor.notes(Movie(plot="heist qq")) == []  # half of the words
+        assert predictor.notes(Movie(plot="heist heist qq")) == []
+        [note] = predictor.notes(Movie(plot="heist qq"))
+        assert note.startswith("1 of 2 words known; trained on ")
+        [note] = predictor.notes(Movie(plot="qq xx yy"))
+        assert note == "None of the 3 words is known: do not rely on this answer."
+        [note] = predictor.notes(Movie(plot="qq"))
+        assert note == "The word is not known: do not rely on this answer."
         (note,) = predictor.notes(Movie(plot="heist qq ww"))
         assert note.startswith("1 of 3 words known; trained on ")
         assert predictor.notes(Movie(plot="heist qq ww", poster=b""), "poster") == []

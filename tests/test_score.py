@@ -172,7 +172,26 @@ def test_without_an_output_the_folder_is_in_the_working_directory(ask, finished,
     assert (workdir / "scores" / "my_movies" / "results.json").is_file()
 
 
-def figures(value, movies=10):
+@pytest.mark.slow
+def test_what_is_left_out_and_replaced_is_told(ask, finished, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(finished.workdir, tmp_path / "run")
+    rows = "1,a dragon,Drama\n2,a spy,Comedy\n3,a ghost,\n"
+    (tmp_path / "new.csv").write_text(f"id,plot,genres\n{rows}")
+    for told in (False, True):
+        status, out, err = ask("--workdir=run", "--movies=new.csv", "--resamples=100")
+        assert status == 0, err
+        assert "All tables:  run/scores/new/results.txt\n" in out
+        assert ("They replace the earlier scores" in out) == told
+        assert (out + err).count("without a genre") == 1
+        assert "Poster (VGG16, colour)  " not in out and "with both plot" not in out
+        assert "Left out, since no movie has the modality: Poster" in out
+        assert "The table has no ids" not in out  # they are 1, 2, 3
+    text = (tmp_path / "run/scores/new/results.txt").read_text()
+    assert "Movies without a genre, which are left out: 1." in text
+
+
+def figures(value, movies=100):
     averages = ("f1_micro", "f1_macro", "f1_weighted", "f1_samples")
     names = ("auc_macro", "auc_micro", "map", *averages, *(f"{name}_tuned" for name in averages))
     row = {"movies": movies, "genres_counted": 2, "per_genre": {"Drama": {}, "War": {}}}
@@ -185,7 +204,7 @@ def figures(value, movies=10):
 def test_tables_have_an_interval_for_each_figure():
     titles = {"plot": "Plot (LSTM)", "fusion": "Fusion"}
     results = {name: figures(value) for name, value in (("plot", 0.7), ("fusion", 0.8))}
-    results |= {"plot_both": figures(0.6, movies=9), "fusion_both": figures(0.9, movies=9)}
+    results |= {"plot_both": figures(0.6, movies=90), "fusion_both": figures(0.9, movies=90)}
     text = score_tables.all_tables(results, titles, ["A note."])
     comparison, intervals, notes, f1, tuned, calibration = text.split("\n\n")
     assert comparison.splitlines()[0].startswith("scored ")
@@ -202,7 +221,26 @@ def test_tables_have_an_interval_for_each_figure():
 def test_tables_without_fusion_compare_nothing():
     results = {"plot": figures(0.7), "plot_both": figures(float("nan"), movies=0)}
     text = score_tables.all_tables(results, {"plot": "Plot (LSTM)"})
-    assert "Fusion" not in text and "nan" not in text
+    assert "Fusion" not in text and "nan" not in text and "with both" not in text
+
+
+def test_models_without_movies_have_no_rows():
+    titles = {"plot": "Plot (LSTM)", "poster": "Poster (VGG16)"}
+    results = {"plot": figures(0.7), "poster": figures(float("nan"), movies=0)}
+    results |= {f"{name}_both": figures(float("nan"), movies=0) for name in titles}
+    text = score_tables.all_tables(results, titles)
+    assert "Plot (LSTM)" in text and "Poster" not in text and "with both" not in text
+
+
+def test_intervals_that_say_nothing_are_not_shown():
+    results = {"plot": figures(0.7), "plot_both": figures(0.7)}
+    assert "yphen" not in score_tables.screen(results, {"plot": "Plot (LSTM)"})
+    results["plot"]["map_interval"] = [1.0, 1.0]
+    screen = score_tables.screen(results, {"plot": "Plot (LSTM)"})
+    assert screen.count("0.690-0.720") == 4 and "Hyphens: fewer than 30 movies, or" in screen
+    results = {"plot": figures(0.7, movies=29), "plot_both": figures(0.7, movies=29)}
+    text = score_tables.all_tables(results, {"plot": "Plot (LSTM)"})
+    assert "0.690-0.720" not in text and "No intervals: fewer than 30 movies, or" in text
 
 
 def test_help_names_all_flags(ask):

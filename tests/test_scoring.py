@@ -31,8 +31,8 @@ def test_genres_are_matched_by_name():
     np.testing.assert_array_equal(
         found.labels, [[1, 1, 0], [1, 0, 0], [0, 0, 1], [0, 0, 0], [0, 0, 1]]
     )
+    assert found.unlabelled == 1
     assert found.notes == [
-        "Movies without a genre, which are left out: 1.",
         "Genres of the table that the experiment does not know, which are left out: Kids (2), "
         "War (1).",
     ]

@@ -61,11 +61,13 @@ class MovieTable:
       movies: without posters; `genres` is None if they were not asked for.
       posters: for each movie the path or the address of its poster; empty if it has none.
       splits: for each movie `train`, `validation` or `test`; empty if the table has no such column.
+      has_ids: whether the table has a column of ids; otherwise they are the numbers of the rows.
     """
 
     movies: Sequence[Movie]
     posters: Sequence[str]
     splits: Sequence[str]
+    has_ids: bool = True
 
     def with_genres(self, genres: Sequence[tuple[str, ...]]) -> "MovieTable":
         """Replaces the genres of all movies."""
@@ -223,7 +225,7 @@ def read(table, settings: TableSettings, labelled: bool) -> MovieTable:
             start=1,
         )
     ]
-    return MovieTable(movies, posters, _parse_splits(rows, cells.get("split")))
+    return MovieTable(movies, posters, _parse_splits(rows, cells.get("split")), "id" in columns)
 
 
 def used_columns(columns: Sequence[str], settings: TableSettings) -> dict[str, str]:
@@ -274,12 +276,13 @@ def _require(rows: Rows, columns: Mapping[str, str], labelled: bool, flag: str) 
     if missing:
         flags = " and ".join(flag.format(role=role) for role in missing)
         usual = "; ".join(
-            f"for {role} {', '.join(filter(None, USUAL_NAMES[role]))}" for role in missing
+            f"for {what}: {', '.join(filter(None, USUAL_NAMES[role]))}"
+            for role, what in missing.items()
         )
         raise InputError(
             f"{rows.place} has no column that looks like {', or like '.join(missing.values())}; it "
             f"has: {', '.join(map(shorten, rows.columns)) or 'none'}. Name it: {flags}. Usual "
-            f"names are {usual}."
+            f"names {usual}."
         )
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 RESAMPLES = 1000
 LEVEL = 0.95
+LEAST_MOVIES = 30  # for an interval that is shown; see `is_shown`
 # The figures that get intervals; with thresholds also those of F1 at them, `<figure>_tuned`.
 FIGURES = ("auc_macro", "auc_micro", "map", "f1_micro", "f1_macro", "f1_weighted", "f1_samples")
 # Numbers of a block of resamples that are in memory together.
@@ -268,6 +269,26 @@ def interval(values: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
     tail = 100 * (1 - level) / 2
     low, high = np.percentile(defined, [tail, 100 - tail])
     return float(low), float(high)
+
+
+def is_shown(movies: int, low: float, high: float) -> bool:
+    """Returns whether an interval says enough to be printed.
+
+    It does not with fewer than `LEAST_MOVIES` movies. The percentile bootstrap is then too narrow:
+    for two normal scores one or two deviations apart, intervals of 95 % of the AUC of one genre
+    that a fifth of the movies have cover the truth in 64 to 79 % of trials with 16 movies, in 79 to
+    89 % with 30, and in 89 to 92 % with 100; those of the macro AUC of four such genres in 89 to
+    92 %, 93 to 95 %, and 94 %. A test repeats the trial with 30.
+
+    Nor does it if both limits are equal, as on movies that are ranked without any mistake: the
+    resamples of such movies have no mistakes either, however few movies there are.
+
+    Args:
+      movies: number of movies that were drawn from.
+      low: lower limit; NaN if it is not defined.
+      high: upper limit.
+    """
+    return movies >= LEAST_MOVIES and low < high
 
 
 def auc_macro_interval(

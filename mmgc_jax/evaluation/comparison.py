@@ -4,7 +4,6 @@ Runs that differ in nothing but their seed form a *group*, which counts as one.
 """
 
 import math
-import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -12,7 +11,7 @@ import numpy as np
 
 from mmgc_jax.evaluation import bootstrap, saved
 from mmgc_jax.runtime.errors import InputError
-from mmgc_jax.runtime.files import Path, read_json
+from mmgc_jax.runtime.files import Path, read_json, relative_to_here
 from mmgc_jax.runtime.workdir import MAY_CHANGE, differences
 
 # Fields of a config that may differ within a group: the seed, and fields without any effect on the
@@ -42,10 +41,7 @@ class Run(NamedTuple):
     @property
     def name(self) -> str:
         """The folder; relative to the current one, if it is in it."""
-        folder = self.folder
-        if isinstance(folder, pathlib.Path) and folder.is_relative_to(pathlib.Path.cwd()):
-            folder = folder.relative_to(pathlib.Path.cwd())
-        return str(folder)
+        return str(relative_to_here(self.folder))
 
 
 class Group(NamedTuple):
@@ -231,15 +227,16 @@ class Pairs:
           model: `<model>` or `<model>_both`, which both groups have.
 
         Raises:
-          NotPaired: if they have not judged the same movies, or it is not known.
+          OtherMovies: if they have not judged the same movies, or not with the same labels.
+          NotPaired: if that is not known, or there are too few movies.
         """
         samples = [[self._sample(run, model) for run in one.runs] for one in (of_group, baseline)]
         pairs = list(zip((*of_group.runs, *baseline.runs), (*samples[0], *samples[1])))
         first_run, first = pairs[-1]
         for run, sample in pairs:
             _require_same(first_run, first, run, sample)
-        if not len(first.ids):
-            raise NotPaired("there are no such movies")
+        if len(first.ids) < bootstrap.LEAST_MOVIES:
+            raise NotPaired(f"too few movies, {len(first.ids)}")
         values = bootstrap.figures_of_resamples(
             [sample.resampled for _, sample in pairs], self._number, self._seed
         )
@@ -288,18 +285,22 @@ class NotPaired(Exception):
     """Two runs have no paired difference; the message is the reason, without a full stop."""
 
 
+class OtherMovies(NotPaired):
+    """Two runs were judged on other movies or genres, so their figures are not comparable."""
+
+
 def _require_same(first_run: Run, first: _Sample, run: Run, sample: _Sample) -> None:
-    """Raises `NotPaired` unless two samples are of the same movies with the same labels."""
+    """Raises `OtherMovies` unless two samples are of the same movies with the same labels."""
     if not np.array_equal(first.genres, sample.genres):
-        raise NotPaired(f"{run.name} has other genres than {first_run.name}")
+        raise OtherMovies(f"{run.name} has other genres than {first_run.name}")
     if not np.array_equal(first.ids, sample.ids):
         shared = len(np.intersect1d(first.ids, sample.ids))
-        raise NotPaired(
+        raise OtherMovies(
             f"{run.name} has judged other movies than {first_run.name}: {len(sample.ids):,} "
             f"and {len(first.ids):,}, and {shared:,} are in both"
         )
     if differing := int(np.any(first.labels != sample.labels, axis=1).sum()):
-        raise NotPaired(
+        raise OtherMovies(
             f"{differing:,} of the {len(first.ids):,} movies have other genres in {run.name} "
             f"than in {first_run.name}"
         )

@@ -1,6 +1,5 @@
 """Formats the figures of a scored table, with their confidence intervals, as text tables."""
 
-import math
 from collections.abc import Mapping, Sequence
 
 from mmgc_jax.evaluation import bootstrap, tables
@@ -14,6 +13,7 @@ _TUNED_COLUMNS = {
     "f1_weighted_tuned": "weighted",
     "f1_samples_tuned": "samples",
 }
+_HYPHEN = f"fewer than {bootstrap.LEAST_MOVIES} movies, or no difference between the resamples"
 
 
 def all_tables(
@@ -26,14 +26,14 @@ def all_tables(
       titles: title of each model.
       notes: lines to print below the first tables.
     """
-    tuned = _intervals(results, titles, "95 %, F1 at thresholds", _TUNED_COLUMNS)
+    titles = _of_scored(results, titles)
     parts = [
         screen(results, titles, notes),
         tables.f1_table(SCORED, results, titles),
-        "\n".join(tuned),
+        "\n".join(_intervals(results, titles, "95 %, F1 at thresholds", _TUNED_COLUMNS)),
         tables.calibration_table(SCORED, results, titles),
     ]
-    return "\n\n".join(parts)
+    return "\n\n".join(filter(None, parts))
 
 
 def screen(
@@ -46,27 +46,46 @@ def screen(
       titles: title of each model.
       notes: lines to print below.
     """
-    intervals = [
-        *_intervals(results, titles, "95 % intervals", COLUMNS),
-        "Percentile bootstrap over movies. Intervals of genres with few movies are too narrow.",
-    ]
+    titles = _of_scored(results, titles)
+    intervals = _intervals(results, titles, "95 % intervals", COLUMNS)
+    if not intervals:
+        intervals = [f"No intervals: {_HYPHEN}."]
+    else:
+        intervals.append(
+            "Percentile bootstrap over movies. Intervals of genres with few movies are too narrow."
+        )
+        if any(line.endswith(" -") or " - " in line for line in intervals):
+            intervals.append(f"Hyphens: {_HYPHEN}.")
     comparison = tables.table(SCORED, results, titles).rstrip("\n")
     return "\n\n".join([comparison, "\n".join(intervals), *(["\n".join(notes)] if notes else [])])
 
 
+def _of_scored(results, titles) -> dict[str, str]:
+    """Returns the titles of the models that have scored any movie."""
+    return {name: title for name, title in titles.items() if results[name]["movies"]}
+
+
 def _intervals(results, titles, name, columns) -> list[str]:
-    """Returns the lines of a table with a cell such as `0.903-0.921` for each figure."""
+    """Returns the lines of a table with a cell such as `0.903-0.921` for each figure.
+
+    Intervals that say too little are hyphens; the table is empty if all are.
+    """
     width = max(28, *(len(title) + 2 for title in titles.values()))
     lines = [f"{name:<{width}}" + "".join(f"{column:>14}" for column in columns.values())]
     models = [model for model in titles if model in results]
+    any_shown = False
     for suffix, subtitle in tables.parts(results, models):
         lines.append(subtitle)
         for model in models:
-            limits = [results[model + suffix][f"{figure}_interval"] for figure in columns]
-            cells = "".join(f"{_limits(low, high):>14}" for low, high in limits)
+            figures = results[model + suffix]
+            limits = [figures[f"{figure}_interval"] for figure in columns]
+            cells = "".join(f"{_limits(figures['movies'], *pair):>14}" for pair in limits)
+            any_shown |= bool(cells.replace("-", "").strip())
             lines.append(f"{'  ' + titles[model]:<{width}}{cells}")
-    return lines
+    return lines if any_shown else []
 
 
-def _limits(low: float, high: float) -> str:
-    return "-" if math.isnan(low) else f"{tables.number(low)}-{tables.number(high)}"
+def _limits(movies: int, low: float, high: float) -> str:
+    if not bootstrap.is_shown(movies, low, high):
+        return "-"
+    return f"{tables.number(low)}-{tables.number(high)}"

@@ -5,13 +5,13 @@ Models without figures get no row.
 """
 
 import math
-import pathlib
 import shlex
 import textwrap
 from collections.abc import Mapping, Sequence
 
+from mmgc_jax.evaluation import bootstrap
 from mmgc_jax.evaluation.results import SHARES, is_fusion
-from mmgc_jax.runtime.files import Path
+from mmgc_jax.runtime.files import Path, relative_to_here
 
 COLUMNS = (
     ("auc_macro", "AUC macro"),
@@ -27,6 +27,10 @@ _PARTS = (
     ("_both", "movies with both plot and poster"),
 )
 _LEAST_WIDTH = 28  # of the first column
+_F1_NOTE = (
+    "F1 counts genres with a probability of at least 0.5; "
+    "mmgc predict uses each genre's own threshold."
+)
 
 # The size of the final screen.
 _SCREEN_LINES, _SCREEN_COLUMNS = 40, 100
@@ -58,7 +62,7 @@ def final_screen(
     longest = _SCREEN_COLUMNS - len(_header(split, 0, figures))
     titles = {name: _shortened(title, longest) for name, title in titles.items()}
     end = ["", *_places(workdir, encoder_modules)]
-    notes = [*_notes(split, figures), _gain(figures, titles, names), interval]
+    notes = [*_notes(split, figures), _gain(figures, titles, names), _F1_NOTE, interval]
     notes = [line for note in notes for line in textwrap.wrap(note, _SCREEN_COLUMNS)]
 
     lines_of_one = len(parts(figures, names))
@@ -84,7 +88,7 @@ def interval_note(split: str, movies: int, low: float, high: float) -> str:
       low: lower limit of its 95 % interval; NaN if it is not known.
       high: upper limit.
     """
-    if math.isnan(low):
+    if not bootstrap.is_shown(movies, low, high):
         return f"Too few {split} movies for an interval of fusion's macro AUC: {movies}."
     return (
         f"95 % interval of fusion's macro AUC: {number(low)} to {number(high)}, by bootstrap over "
@@ -140,12 +144,12 @@ def table(
 def parts(results: Mapping[str, dict], names: Sequence[str]) -> Sequence[tuple[str, str]]:
     """Returns the parts of a table: a suffix of the names of models, and a subtitle, for each.
 
-    The second part, of movies with both modalities, is left out if it has the same movies as the
-    first: if all models have one modality, or all movies have both.
+    The second part, of movies with both modalities, is left out if it has no movies, or the same
+    movies as the first: if all models have one modality, or all movies have both.
     """
-    both = (results[f"{name}_both"]["movies"] for name in names)
+    both = [results[f"{name}_both"]["movies"] for name in names]
     same = all(results[name]["movies"] == movies for name, movies in zip(names, both))
-    return _PARTS[:1] if same else _PARTS
+    return _PARTS[:1] if same or not any(both) else _PARTS
 
 
 def number(value: float) -> str:
@@ -205,7 +209,10 @@ def _notes(split: str, results: Mapping[str, dict], averaged_over: str = "the fo
     if split == "cross_validation":
         notes.append(f"Each figure is the mean over {averaged_over}; +- is the standard deviation.")
     if _has_best(results):
-        notes.append("best AUC: macro AUC of the true probabilities; no model can reach more.")
+        notes.append(
+            "best AUC: macro AUC of the true probabilities; no model should do better, but for "
+            "chance."
+        )
     return notes
 
 
@@ -241,11 +248,14 @@ def _gain(results, titles, names) -> str:
             "No genre has a positive and a negative among the movies with both, so what fusion "
             "gains is not known."
         )
-    verb, preposition = ("gains", "over") if gain >= 0 else ("loses", "against")
+    change = (
+        f"gains {gain:.3f} macro AUC over" if gain > 0 else f"loses {-gain:.3f} macro AUC against"
+    )
+    if number(abs(gain)) == number(0.0):
+        change = "neither gains nor loses against"
     return (
-        f"Fusion {verb} {abs(gain):.3f} macro AUC {preposition} the best single model, "
-        f"{titles[strongest]}, on the {fused['movies']} movies"
-        f"{' with both' if len(parts(results, names)) > 1 else ''}."
+        f"Fusion {change} the best single model, {titles[strongest]}, on the {fused['movies']} "
+        f"movies{' with both' if len(parts(results, names)) > 1 else ''}."
     )
 
 
@@ -314,8 +324,7 @@ def _shortened(title: str, width: int) -> str:
 
 def _places(workdir: Path, encoder_modules: Sequence[str]) -> list[str]:
     """Returns lines that say where all results are, and how to predict."""
-    if isinstance(workdir, pathlib.Path) and workdir.is_relative_to(pathlib.Path.cwd()):
-        workdir = workdir.relative_to(pathlib.Path.cwd())
+    workdir = relative_to_here(workdir)
     flags = [f"--workdir={shlex.quote(str(workdir))}"]
     flags += [f"--encoder_modules={shlex.quote(module)}" for module in encoder_modules]
     return [

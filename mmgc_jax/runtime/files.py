@@ -56,6 +56,13 @@ def as_path(place) -> Path:
     return epath.Path(address)
 
 
+def relative_to_here(path: Path) -> Path:
+    """Returns a path relative to the current folder if it is in it, otherwise the path itself."""
+    if isinstance(path, pathlib.Path) and path.is_relative_to(pathlib.Path.cwd()):
+        return path.relative_to(pathlib.Path.cwd())
+    return path
+
+
 def check_workdir(folder: Path, field: str = "--workdir") -> None:
     """Refuses folders whose path libraries would misinterpret.
 

@@ -111,6 +111,26 @@ def test_intervals_of_95_percent_cover_the_truth_in_about_95_percent():
     assert 0.91 <= np.mean(covered) <= 0.98
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("genres", "low", "high"), [(4, 0.91, 0.97), (1, 0.75, 0.92)])
+def test_intervals_of_the_least_movies_that_are_shown(genres, low, high):
+    rng = np.random.default_rng(0)
+    for apart in (1.0, 2.0):
+        truth, covered = stats.norm.cdf(apart / np.sqrt(2)), []
+        for seed in range(300):
+            labels = rng.uniform(size=(bootstrap.LEAST_MOVIES, genres)) < 0.2
+            scores = rng.normal(apart * labels)
+            limits = bootstrap.auc_macro_interval(labels, scores, 300, seed)
+            covered.append(limits[0] <= truth <= limits[1])
+        assert low <= np.mean(covered) <= high
+
+
+def test_intervals_that_say_nothing_are_not_shown():
+    assert bootstrap.is_shown(30, 0.5, 0.6) and not bootstrap.is_shown(29, 0.5, 0.6)
+    assert not bootstrap.is_shown(1000, 1.0, 1.0)
+    assert not bootstrap.is_shown(1000, float("nan"), float("nan"))
+
+
 def test_pairs_are_drawn_together():
     labels, probabilities, _ = judged(movies=200, ties=False)
     nearly = probabilities + np.float32(np.random.default_rng(5).normal(0, 0.01, labels.shape))

@@ -269,12 +269,15 @@ def test_other_movies_or_labels_have_no_interval(tmp_path, change, reason):
     (tmp_path / "b" / saved.FILE).unlink()
     if (other := change(made)) is not None:
         saved.save(tmp_path / "b" / saved.FILE, other)
-    with pytest.raises(comparison.NotPaired, match=reason):
+    with pytest.raises(comparison.NotPaired, match=reason) as caught:
         comparison.Pairs("validation", 100).differences(b, a, "fusion")
+    comparable = "lacks fusion" in reason or "has no predictions" in reason
+    assert isinstance(caught.value, comparison.OtherMovies) != comparable
 
 
-def test_without_movies_there_is_no_interval(tmp_path):
-    made = predictions(1.0)._replace(both=np.zeros(80, bool))
+@pytest.mark.parametrize("movies", [0, 29])
+def test_with_few_movies_there_is_no_interval(tmp_path, movies):
+    made = predictions(1.0)._replace(both=np.arange(80) < movies)
     a, b = groups_of(run_with(tmp_path / "a", made), run_with(tmp_path / "b", made, hidden=64))
-    with pytest.raises(comparison.NotPaired, match="there are no such movies"):
+    with pytest.raises(comparison.NotPaired, match=f"too few movies, {movies}$"):
         comparison.Pairs("validation", 100).differences(b, a, "fusion_both")

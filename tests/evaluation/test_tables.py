@@ -29,7 +29,7 @@ movies with both plot and poster
   Poster (small VGG, colour)    815      0.730      0.771      0.373      0.222      0.176
   Poster (small VGG, grey)      815      0.659      0.700      0.285      0.134      0.101
   Fusion                        815      0.928      0.948      0.727      0.714      0.644
-best AUC: macro AUC of the true probabilities; no model can reach more.
+best AUC: macro AUC of the true probabilities; no model should do better, but for chance.
 Fusion gains 0.129 macro AUC over the best single model, Plot (LSTM), on the 815 movies with both."""  # noqa: E501
 DEMO_F1 = """\
 test, F1                                                  at 0.5      at the threshold of each genre
@@ -66,7 +66,7 @@ def test_the_table_of_the_demo():
     assert tables.table("test", figures, DEMO_TITLES) == DEMO
     # The screen fits the terminal without shortening these titles.
     screen = tables.final_screen({"test": figures}, DEMO_TITLES, "test", pathlib.Path("runs/demo"))
-    assert screen.startswith(f"{DEMO}\n\n")
+    assert screen.startswith(f"{DEMO}\nF1 counts genres with")
 
 
 def test_the_f1_table_of_the_demo():
@@ -105,6 +105,22 @@ def test_the_last_line_is_the_gain_on_the_movies_with_both():
         "Fusion loses 0.020 macro AUC against the best single model, Poster (VGG16, colour), on "
         "the 80 movies with both."
     )
+
+
+def test_a_gain_that_rounds_to_nothing_is_none():
+    for fusion in (0.88, 0.8804, 0.8796):
+        assert last_line(0.88, 0.75, fusion) == (
+            "Fusion neither gains nor loses against the best single model, Plot (LSTM), on the 80 "
+            "movies with both."
+        )
+
+
+def test_a_part_without_movies_is_left_out():
+    split = results(math.nan, math.nan, math.nan)
+    for name in TITLES:
+        split[f"{name}_both"]["movies"] = 0
+    assert tables.parts(split, list(TITLES)) == tables.parts(split, [])
+    assert "movies with both" not in tables.table("test", split, TITLES)
 
 
 def test_a_gain_that_is_undefined_is_not_shown():
@@ -184,6 +200,8 @@ def test_the_final_screen_shows_one_table_and_where_the_rest_is(tmp_path, monkey
     table = tables.table("test", split["test"], TITLES).splitlines()
     assert lines[: len(table)] == table
     assert lines[len(table) :] == [
+        "F1 counts genres with a probability of at least 0.5; mmgc predict uses each genre's own "
+        "threshold.",
         "",
         "All tables:  my runs/results.txt",
         "Figures:     my runs/figures",
@@ -210,8 +228,10 @@ def test_the_final_screen_says_how_far_fusion_can_be_trusted(tmp_path):
     )
     lines = tables.final_screen(split, TITLES, "test", tmp_path, interval=note).splitlines()
     assert lines[lines.index("") - 1] == note
-    unknown = tables.interval_note("validation", 1, math.nan, math.nan)
-    assert unknown == "Too few validation movies for an interval of fusion's macro AUC: 1."
+    for movies, low, high in ((1, math.nan, math.nan), (29, 0.4, 0.6), (100, 1.0, 1.0)):
+        assert tables.interval_note("validation", movies, low, high) == (
+            f"Too few validation movies for an interval of fusion's macro AUC: {movies}."
+        )
 
 
 def test_the_final_screen_fits_with_many_models(tmp_path, monkeypatch):
@@ -226,7 +246,7 @@ def test_the_final_screen_fits_with_many_models(tmp_path, monkeypatch):
     text = tables.final_screen({"test": split}, titles, "test", tmp_path / "run", (), note)
     lines = text.splitlines()
     assert len(lines) <= 40 and max(map(len, lines)) <= 100
-    assert "29 more models are in results.txt." in lines
+    assert "30 more models are in results.txt." in lines
     shown = [line[2:20].strip() for line in lines if line.startswith("  ")]
     assert "Fusion" in shown and "Plot (LSTM)" in shown  # fusion and the best ones
     assert not any(title.startswith("Fusion 3:") for title in shown)  # undefined ones come last
@@ -315,7 +335,7 @@ def test_models_of_one_modality_have_one_part_and_no_movies_with_both():
     split |= {f"{name}_both": row for name, row in split.items()}
     text = tables.table("test", split, titles)
     assert text.count("Fusion ") == 2 and "both" not in text
-    assert text.endswith("over the best single model, Plot (LSTM), on the 100 movies.")
+    assert text.endswith("against the best single model, Plot (LSTM), on the 100 movies.")
     del titles["words"], split["words"]
     assert "gains" not in tables.table("test", split, titles), "fusion of one model"
     assert "both" not in tables.f1_table("test", read_f1(split), titles)
