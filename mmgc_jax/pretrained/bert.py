@@ -280,7 +280,7 @@ class _Config:
 def _read_config(folder: Path) -> _Config:
     file = _existing(folder, _CONFIG)
     values = _read_object(file)
-    if (kind := values.get("model_type", "bert")) not in _FAMILIES:
+    if (kind := values.get("model_type", "bert")) not in list(_FAMILIES):
         raise InputError(f"{file}: model_type is {kind!r}, not one of {', '.join(_FAMILIES)}.")
     family = _FAMILIES[kind]
     values = {**family.supported, "layer_norm_eps": 1e-12, **values}

@@ -1,4 +1,4 @@
-"""Tests readers of all-MiniLM-L6-v2 on small files, and on the real ones if installed."""
+"""Tests readers of BERTs on small files, and on those of all-MiniLM-L6-v2 if installed."""
 
 import hashlib
 import json
@@ -83,17 +83,98 @@ def test_every_array_becomes_the_right_parameter(folder):
         np.testing.assert_array_equal(params[name], array, err_msg=name)
 
 
-def test_prefix_pooler_and_position_ids_are_ignored(folder):
-    expected = bert.load(folder, ENCODER)
+EACH_FAMILY = pytest.mark.parametrize("family", tiny_bert.CONFIGS)
+PREFIXES = {
+    "bert": "bert",
+    "roberta": "roberta",
+    "xlm-roberta": "roberta",
+    "mpnet": "mpnet",
+    "distilbert": "distilbert",
+}
+
+
+@EACH_FAMILY
+def test_network_of_each_family(tmp_path, family):
+    network = bert.network(tiny_bert.write(tmp_path / "model", family=family))
+    has_segments = family not in ("mpnet", "distilbert")
+    assert network == ENCODER.clone(
+        segments=has_segments,
+        relative_buckets=32 if family == "mpnet" else 0,
+        norm_epsilon=1e-12 if family in ("bert", "distilbert") else 1e-5,
+    )
+
+
+@EACH_FAMILY
+def test_every_array_of_each_family_becomes_the_right_parameter(tmp_path, family):
+    folder = tiny_bert.write(tmp_path / "model", family=family)
+    params = bert.load(folder, bert.network(folder))
+    arrays = tiny_bert.random_arrays(family=family)
+    used = set()
+
+    def array(name):
+        used.add(name)
+        return arrays[name]
+
+    embeddings = params["embeddings"]
+    words = array("embeddings.word_embeddings.weight")
+    np.testing.assert_array_equal(embeddings["words"]["embedding"], words)
+    positions = array("embeddings.position_embeddings.weight")
+    first = tiny_bert.FIRST_POSITIONS[family]
+    np.testing.assert_array_equal(embeddings["positions"]["embedding"], positions[first:])
+    for ours, theirs in [("scale", "weight"), ("bias", "bias")]:
+        norm = array(f"embeddings.LayerNorm.{theirs}")
+        np.testing.assert_array_equal(embeddings["norm"][ours], norm)
+    if "segment" in embeddings:
+        segments = array("embeddings.token_type_embeddings.weight")
+        np.testing.assert_array_equal(embeddings["segment"], segments[0])
+    modules = ["query", "key", "value", "attention_output", "attention_norm", "intermediate",
+               "output", "output_norm"]  # fmt: skip
+    layers = "transformer" if family == "distilbert" else "encoder"
+    for number in range(2):
+        layer = params[f"layer{number + 1}"]
+        for ours, theirs in zip(modules, tiny_bert.MODULES[family]):
+            name = f"{layers}.layer.{number}.{theirs}"
+            np.testing.assert_array_equal(layer[ours]["bias"], array(f"{name}.bias"))
+            kernel = layer[ours]["scale" if "norm" in ours else "kernel"]
+            np.testing.assert_array_equal(kernel, array(f"{name}.weight").T)
+        if family == "mpnet":
+            shared = array("encoder.relative_attention_bias.weight")
+            np.testing.assert_array_equal(layer["relative_bias"], shared)
+    assert used == set(arrays)
+
+
+@EACH_FAMILY
+def test_prefix_head_pooler_and_position_ids_are_ignored(tmp_path, family):
+    folder = tiny_bert.write(tmp_path / "model", family=family)
+    network = bert.network(folder)
+    expected = bert.load(folder, network)
     beside = {
         "pooler.dense.weight": np.ones((8, 8), np.float32),
         "pooler.dense.bias": np.ones(8, np.float32),
         "embeddings.position_ids": np.arange(10)[None],
     }
-    save(
-        folder,
-        {f"bert.{name}": array for name, array in (tiny_bert.random_arrays() | beside).items()},
-    )
+    arrays = tiny_bert.random_arrays(family=family) | beside
+    save(folder, arrays)
+    jax.tree.map(np.testing.assert_array_equal, bert.load(folder, network), expected)
+    arrays = {f"{PREFIXES[family]}.{name}": array for name, array in arrays.items()}
+    save(folder, arrays | {"lm_head.bias": np.ones(14, np.float32)})
+    jax.tree.map(np.testing.assert_array_equal, bert.load(folder, network), expected)
+    # Without the prefix, it could be an array of a different network.
+    arrays = tiny_bert.random_arrays(family=family)
+    save(folder, arrays | {"lm_head.bias": np.ones(14, np.float32)})
+    assert "such as lm_head.bias" in refusal(bert.load, folder, network)
+
+
+def test_old_names_of_norms(folder):
+    expected = bert.load(folder, ENCODER)
+    old = {
+        name.replace("LayerNorm.weight", "LayerNorm.gamma").replace(
+            "LayerNorm.bias", "LayerNorm.beta"
+        ): array
+        for name, array in tiny_bert.random_arrays().items()
+    }
+    assert "embeddings.LayerNorm.gamma" in old
+    save(folder, old)
     jax.tree.map(np.testing.assert_array_equal, bert.load(folder, ENCODER), expected)
 
 
@@ -156,18 +237,35 @@ def test_a_pickle_alone_is_refused(folder):
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("family", "settings", "message"),
     [
-        ({"hidden_act": "relu"}, "hidden_act is 'relu'; only 'gelu' is supported"),
-        ({"position_embedding_type": "relative_key"}, "only 'absolute' is supported"),
-        ({"model_type": "roberta"}, "model_type is 'roberta'; only 'bert' is supported"),
-        ({"num_hidden_layers": "6"}, "num_hidden_layers is '6', not a whole number from 1 to"),
-        ({"vocab_size": None}, "vocab_size is None, not a whole number from 1 to"),
-        ({"num_attention_heads": 3}, "hidden_size is not a multiple of num_attention_heads"),
+        ("bert", {"hidden_act": "relu"}, "hidden_act is 'relu'; only 'gelu' is supported"),
+        ("distilbert", {"activation": "relu"}, "activation is 'relu'; only 'gelu' is supported"),
+        ("bert", {"position_embedding_type": "relative_key"}, "only 'absolute' is supported"),
+        ("roberta", {"is_decoder": True}, "is_decoder is True; only False is supported"),
+        ("mpnet", {"relative_attention_num_buckets": 64}, "is 64; only 32 is supported"),
+        ("mpnet", {"pad_token_id": 0}, "pad_token_id is 0; only 1 is supported"),
+        ("roberta", {"pad_token_id": 11}, "pad_token_id is 11, not a whole number from 0 to 10"),
+        ("roberta", {"type_vocab_size": 0}, "type_vocab_size is 0, not a whole number from 1 to"),
+        ("bert", {"layer_norm_eps": 0}, "layer_norm_eps is 0, not between 0 and 1"),
+        ("bert", {"model_type": "t5"}, "model_type is 't5', not one of bert, roberta, xlm-roberta"),
+        ("bert", {"model_type": ["bert"]}, "model_type is ['bert'], not one of bert, roberta"),
+        ("bert", {"num_hidden_layers": "6"}, "num_hidden_layers is '6', not a whole number from"),
+        ("bert", {"num_hidden_layers": 201}, "num_hidden_layers is 201, not a whole number from"),
+        ("distilbert", {"n_layers": 201}, "n_layers is 201, not a whole number from 1 to 200"),
+        ("bert", {"vocab_size": None}, "vocab_size is None, not a whole number from 1 to"),
+        (
+            "bert",
+            {"num_attention_heads": 3},
+            "hidden_size is not a multiple of num_attention_heads",
+        ),
+        ("distilbert", {"n_heads": 3}, "dim is not a multiple of n_heads"),
     ],
 )
-def test_other_kinds_of_networks_are_refused(folder, settings, message):
-    (folder / "config.json").write_text(json.dumps(tiny_bert.CONFIG | settings), encoding="utf-8")
+def test_other_kinds_of_networks_are_refused(tmp_path, family, settings, message):
+    folder = tiny_bert.write(tmp_path / "model", family=family)
+    config = json.loads((folder / "config.json").read_text())
+    tiny_bert.write_json(folder / "config.json", config | settings)
     answer = refusal(bert.network, folder)
     assert message in answer and str(folder / "config.json") in answer
 
@@ -176,6 +274,112 @@ def test_other_kinds_of_networks_are_refused(folder, settings, message):
 def test_a_malformed_config_is_refused(folder, content):
     (folder / "config.json").write_bytes(content)
     assert str(folder / "config.json") in refusal(bert.network, folder)
+
+
+# Pooling.
+
+TRANSFORMER = {"path": "", "type": "sentence_transformers.models.Transformer"}
+POOLING = {"path": "1_Pooling", "type": "sentence_transformers.models.Pooling"}
+NORMALIZE = {"path": "2_Normalize", "type": "sentence_transformers.models.Normalize"}
+FLAGS = {
+    "word_embedding_dimension": 8,
+    "pooling_mode_cls_token": False,
+    "pooling_mode_mean_tokens": False,
+    "pooling_mode_max_tokens": False,
+    "pooling_mode_mean_sqrt_len_tokens": False,
+}
+
+
+def test_without_a_file_about_it_the_pooling_is_the_mean(folder):
+    assert bert.network(folder).pooling == "mean"
+    tiny_bert.write_json(folder / "modules.json", [TRANSFORMER])
+    assert bert.network(folder).pooling == "mean"
+
+
+@pytest.mark.parametrize(
+    ("content", "pooling"),
+    [
+        (FLAGS | {"pooling_mode_mean_tokens": True}, "mean"),
+        (FLAGS | {"pooling_mode_cls_token": True}, "cls"),
+        (FLAGS | {"pooling_mode_max_tokens": True}, "max"),
+        ({"embedding_dimension": 8, "pooling_mode": "cls"}, "cls"),
+        ({"embedding_dimension": 8, "pooling_mode": ["max"]}, "max"),
+    ],
+)
+@pytest.mark.parametrize("modules", [None, [TRANSFORMER, POOLING], "with Normalize"])
+def test_the_folder_says_how_states_are_pooled(folder, content, pooling, modules):
+    if modules:
+        modules = [TRANSFORMER, POOLING, NORMALIZE] if modules == "with Normalize" else modules
+        tiny_bert.write_json(folder / "modules.json", modules)
+    tiny_bert.write_pooling(folder, content)
+    assert bert.network(folder).pooling == pooling
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (FLAGS, "the pooling is []; only one of mean, cls, max is supported"),
+        (FLAGS | {"pooling_mode_mean_sqrt_len_tokens": True}, "['pooling_mode_mean_sqrt_len_tok"),
+        (
+            FLAGS | {"pooling_mode_mean_tokens": True, "pooling_mode_max_tokens": True},
+            "the pooling is ['mean', 'max']; only one of",
+        ),
+        ({"pooling_mode": "lasttoken"}, "the pooling is 'lasttoken'; only one of"),
+        ({"pooling_mode": {}}, "the pooling is {}; only one of"),
+        (
+            {"pooling_mode": "cls", "embedding_dimension": 9},
+            "for states of size 9; those in config",
+        ),
+        ([], "is not a JSON object"),
+    ],
+)
+def test_other_poolings_are_refused(folder, content, message):
+    tiny_bert.write_pooling(folder, content)
+    answer = refusal(bert.network, folder)
+    assert message in answer and str(folder / "1_Pooling" / "config.json") in answer
+
+
+DENSE = {"path": "2_Dense", "type": "sentence_transformers.models.Dense"}
+
+
+@pytest.mark.parametrize(
+    ("modules", "message"),
+    [
+        ([TRANSFORMER, POOLING, DENSE], "['Transformer', 'Pooling', 'Dense']; only"),
+        ([TRANSFORMER, POOLING, POOLING], "the modules are ['Transformer', 'Pooling']; only"),
+        ([TRANSFORMER | {"path": "0_BERT"}], "the module Transformer is in '0_BERT', not ''"),
+        (
+            [TRANSFORMER, POOLING | {"path": "2_Pooling"}],
+            "the module Pooling is in '2_Pooling', not '1_Pooling'",
+        ),
+        ([], "the modules are []; only"),
+        ([{"path": ""}], "is not a list of modules with a type and a path"),
+        ({"type": 1}, "is not a list of modules with a type and a path"),
+        (7, "is not a list of modules with a type and a path"),
+    ],
+)
+def test_other_modules_are_refused(folder, modules, message):
+    tiny_bert.write_json(folder / "modules.json", modules)
+    tiny_bert.write_pooling(folder, {"pooling_mode": "mean"})
+    answer = refusal(bert.network, folder)
+    assert message in answer and str(folder / "modules.json") in answer
+
+
+def test_a_pooling_that_was_left_behind_is_an_error(folder):
+    tiny_bert.write_json(folder / "modules.json", [TRANSFORMER, POOLING])
+    answer = refusal(bert.network, folder)
+    assert f"{folder / '1_Pooling' / 'config.json'}: no such file" in answer
+
+
+def test_the_files_that_describe_the_network_are_enough_for_prediction(folder, tmp_path):
+    tiny_bert.write_pooling(folder, {"pooling_mode": "cls"})
+    tiny_bert.write_json(folder / "modules.json", [TRANSFORMER, POOLING])
+    for name, content in bert.description_files(folder).items():
+        file = tmp_path / "copy" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+    assert bert.network(tmp_path / "copy") == bert.network(folder) == ENCODER.clone(pooling="cls")
+    assert len(bert.Tokenizer(tmp_path / "copy").encode(["the hero"], 5)[0]) == 4
 
 
 # Locations of the files.
