@@ -11,9 +11,10 @@ from mmgc_jax.ops.dropout import Dropout
 from mmgc_jax.ops.kernels import Kernels
 from mmgc_jax.ops.matmul import matmul_bfloat16
 
-# The ways of `pool_tokens`.
+# Values of the argument `pooling` of `pool_tokens`.
 POOLINGS = ("mean", "cls", "max")
-# Distance from which on all pairs of positions share the last bucket of the relative bias.
+# Largest distance that the buckets of the relative bias cover, as in T5 and MPNet; larger ones
+# are in the last bucket.
 _MAX_DISTANCE = 128
 # Standard deviation of BERT's initial weights.
 _initial = nn.initializers.normal(0.02)
@@ -82,8 +83,7 @@ class BertEncoder(nn.Module):
       segments: whether the embeddings include one for the segment.
       relative_buckets: number of buckets of distances in the relative bias; 0: no such bias.
       norm_epsilon: epsilon of all LayerNorms.
-      pooling: the way of `pool_tokens` by which the network was trained for sentences. The encoder
-        returns states; its callers pool them.
+      pooling: how `pool_tokens` should make a vector of a text; the encoder itself returns states.
       dropout: rate after the embeddings, on the attention weights (with the same mask for all texts
         and heads, as in Flax) and after each sublayer.
       first_layer: first layer to run, counted from 1. Layer 1 includes the embeddings and takes
