@@ -269,11 +269,14 @@ def check_predictions(workdir, config, stage, movies):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("finetune_from", ["layer1", "layer2", "head"])
-def test_plots_through_a_transformer(inputs, tmp_path, finetune_from):
+@pytest.mark.parametrize(
+    ("finetune_from", "family", "pooling"),
+    [("layer1", "roberta", "max"), ("layer2", "mpnet", "cls"), ("head", "bert", None)],
+)
+def test_plots_through_a_transformer(inputs, tmp_path, finetune_from, family, pooling):
     config = tiny.config_of(inputs)
     config.encoders = config.fusion.encoders = ("plot_transformer",)
-    folder = tiny_bert.write(tmp_path / "bert", positions=64)
+    folder = tiny_bert.write(tmp_path / "bert", 64, family, pooling)
     settings = config.plot_transformer = tiny.transformer_settings(folder)
     settings.max_length, settings.pad_to_multiple_of = 64, 32
     settings.finetune_from, settings.dtype = finetune_from, "float32"

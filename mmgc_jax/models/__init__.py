@@ -16,7 +16,7 @@ This package defines only the networks. Their settings, training and loading in 
 `mmgc_jax.encoders`, often in a file of the same name.
 """
 
-from mmgc_jax.models.bert import BertEncoder, mean_of_tokens
+from mmgc_jax.models.bert import BertEncoder, pool_tokens
 from mmgc_jax.models.feature_fusion import (
     ConcatMaxout,
     GatedMultimodalUnit,
@@ -59,6 +59,6 @@ __all__ = [
     "PosterVGG16",
     "apply_blocks",
     "drop_modalities",
-    "mean_of_tokens",
     "pool_blocks",
+    "pool_tokens",
 ]

@@ -9,12 +9,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmgc_jax.models import BertEncoder, PlotTransformer, mean_of_tokens
+from mmgc_jax.models import BertEncoder, PlotTransformer, pool_tokens
+from mmgc_jax.models.bert import relative_buckets
 from mmgc_jax.ops.dropout import Dropout
 from mmgc_jax.ops.kernels import Kernels
 
 BERT = BertEncoder(
     vocabulary_size=12, hidden=8, layers=2, heads=2, intermediate=16, max_length=16, dropout=0.0
+)
+# MPNet's differences; eight buckets, of which short texts use more than one of each kind.
+MPNET = BERT.clone(segments=False, relative_buckets=8, norm_epsilon=1e-2)
+FAMILIES = pytest.mark.parametrize(
+    "bert", [BERT, MPNET, BERT.clone(segments=False)], ids=["bert", "mpnet", "distilbert"]
 )
 LAYERS = [f"layer{number}" for number in range(3)]
 # Three texts of 5, 3 and 1 tokens.
@@ -47,35 +53,53 @@ def gradient(model, params, lengths=LENGTHS):
     return jax.grad(lambda p: (run(model, p, TOKENS, lengths)[0] ** 2).sum())(params)
 
 
-def numpy_norm(params, x):
+def numpy_norm(params, x, epsilon=1e-12):
     centred = x - x.mean(axis=-1, keepdims=True)
     variance = (centred**2).mean(axis=-1, keepdims=True)
-    return centred / np.sqrt(variance + 1e-12) * params["scale"] + params["bias"]
+    return centred / np.sqrt(variance + epsilon) * params["scale"] + params["bias"]
 
 
-def numpy_bert(params, tokens, heads=2):
+# Buckets of 5 positions, from a query (row) to a key (column), counted by hand: distances 2 to 4
+# share a bucket, and keys after the query have buckets of their own.
+BUCKETS = np.array([
+    [0, 5, 6, 6, 6],
+    [1, 0, 5, 6, 6],
+    [2, 1, 0, 5, 6],
+    [2, 2, 1, 0, 5],
+    [2, 2, 2, 1, 0],
+])  # fmt: skip
+
+
+def numpy_bert(bert, params, tokens):
     """Computes the states of one text after every layer, in float64, without padding."""
     params = jax.tree.map(np.float64, params)
+    numpy_norm_of = functools.partial(numpy_norm, epsilon=bert.norm_epsilon)
+    buckets = BUCKETS[: len(tokens), : len(tokens)]
 
     def dense(part, x):
         return x @ part["kernel"] + part["bias"]
 
     embeddings = params["embeddings"]
-    x = embeddings["words"]["embedding"][tokens] + embeddings["segment"]
-    x = numpy_norm(embeddings["norm"], x + embeddings["positions"]["embedding"][: len(tokens)])
+    x = embeddings["words"]["embedding"][tokens]
+    if bert.segments:
+        x = x + embeddings["segment"]
+    x = numpy_norm_of(embeddings["norm"], x + embeddings["positions"]["embedding"][: len(tokens)])
     states = {"layer0": x}
     for name in LAYERS[1:]:
         layer = params[name]
         query, key, value = (dense(layer[part], x) for part in ("query", "key", "value"))
         attended = []
-        for head in np.split(np.arange(x.shape[1]), heads):
-            scores = np.exp(query[:, head] @ key[:, head].T / math.sqrt(len(head)))
+        for number, head in enumerate(np.split(np.arange(x.shape[1]), bert.heads)):
+            scores = query[:, head] @ key[:, head].T / math.sqrt(len(head))
+            if bert.relative_buckets:
+                scores += layer["relative_bias"][buckets, number]
+            scores = np.exp(scores)
             attended.append(scores / scores.sum(axis=1, keepdims=True) @ value[:, head])
         attended = dense(layer["attention_output"], np.concatenate(attended, axis=1))
-        x = numpy_norm(layer["attention_norm"], x + attended)
+        x = numpy_norm_of(layer["attention_norm"], x + attended)
         z = dense(layer["intermediate"], x)
         z = z * (1 + np.vectorize(math.erf)(z / math.sqrt(2))) / 2
-        x = states[name] = numpy_norm(layer["output_norm"], x + dense(layer["output"], z))
+        x = states[name] = numpy_norm_of(layer["output_norm"], x + dense(layer["output"], z))
     return states
 
 
@@ -93,28 +117,88 @@ def relative_error(x, expected):
         (BertEncoder(), 22_713_216),
         # The count of PyTorch's bert-base-uncased.
         (BertEncoder(hidden=768, layers=12, intermediate=3072), 109_482_240),
+        # The count of PyTorch's distilbert-base-uncased.
+        (BertEncoder(hidden=768, intermediate=3072, segments=False), 66_362_880),
+        # The count of PyTorch's all-mpnet-base-v2.
+        (
+            BertEncoder(
+                30527, 768, 12, 12, 3072, max_length=512, segments=False, relative_buckets=32
+            ),
+            109_486_464,
+        ),
     ],
 )
 def test_parameters_are_the_published_ones(encoder, published):
     params = jax.eval_shape(encoder.init, jax.random.key(0), TOKENS, LENGTHS)["params"]
-    # PyTorch's models also have a pooling layer and the embedding of a second segment.
-    beside = encoder.hidden * encoder.hidden + 2 * encoder.hidden
+    beside, pooling_layer = 0, encoder.hidden * encoder.hidden + encoder.hidden
+    if encoder.segments:  # PyTorch's models also have the embedding of a second segment
+        beside = pooling_layer + encoder.hidden
+    if encoder.relative_buckets:  # the bias is shared, and two positions are for padding
+        copies = (encoder.layers - 1) * encoder.relative_buckets * encoder.heads
+        beside = pooling_layer + 2 * encoder.hidden - copies
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) + beside == published
 
 
-def test_every_layer_equals_bert_in_numpy():
-    params = build(BERT)
-    states = run(BERT, params)
+@pytest.mark.parametrize("length", [1, 5])
+def test_buckets_of_pairs_of_positions(length):
+    np.testing.assert_array_equal(relative_buckets(length, 8), BUCKETS[:length, :length])
+
+
+def test_distant_positions_share_ranges_of_buckets():
+    first, last = np.array(relative_buckets(300, 32))[[0, -1]]
+    # Single distances up to 7; after it ranges begin at 8, 11.3, 16, 22.6, 32, 45.3, 64 and 90.5.
+    expected = [*range(8), *(8,) * 4, *(9,) * 4, *(10,) * 7, *(11,) * 9, *(12,) * 14, *(13,) * 18]
+    expected = np.array([*expected, *(14,) * 27, *(15,) * 209])
+    np.testing.assert_array_equal(last[::-1], expected)
+    np.testing.assert_array_equal(first[1:], expected[1:] + 16)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls", "max"])
+def test_pooling_ignores_padding(pooling):
+    rng = np.random.default_rng(3)
+    states = rng.normal(-2, 1, (3, 5, 8)).astype(np.float32)
+    pooled = pool_tokens(jnp.asarray(states, jnp.bfloat16), LENGTHS, pooling)
+    assert pooled.dtype == jnp.float32
+    function = {"mean": np.mean, "cls": lambda x, axis: x[0], "max": np.max}[pooling]
+    pooled = pool_tokens(states, LENGTHS, pooling)
+    for row, length in enumerate(LENGTHS):
+        expected = function(states[row, :length], axis=0)
+        np.testing.assert_allclose(pooled[row], expected, rtol=1e-5)
+    np.testing.assert_array_equal(pool_tokens(states, LENGTHS * 0, pooling), states[:, 0])
+
+
+def test_other_poolings_are_refused():
+    with pytest.raises(ValueError, match="pooling is 'last', not one of mean, cls, max"):
+        pool_tokens(np.zeros((3, 5, 8)), LENGTHS, "last")
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls", "max"])
+def test_the_sentence_vector_is_pooled_as_the_network_says(pooling):
+    model = PlotTransformer(BERT.clone(pooling=pooling))
+    params = build(model)
+    _, intermediates = run(model, params)
+    expected = pool_tokens(intermediates["layer2"], LENGTHS, pooling)
+    np.testing.assert_allclose(intermediates["sentence"], expected, atol=1e-5)
+    assert all(
+        np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient(model, params, LENGTHS))
+    )
+
+
+@FAMILIES
+def test_every_layer_equals_bert_in_numpy(bert):
+    params = build(bert)
+    states = run(bert, params)
     assert list(states) == LAYERS
     for row, length in enumerate(LENGTHS):
-        expected = numpy_bert(params, TOKENS[row, :length])
+        expected = numpy_bert(bert, params, TOKENS[row, :length])
         for layer, of_layer in states.items():
             np.testing.assert_allclose(of_layer[row, :length], expected[layer], atol=1e-5)
 
 
 @DTYPES
-def test_padding_never_changes_a_result(dtype):
-    model = PlotTransformer(BERT.clone(dtype=dtype))
+@FAMILIES
+def test_padding_never_changes_a_result(bert, dtype):
+    model = PlotTransformer(bert.clone(dtype=dtype))
     params = build(model)
     logits, intermediates = run(model, params)
 
@@ -141,8 +225,9 @@ def test_padding_never_changes_a_result(dtype):
 
 
 @DTYPES
-def test_ranges_of_layers_equal_the_whole_encoder(dtype):
-    bert = BERT.clone(dtype=dtype)
+@FAMILIES
+def test_ranges_of_layers_equal_the_whole_encoder(bert, dtype):
+    bert = bert.clone(dtype=dtype)
     params = build(bert)
     below = run(bert.clone(last_layer=1), params)
     above = run(bert.clone(first_layer=2), params, below["layer1"])
@@ -179,7 +264,7 @@ def test_the_encoder_from_any_layer_on_gives_the_same_logits(first_layer):
 def test_the_sentence_vector_comes_from_the_last_layer_that_runs():
     whole, short = PlotTransformer(BERT), PlotTransformer(BERT.clone(last_layer=1))
     params = build(whole)
-    expected = mean_of_tokens(run(whole, params)[1]["layer1"], LENGTHS)
+    expected = pool_tokens(run(whole, params)[1]["layer1"], LENGTHS)
     np.testing.assert_allclose(run(short, params)[1]["sentence"], expected, atol=1e-5)
 
 
@@ -306,6 +391,7 @@ def test_attention_drops_out():
     [
         ({"max_length": 4}, "the texts have 5 tokens, but max_length=4"),
         ({"heads": 3}, "hidden=8 is not a multiple of heads=3"),
+        ({"relative_buckets": 6}, "relative_buckets=6 is not a multiple of 4"),
         ({"dtype": "float16"}, "'float16', not one of float32, bfloat16"),
         ({"first_layer": 0}, "first_layer=0 and last_layer=None are not a range of 2 layers"),
         ({"last_layer": 3}, "first_layer=1 and last_layer=3 are not a range of 2 layers"),
