@@ -132,8 +132,9 @@ def test_training_movies_are_noticed_and_scores_compared(ask, finished, tmp_path
     nameless = tmp_path / "nameless.csv"  # the first column has the ids
     nameless.write_text("\n".join(row.partition(",")[2] for row in rows))
     status, out, err = ask(
-        f"--workdir={finished.workdir}", f"--movies={nameless}", "--stage=plot", "--resamples=100"
-    )
+        f"--workdir={finished.workdir}", f"--movies={nameless}", "--stage=plot",
+        "--resamples=100", f"--output={tmp_path / 'c'}",
+    )  # fmt: skip
     assert status == 0, err
     assert "The table has no ids, so it is not known which movies the experiment was" in out
 
