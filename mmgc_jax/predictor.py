@@ -39,13 +39,12 @@ if TYPE_CHECKING:
     import pandas
 
 _ADVICE = "Run the experiment again, or restore the working directory from a copy."
-
-
+# Probabilities and presence of each encoder, by its name; see `Predictor._encode`.
 _Encoded = dict[str, tuple[np.ndarray, np.ndarray]]
 
 
 class Prediction(NamedTuple):
-    """What a model predicts for some movies.
+    """Predictions of one model for some movies.
 
     Attributes:
       probabilities: calibrated, <float32>[movies, genres].

@@ -184,9 +184,9 @@ def score(
     titles = {name: title for name, title in fusion.titles(config).items() if name in models}
     if without := [title for name, title in titles.items() if not figures[name]["movies"]]:
         notes.append(f"Left out, since no movie has the modality: {', '.join(without)}.")
-    shown = list(notes)
+    shown = notes  # on the terminal
     if labels.unlabelled:
-        notes.append(f"Movies without a genre, which are left out: {labels.unlabelled:,}.")
+        notes = [*notes, f"Movies without a genre, which are left out: {labels.unlabelled:,}."]
         if split is not None:  # otherwise a warning has told the same number
             shown = notes
     replaces = (output / "results.json").is_file()

@@ -246,10 +246,11 @@ def _find(columns: Sequence[str], settings: TableSettings, roles: Iterable[str])
     for role in roles:
         if name := settings.columns.get(role):
             if name not in columns:
+                hint = did_you_mean(name, columns, "{!r}")
+                hint = f" {hint}" if hint else ""
                 raise InputError(
                     f"{settings.flag.format(role=role).replace('NAME', name)}: the table has no "
-                    f"such column. {did_you_mean(name, columns, '{!r}')} It has: "
-                    f"{', '.join(map(shorten, columns))}."
+                    f"such column.{hint} It has: {', '.join(map(shorten, columns))}."
                 )
             found[role] = name
     for role in roles:

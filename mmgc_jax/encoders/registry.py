@@ -39,8 +39,9 @@ def find(kind: str) -> Kind:
     if module is not None and hasattr(module, "MODALITY"):
         return module
     hint = did_you_mean(str(kind), kinds(), "{!r}")
+    hint = f" {hint}" if hint else ""
     raise InputError(
-        f"{kind!r} is not a kind of encoder; possible: {', '.join(kinds())}. {hint} A module of "
+        f"{kind!r} is not a kind of encoder; possible: {', '.join(kinds())}.{hint} A module of "
         "your own must be imported: by the config file, or with --encoder_modules=MODULE."
     )
 

@@ -79,9 +79,10 @@ def _intervals(results, titles, name, columns) -> list[str]:
         for model in models:
             figures = results[model + suffix]
             limits = [figures[f"{figure}_interval"] for figure in columns]
-            cells = "".join(f"{_limits(figures['movies'], *pair):>14}" for pair in limits)
-            any_shown |= bool(cells.replace("-", "").strip())
-            lines.append(f"{'  ' + titles[model]:<{width}}{cells}")
+            cells = [_limits(figures["movies"], *pair) for pair in limits]
+            any_shown |= any(cell != "-" for cell in cells)
+            row = "".join(f"{cell:>14}" for cell in cells)
+            lines.append(f"{'  ' + titles[model]:<{width}}{row}")
     return lines if any_shown else []
 
 

@@ -128,8 +128,8 @@ def differences(one: dict, other: dict) -> dict[str, tuple]:
 
     Returns:
       {dotted name: (value in `one`, value in `other`)}, sorted by name; None for missing fields. A
-      section that only one of them has, or that is empty in one of them, is one field, whose value
-      is `"a section"` and None.
+      section that the other one lacks, or has empty, is one field, with the value `"a section"`; an
+      empty one has the value `"an empty section"`.
     """
     found = {}
     for name in sorted(one.keys() | other.keys()):
@@ -140,11 +140,14 @@ def differences(one: dict, other: dict) -> dict[str, tuple]:
             inner = differences(*pair)
             found |= {f"{name}.{field}": values for field, values in inner.items()}
         else:
-            found[name] = tuple(
-                ("a section" if value else None) if isinstance(value, dict) else value
-                for value in pair
-            )
-    return {name: values for name, values in found.items() if values[0] != values[1]}
+            found[name] = tuple(map(_without_fields, pair))
+    return found
+
+
+def _without_fields(value):
+    if not isinstance(value, dict):
+        return value
+    return "a section" if value else "an empty section"
 
 
 def load_arrays(file: Path) -> dict[str, np.ndarray] | None:

@@ -91,7 +91,8 @@ def test_a_section_that_only_one_side_has_is_one_difference():
     assert workdir.differences(whole, other) == {
         "plot": ("a section", None),
         "words": (None, "a section"),
-        "data.synthetic": (None, "a section"),
+        "data.synthetic": ("an empty section", "a section"),
+        "empty": (None, "an empty section"),
     }
 
 
@@ -170,7 +171,7 @@ def test_differences_have_dotted_names():
     one = {"a": {"b": 1, "c": {}}, "d": [1], "e": None}
     other = {"a": {"b": 2, "c": {"x": 1}}, "d": [1], "f": 3}
     assert workdir.differences(one, other) == {
-        "a.b": (1, 2), "a.c": (None, "a section"), "f": (None, 3),
+        "a.b": (1, 2), "a.c": ("an empty section", "a section"), "f": (None, 3),
     }  # fmt: skip
     assert workdir.differences(one, one) == {}
 
