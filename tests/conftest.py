@@ -27,14 +27,16 @@ _SHARED_FOLDER = "MMGC_TESTS_SHARED_FOLDER"
 def pytest_configure(config):
     """Sets up a cache of compiled programs for this process and those that tests start.
 
-    The workers of pytest-xdist inherit the environment variables, so they share the cache.
+    The workers of pytest-xdist inherit the environment variables, so they share the cache. It is
+    the folder JAX_COMPILATION_CACHE_DIR if that is set.
     """
     if not hasattr(config, "workerinput"):
         directory = tempfile.TemporaryDirectory()
         config.add_cleanup(directory.cleanup)
         os.environ[_SHARED_FOLDER] = directory.name
+    cache = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(shared_folder() / "compiled")
     for name, value in {
-        "jax_compilation_cache_dir": str(shared_folder() / "compiled"),
+        "jax_compilation_cache_dir": cache,
         "jax_persistent_cache_min_compile_time_secs": 0.1,
         "jax_persistent_cache_min_entry_size_bytes": -1,
     }.items():

@@ -6,10 +6,12 @@ represented by fsspec's memory.
 
 import io
 import os
+import signal
 import socket
 import socketserver
 import subprocess
 import sys
+import time
 
 import fsspec
 import jax
@@ -24,7 +26,6 @@ from mmgc_jax.runtime.errors import InputError
 from mmgc_jax.runtime.files import as_path
 from mmgc_jax.runtime.remote import copy_here
 from tests import tiny
-from tests.test_experiment import kill_after
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 
@@ -73,6 +74,22 @@ def files_below(folder) -> dict[str, bytes]:
 def upload(folder, bucket) -> None:
     for name, content in files_below(folder).items():
         (bucket / name).write_bytes(content)
+
+
+def kill_after(pattern, arguments):
+    """Starts a command, and sends it SIGKILL shortly after a log message."""
+    process = subprocess.Popen(
+        arguments, cwd=tiny.ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    )
+    seen = []
+    for line in process.stderr:
+        seen.append(line)
+        if pattern in line:
+            time.sleep(np.random.default_rng(len(seen)).uniform(0, 0.3))
+            os.kill(process.pid, signal.SIGKILL)
+            break
+    process.wait()
+    assert pattern in seen[-1], f"{pattern!r} never came:\n{''.join(seen)}"
 
 
 @pytest.mark.slow

@@ -3,12 +3,9 @@
 import csv
 import dataclasses
 import json
-import os
 import re
 import shutil
-import signal
 import subprocess
-import time
 import types
 
 import numpy as np
@@ -102,24 +99,6 @@ def test_fusions_can_be_added_to_a_finished_experiment(finished, inputs, tmp_pat
 
 
 @pytest.mark.slow
-def test_an_experiment_killed_in_every_step_has_the_same_result(finished, inputs, tmp_path):
-    undisturbed, first = finished.workdir, finished.run
-    workdir = tmp_path / "killed"
-    # The process is killed shortly after each of these log messages.
-    for pattern in (
-        "plot: starting", "plot/fold_0: epoch 1", "plot/fold_1: epoch 1", "poster: starting",
-        "poster/fold_0/head: epoch 1", "poster/fold_0: epoch 1", "poster_grey/fold_1/head: epoch 1",
-        "fusion: starting", "fusion/fold_1: epoch 2",
-    ):  # fmt: skip
-        kill_after(pattern, tiny.command(workdir, *inputs))
-        assert not (workdir / "results.json").exists()
-    last = start(inputs, workdir)
-    assert last.stdout.splitlines()[:-3] == first.stdout.splitlines()[:-3]  # paths differ
-    for name in ("results.json", "results.txt"):
-        assert (workdir / name).read_bytes() == (undisturbed / name).read_bytes()
-
-
-@pytest.mark.slow
 def test_mmimdb_from_its_archive_to_a_table_of_predictions(inputs, tmp_path):
     archive = tiny.write_mmimdb_archive(tmp_path / "mmimdb.tar.gz", tiny.mmimdb_files())
     workdir = tmp_path / "run"
@@ -170,22 +149,6 @@ def test_mmimdb_from_its_archive_to_a_table_of_predictions(inputs, tmp_path):
     labels = np.array([[genre in movie.genres for genre in MMIMDB_GENRES] for movie in movies])
     again = metrics.evaluate(labels, probabilities, MMIMDB_GENRES)
     assert again["auc_macro"] == pytest.approx(results["test"]["fusion"]["auc_macro"], abs=2e-3)
-
-
-def kill_after(pattern, arguments):
-    """Starts a command, and sends it SIGKILL shortly after a log message."""
-    process = subprocess.Popen(
-        arguments, cwd=tiny.ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
-    )
-    seen = []
-    for line in process.stderr:
-        seen.append(line)
-        if pattern in line:
-            time.sleep(np.random.default_rng(len(seen)).uniform(0, 0.3))
-            os.kill(process.pid, signal.SIGKILL)
-            break
-    process.wait()
-    assert pattern in seen[-1], f"{pattern!r} never came:\n{''.join(seen)}"
 
 
 @pytest.mark.slow
