@@ -21,7 +21,7 @@ def test_the_first_two_bash_blocks_of_the_readme_are_the_demo_and_the_tests():
     demo, tests, *others = (b.text for b in pages.blocks(pages.README) if b.language == "bash")
     assert demo.splitlines()[0] == "pip install -e ."
     assert demo.splitlines()[1].endswith(" --workdir=runs/demo")
-    assert tests == 'pip install -e ".[test]"\npython -m pytest\n'
+    assert tests == 'pip install -e ".[test]"\npython -m pytest --numprocesses=2\n'
     assert not others
 
 
