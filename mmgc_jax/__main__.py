@@ -35,7 +35,11 @@ def start(argv: Sequence[str] | None = None) -> None:
     command_line.make_output_safe()
     arguments = list(sys.argv if argv is None else argv)[1:]
     if not arguments or command_line.asks_for_help(["mmgc", arguments[0]]):
-        print(_list())
+        try:
+            print(_list(), flush=True)
+        except BrokenPipeError:
+            command_line.exit_if_nobody_reads()
+            raise
         return
     name, *rest = arguments
     if name not in DOORS:

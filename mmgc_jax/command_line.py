@@ -104,7 +104,7 @@ def run(
     except KeyboardInterrupt:
         sys.exit(130)  # 128 + SIGINT, as shells report it
     except BrokenPipeError:
-        _exit_if_nobody_reads()
+        exit_if_nobody_reads()
         raise
 
 
@@ -344,7 +344,7 @@ def _plain(message: str, values: flags.FlagValues) -> str:
     return f"--{name}={value}: {wanted} is needed." if wanted else message
 
 
-def _exit_if_nobody_reads() -> None:
+def exit_if_nobody_reads() -> None:
     """Exits quietly if standard output is a pipe whose reader has ended, as `| head` does."""
     poll = select.poll()
     poll.register(sys.stdout.fileno(), select.POLLOUT)

@@ -244,7 +244,7 @@ def _differences(
                 found = pairs.differences(group, first, model)
                 cells = [_cell(found[figure]) for figure in FIGURES]
             except OtherMovies as reason:
-                reasons[f"No difference: {reason}."] = None
+                reasons[f"Not compared: {reason}."] = None
                 continue
             except NotPaired as reason:
                 reasons[f"No interval: {str(reason).rstrip('.')}."] = None

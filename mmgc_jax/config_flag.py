@@ -249,3 +249,6 @@ def _check_field(config: ml_collections.ConfigDict, argument: str) -> None:
             hint = hint or f"It has: {', '.join(section) or 'no fields'}."
             raise InputError(f"{argument}: {place} has no field {name}. {hint}")
         section, place = section[name], f"{place}.{name}"
+    if found and isinstance(section, ml_collections.ConfigDict):
+        fields = ", ".join(f"--{place}.{name}" for name in list(section)[:3])
+        raise InputError(f"{argument}: {place} has fields. Set one of them: {fields}, ...")

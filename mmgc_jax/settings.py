@@ -22,6 +22,11 @@ from mmgc_jax.runtime.errors import InputError
 logger = logging.getLogger(__name__)
 
 _LARGEST_SEED = 2**32 - 1
+# What config.data.path must be, for the sources that have no other place.
+_PATHS = {
+    "table": "the file of your table, such as movies.csv",
+    "talk": "a folder with movies.csv and posters/",
+}
 
 
 def without_unused_encoders(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
@@ -34,9 +39,7 @@ def without_unused_encoders(config: ml_collections.ConfigDict) -> ml_collections
     sections, used = _encoder_sections(config), config.get("encoders")
     if isinstance(used, list | tuple) and used and set(used) <= set(sections):
         if unused := [name for name in sections if name not in used]:
-            logger.info(
-                "Not used, since config.encoders does not name them: %s.", ", ".join(unused)
-            )
+            logger.info("Not trained, since not in config.encoders: %s.", ", ".join(unused))
         for name in unused:
             del config[name]
     return config
@@ -181,6 +184,12 @@ def _shared_problems(config: ml_collections.ConfigDict) -> list[str]:
     checker.at_least(2, "folds")
     _check_seed(checker, "seed")
     checker.one_of("data.source", builder.SOURCES)
+    for source, wanted in _PATHS.items():
+        checker.require(
+            "data.path",
+            lambda path, source=source: path or config.data.source != source,
+            f"for source={source} it must be {wanted}",
+        )
     checker.above(0.0, "data.validation_fraction")
     checker.share("data.validation_fraction", "data.test_fraction", "data.max_bad_fraction")
     checker.at_least(1, "data.min_positives")

@@ -152,7 +152,7 @@ def test_runs_of_other_movies_have_no_differences(runs):
     table, differences, fields = text.split("\n\n")
     assert table.splitlines()[3].split()[0] == "c"
     assert differences == (
-        "No difference: c has judged other movies than b: 79 and 79, and 0 are in both."
+        "Not compared: c has judged other movies than b: 79 and 79, and 0 are in both."
     )
     assert fields.startswith("c differs from a in words.model.hidden")
 

@@ -58,6 +58,10 @@ def test_fields_are_set_in_each_form():
     ("arguments", "message"),
     [
         (["--config.no.such.field=1"], "config has no field no. It has: data, encoders"),
+        (
+            ["--config.data.columns=plot=blurb"],
+            "config.data.columns has fields. Set one of them: --config.data.columns.genres, ",
+        ),
         (["--config.plot.trainin.epochs=3"], "Did you mean config.plot.training?"),
         (["--config.plot.max_length.epochs=3"], "config.plot.max_length is a value"),
         (["--noconfig.split_parameter"], "Did you mean config.split_parameters?"),

@@ -167,6 +167,7 @@ def test_another_config_is_refused_and_nothing_is_changed(finished, inputs):
     [
         ("data.source", "talks", "Did you mean 'talk'?"),
         ("data.path", "/nowhere", "no such folder"),
+        ("data.path", "", "for source=talk it must be a folder with movies.csv and posters/"),
         ("data.poster_height", 100, "multiple of 32"),
         ("poster.weights", "/nowhere.npz", "no such file"),
         ("poster.weights", "", "config.poster.weights is empty, and finetune_from is 'block5'"),

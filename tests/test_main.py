@@ -1,5 +1,6 @@
 """The command lines: the list of commands, mmgc, and the training of experiments."""
 
+import os
 import pathlib
 import subprocess
 import sys
@@ -49,6 +50,16 @@ def test_the_list_is_shown_however_it_is_started():
     assert listed.returncode == 0 and listed.stderr == ""
     if SCRIPT.exists():
         assert run(SCRIPT).stdout == listed.stdout
+
+
+def test_the_list_may_have_no_reader():
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer) as closed:
+        listed = subprocess.run(
+            [sys.executable, "-m", "mmgc_jax"], cwd=tiny.ROOT, stdout=closed, stderr=subprocess.PIPE
+        )
+    assert listed.returncode == 141 and listed.stderr == b""
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,8 @@ def default_settings() -> ml_collections.ConfigDict:
     # Whether posters are converted to greyscale first.
     settings.grey = False
     # File of VGG16's ImageNet weights: .npz from mmgc_jax.pretrained.vgg16, Keras's .h5, or
-    # .safetensors with PyTorch's names. Empty to train from scratch.
+    # .safetensors with PyTorch's names. Empty to train all blocks from scratch, which needs
+    # finetune_from=block1.
     settings.weights = ""
     # First trained block: block1 to block5, or head. Blocks below are frozen, and computed only
     # once for each poster.
@@ -119,7 +120,8 @@ def problems(settings: ml_collections.ConfigDict, data: ml_collections.ConfigDic
         if not settings.weights and first != 1:
             checker.problems.append(
                 f"weights is empty, and finetune_from is {settings.finetune_from!r}: the blocks "
-                "below would keep their random weights. Set weights=FILE, or finetune_from=block1"
+                "below would keep their random weights. Set weights to VGG16's file (to get it, "
+                f"run: {vgg16.COMMAND}), or finetune_from to block1"
             )
     if settings.weights and not checker.problems:
         try:

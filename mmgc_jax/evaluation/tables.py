@@ -210,8 +210,7 @@ def _notes(split: str, results: Mapping[str, dict], averaged_over: str = "the fo
         notes.append(f"Each figure is the mean over {averaged_over}; +- is the standard deviation.")
     if _has_best(results):
         notes.append(
-            "best AUC: macro AUC of the true probabilities; no model should do better, but for "
-            "chance."
+            "best AUC: macro AUC with the true probabilities, which are known of made-up movies."
         )
     return notes
 

@@ -56,6 +56,8 @@ TORCHVISION = download.Published(
     "57b026918159a6bf9faf8405c3a551903768e7138989d9c6224a14227203fad8",
 )
 _IMAGENET_CLASSES = 1000
+# For error messages: how to get the weights.
+COMMAND = "python -m mmgc_jax.pretrained.vgg16 --source=keras --output=vgg16.npz"
 
 
 def load(file, network: VGG16) -> dict:
@@ -75,10 +77,7 @@ def load(file, network: VGG16) -> dict:
     """
     file = pathlib.Path(file)
     if not file.is_file():
-        raise InputError(
-            f"{file}: no such file. To get VGG16's weights, run: "
-            "python -m mmgc_jax.pretrained.vgg16 --source=keras --output=vgg16.npz"
-        )
+        raise InputError(f"{file}: no such file. To get VGG16's weights, run: {COMMAND}")
     params = vgg16_files.read(file, network.clone(grey=False))
     if network.grey:
         first = params["block1_conv1"]
