@@ -183,6 +183,11 @@ def score(
     }
     titles = {name: title for name, title in fusion.titles(config).items() if name in models}
     if without := [title for name, title in titles.items() if not figures[name]["movies"]]:
+        if len(without) == len(titles):
+            raise InputError(
+                f"No movie of the table has the modality of {' or '.join(without)}. "
+                "--columns=plot=NAME names a column of plots, --columns=poster=NAME one of posters."
+            )
         notes.append(f"Left out, since no movie has the modality: {', '.join(without)}.")
     shown = notes  # on the terminal
     if labels.unlabelled:

@@ -153,11 +153,13 @@ def test_training_movies_are_noticed_and_scores_compared(ask, finished, tmp_path
         (["--columns=genre=x"], "--columns=genre=x: write ROLE=NAME"),
         (["--posters=nowhere"], "nowhere: no such folder of posters"),
         (["--output={file}"], "cannot be written to"),
+        (["--columns=plot=empty"], "No movie of the table has the modality of Plot (LSTM) or "),
+        (["--columns=plot=empty", "--stage=plot"], "No movie of the table has the modality of"),
     ],
 )
 def test_mistakes_end_in_one_line(ask, finished, tmp_path, arguments, message):
     table = tmp_path / "movies.csv"
-    table.write_text("id,plot,genres\n1,a dragon,Drama\n2,a spy,Comedy\n")
+    table.write_text("id,plot,genres,empty\n1,a dragon,Drama,\n2,a spy,Comedy,\n")
     places = {"workdir": finished.workdir, "file": table}
     arguments = [argument.format(**places) for argument in arguments]
     status, out, err = ask(f"--workdir={finished.workdir}", f"--movies={table}", *arguments)

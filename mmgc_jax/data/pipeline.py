@@ -120,10 +120,10 @@ def _without_related(split: Mapping[str, np.ndarray], groups: np.ndarray) -> dic
     """Leaves out movies that are related to one of a later split: of test, or of validation."""
     if related_rows := len(groups) - len(np.unique(groups)):
         logger.info(
-            "%d rows are related to an earlier row: same id, same title and year, or same poster. "
+            "Related to an earlier row, by id, by title and year, or by poster: %s of %s rows. "
             "Related rows are never on both sides of a split.",
-            related_rows,
-        )
+            f"{related_rows:,}", f"{len(groups):,}",
+        )  # fmt: skip
     kept, later = {}, np.zeros(0, np.int64)
     for name in ("test", "validation", "train"):
         if name in split:

@@ -199,7 +199,7 @@ def read(table, settings: TableSettings, labelled: bool) -> MovieTable:
 
     rows = table_files.read(table, choose, settings.delimiter, settings.encoding)
     columns = _find(rows.columns, settings, roles)
-    _require(rows, columns, labelled, settings.flag)
+    _require(rows, columns, labelled, settings)
     taken = (role if role == name else f"{role} from {name!r}" for role, name in columns.items())
     logger.info(
         "%s: %s rows, %s. Columns: %s.",
@@ -267,15 +267,20 @@ def _key(column: str) -> str:
     return re.sub(r"[\s_-]", "", column).lower()
 
 
-def _require(rows: Rows, columns: Mapping[str, str], labelled: bool, flag: str) -> None:
-    """Raises `InputError` if there is neither a plot nor a poster, or if genres are missing."""
+def _require(
+    rows: Rows, columns: Mapping[str, str], labelled: bool, settings: TableSettings
+) -> None:
+    """Raises `InputError` if there is neither a plot nor a poster, or if genres are missing.
+
+    In a folder of posters they are found by ids.
+    """
     missing = {}
-    if not {"plot", "poster", "id"} & set(columns):
+    if not {"plot", "poster"} & set(columns) and not ("id" in columns and settings.posters):
         missing["plot"] = "a plot or a poster"
     if labelled and "genres" not in columns:
         missing["genres"] = "genres"
     if missing:
-        flags = " and ".join(flag.format(role=role) for role in missing)
+        flags = " and ".join(settings.flag.format(role=role) for role in missing)
         usual = "; ".join(
             f"for {what}: {', '.join(filter(None, USUAL_NAMES[role]))}"
             for role, what in missing.items()
