@@ -188,6 +188,21 @@ def summary_of(file: pathlib.Path) -> str:
     return ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))).splitlines()[0]
 
 
+class _ListFlag(flags.Flag):
+    """A list of texts, separated by commas; a flag that is given again adds to the list."""
+
+    def parse(self, argument) -> None:
+        earlier = self.value if self.present else []
+        super().parse(argument)
+        self.value = [*earlier, *self.value]
+
+
+def define_list(values: flags.FlagValues, name: str, meaning: str) -> None:
+    """Defines a flag such as `--stage=plot,fusion`, or `--stage=plot --stage=fusion`."""
+    parser, serializer = flags.ListParser(), flags.CsvListSerializer(",")
+    flags.DEFINE_flag(_ListFlag(parser, serializer, name, [], meaning), values)
+
+
 def define_encoder_modules(values: flags.FlagValues) -> None:
     """Defines `--encoder_modules`, for doors that read finished runs."""
     flags.DEFINE_multi_string(

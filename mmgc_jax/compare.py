@@ -45,8 +45,8 @@ def define_flags(values: flags.FlagValues) -> None:
         "Movies to compare on. Without it, the first of these that all runs have.",
         flag_values=values,
     )  # fmt: skip
-    flags.DEFINE_list(
-        "stage", [], "Models to compare, such as fusion,plot. Without it, all.", flag_values=values
+    command_line.define_list(
+        values, "stage", "Models to compare, such as fusion,plot. Without it, all."
     )
     flags.DEFINE_bool(
         "both", False, "Whether to compare only on movies with both plot and poster; otherwise "

@@ -61,11 +61,10 @@ def define_flags(values: flags.FlagValues) -> None:
     text("title", "Title of one movie, only to be shown.")
     text("movies", "Table of movies: CSV, TSV, JSON lines or Parquet.")
     text("posters", "Folder of the table's posters: <id>.jpg, or another suffix of images.")
-    flags.DEFINE_list(
+    command_line.define_list(
+        values,
         "columns",
-        [],
         "Columns of the table that have unusual names, such as plot=Inhalt,id=Nummer.",
-        flag_values=values,
     )
     text("stage", "Model that predicts: fusion, or an encoder of the experiment.", "fusion")
     flags.DEFINE_integer(

@@ -39,7 +39,7 @@ def define_flags(values: flags.FlagValues) -> None:
         flags.DEFINE_string(name, default, meaning, flag_values=values)
 
     def listed(name: str, meaning: str) -> None:
-        flags.DEFINE_list(name, [], meaning, flag_values=values)
+        command_line.define_list(values, name, meaning)
 
     def number(name: str, meaning: str, default: int, least: int) -> None:
         flags.DEFINE_integer(name, default, meaning, lower_bound=least, flag_values=values)
@@ -160,7 +160,8 @@ def score(
     trained = saved.load(workdir / saved.FILE)
     if not table.has_ids:
         notes.append(
-            "The table has no ids, so it is not known which movies the experiment was trained on."
+            "The table has no ids, so it is not known which movies the experiment was trained on. "
+            "--columns=id=NAME names their column."
         )
     elif trained is not None and (seen := scoring.seen_in_training(scored.saved, trained)):
         notes.append(

@@ -85,6 +85,21 @@ def test_flags_may_be_given_in_each_form(door):
 
 
 @pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], []),
+        (["--stage=plot,fusion"], ["plot", "fusion"]),
+        (["--stage=plot", "--stage=fusion,poster"], ["plot", "fusion", "poster"]),
+    ],
+)
+def test_a_list_that_is_given_again_becomes_longer(arguments, expected):
+    values = flags.FlagValues()
+    command_line.define_list(values, "stage", "Models.")
+    values(["mmgc x", *arguments])
+    assert values.stage == expected
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--foldr=a"], "--foldr is no flag. Did you mean --folder?"),

@@ -287,8 +287,8 @@ def _require(
         )
         raise InputError(
             f"{rows.place} has no column that looks like {', or like '.join(missing.values())}; it "
-            f"has: {', '.join(map(shorten, rows.columns)) or 'none'}. Name it: {flags}. Usual "
-            f"names {usual}."
+            f"has: {', '.join(map(shorten, rows.columns)) or 'none'}. Name "
+            f"{'them' if len(missing) > 1 else 'it'}: {flags}. Usual names {usual}."
         )
 
 
