@@ -38,9 +38,6 @@ def define_flags(values: flags.FlagValues) -> None:
     def text(name: str, meaning: str, default: str | None = None) -> None:
         flags.DEFINE_string(name, default, meaning, flag_values=values)
 
-    def listed(name: str, meaning: str) -> None:
-        command_line.define_list(values, name, meaning)
-
     def number(name: str, meaning: str, default: int, least: int) -> None:
         flags.DEFINE_integer(name, default, meaning, lower_bound=least, flag_values=values)
 
@@ -48,11 +45,16 @@ def define_flags(values: flags.FlagValues) -> None:
     text("movies", "Table of movies with genres: CSV, TSV, JSON lines or Parquet.")
     text("posters", "Folder of the table's posters: <id>.jpg, or another suffix of images.")
     text("output", "Folder to write to. Without it, WORKDIR/scores/NAME OF THE TABLE.")
-    listed("stage", "Models to score, such as plot,fusion. Without it, all.")
-    listed(
-        "columns", "Columns of the table that have unusual names, such as plot=Inhalt,id=Nummer."
+    command_line.define_list(
+        values, "stage", "Models to score, such as plot,fusion. Without it, all."
     )
-    listed(
+    command_line.define_list(
+        values,
+        "columns",
+        "Columns of the table that have unusual names, such as plot=Inhalt,id=Nummer.",
+    )
+    command_line.define_list(
+        values,
         "genres",
         "Genres that the table calls otherwise than the experiment, such as Science "
         "Fiction=Sci-Fi; with an empty name they are left out.",

@@ -22,7 +22,7 @@ from mmgc_jax.runtime.errors import InputError
 logger = logging.getLogger(__name__)
 
 _LARGEST_SEED = 2**32 - 1
-# What config.data.path must be, by source. MM-IMDb may be in TFDS's folder; the demo needs none.
+# Sources that need config.data.path, and what it must be.
 _PATHS = {
     "table": "the file of your table, such as movies.csv",
     "talk": "a folder with movies.csv and posters/",

@@ -272,7 +272,7 @@ def _require(
 ) -> None:
     """Raises `InputError` if there is neither a plot nor a poster, or if genres are missing.
 
-    In a folder of posters they are found by ids.
+    Ids are enough if there is a folder of posters, whose files are named by them.
     """
     missing = {}
     if not {"plot", "poster"} & set(columns) and not ("id" in columns and settings.posters):
