@@ -24,8 +24,8 @@ def get_config() -> ml_collections.ConfigDict:
     # Encoders to train: names of sections, in the order in which tables show them.
     config.encoders = ()
     # Number of folds for cross-validation on the training movies. Each encoder and each fusion has
-    # one model per fold, trained on the other folds. A training movie's probabilities are those of
-    # the model that was not trained on its fold; for other movies, all models are averaged.
+    # a model for each fold, trained on the other folds. A training movie's probabilities are those
+    # of the model that was not trained on its fold; for other movies, all models are averaged.
     config.folds = 5
     # Whether to split parameters and optimizer state over the devices instead of replicating them.
     # This saves memory; the computation stays the same.
@@ -64,8 +64,9 @@ def get_config() -> ml_collections.ConfigDict:
     data.directory = ""
     # Fraction of the movies to use for testing, if the source has no test split; 0 for none.
     data.test_fraction = 0.0
-    # Fraction of the training movies to use for validation, if the source has no validation split.
-    data.validation_fraction = 0.15
+    # Fraction of the training movies to hold out as a validation split, if the source has none; 0
+    # for none. Training does not use it: all figures of a config can be judged by cross-validation.
+    data.validation_fraction = 0.0
     # Random seed for the test split, the validation split and the folds.
     data.split_seed = 0
     # Height of stored posters in pixels, a multiple of 32.

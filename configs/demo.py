@@ -30,7 +30,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.poster_height = 64
     config.data.poster_width = 32
     config.data.synthetic = ml_collections.ConfigDict(
-        {"seed": 0, "train": 2400, "validation": 400, "test": 1000}
+        {"seed": 0, "train": 2800, "validation": 0, "test": 1000}
     )
 
     plot = config.plot = plot_lstm.default_settings()
@@ -48,14 +48,13 @@ def get_config() -> ml_collections.ConfigDict:
     # (arXiv 1409.1556).
     poster = config.poster = poster_vgg16.default_settings()
     poster.finetune_from = "block1"
-    poster.flip = False
     poster.crop = 0.0
     poster.colour = 0.0
     poster.model.widths = (16, 32, 32, 64, 64)
     poster.model.depths = (1, 1, 1, 1, 1)
-    poster.model.dropout = 0.1
+    poster.model.dropout = 0.0
     poster.training.epochs = 10
-    poster.training.learning_rate = 3e-3
+    poster.training.learning_rate = 6e-3
     poster.training.learning_rate_scale.vgg16 = 1.0
     config.poster_grey = base.following(poster, grey=True)
     return config

@@ -42,7 +42,10 @@ def get_config() -> ml_collections.ConfigDict:
     plot.training.epochs = 7
     plot.training.learning_rate = 4e-3
     plot.training.weight_decay = 1.0
+    plot.models_per_fold = 2
 
     config.poster = poster_vgg16.default_settings()
-    config.poster_grey = base.following(config.poster, grey=True)
+    config.poster.training.epochs = 2
+    # Grey posters are not fused. To save time, only their head is trained.
+    config.poster_grey = base.following(config.poster, grey=True, finetune_from="head")
     return config

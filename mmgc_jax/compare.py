@@ -1,5 +1,6 @@
 """Compares finished runs: averages seeds, and tells differences from chance.
 
+    mmgc compare runs/demo
     mmgc compare runs/demo runs/demo_gated
     mmgc compare runs/seed_0 runs/seed_1 runs/seed_2
     mmgc compare runs/a runs/b runs/c --baseline=runs/b --split=test --stage=fusion --both
@@ -7,8 +8,8 @@
 Runs that differ in their seed alone are averaged, and count as one; +- is the standard deviation
 over the seeds. The others are compared with the first one, or with --baseline.
 
-A difference has a 95 % interval, by bootstrap over the movies, if both runs have judged the same
-movies. An interval without 0 says that the trained models differ on movies like these. How much the
+Figures have 95 % intervals, by bootstrap over the movies. So have differences, if both runs have
+judged the same movies. An interval without 0 says that the trained models differ on movies like these. How much the
 luck of training matters, it does not say; several seeds do.
 
 Folders that `mmgc score` wrote can be compared, too.
@@ -26,7 +27,7 @@ from mmgc_jax import command_line
 from mmgc_jax.runtime.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:  # slow to import; see `command_line`
-    from mmgc_jax.evaluation.comparison import Difference, Group
+    from mmgc_jax.evaluation.comparison import Estimate, Group
     from mmgc_jax.runtime.files import Path
 
 _SPLITS = ("cross_validation", "validation", "test", "scored")
@@ -110,18 +111,21 @@ def compare(
     groups = comparison.group(runs)
     averages = [comparison.average(group, split) for group in groups]
     titles = _titles(groups, averages, stages)
-    if len(groups) == 1 and split == "cross_validation" and not stages and not both:
-        return tables.table(split, averages[0], titles, f"{len(runs)} seeds")
-
     first = _baseline(groups, baseline)
     models = {name + "_both" * both: title for name, title in titles.items()}
     names = _names(groups)
-    parts = [_table(split, groups, averages, models, names, both)]
+    intervals = comparison.Intervals(split, resamples, seed)
+    if len(groups) == 1 and not stages and not both:
+        parts = [tables.table(split, averages[0], titles, len(runs))]
+        models |= {f"{name}_both": f"{title}, with both" for name, title in titles.items()}
+        models = {name: title for name, title in models.items() if averages[0][name]["movies"]}
+    else:
+        parts = [_table(split, groups, averages, models, names, both)]
+    parts.append(_intervals(groups, averages, models, names, intervals))
     if len(groups) > 1:
-        pairs = comparison.Pairs(split, resamples, seed)
-        parts.append(_differences(groups, averages, first, models, names, pairs))
+        parts.append(_differences(groups, averages, first, models, names, intervals))
         parts.append(_reasons(groups, first))
-    return "\n\n".join(parts)
+    return "\n\n".join(filter(None, parts))
 
 
 def _titles(
@@ -216,13 +220,46 @@ def _table(
     return "\n".join(lines)
 
 
+def _intervals(
+    groups: Sequence["Group"],
+    averages: Sequence[Mapping],
+    models: Mapping[str, str],
+    names: Sequence[str],
+    intervals,
+) -> str:
+    """Shows the 95 % intervals of all models, a row for each group."""
+    from mmgc_jax.evaluation.comparison import FIGURES, NotPaired
+    from mmgc_jax.evaluation.score_tables import COLUMNS
+
+    width = _width(names)
+    lines = [f"{'95 % intervals':<{width}}" + "".join(f"{COLUMNS[f]:>17}" for f in FIGURES)]
+    reasons: dict[str, None] = {}
+    for model, title in models.items():
+        rows = []
+        for group, averaged, name in zip(groups, averages, names):
+            if model not in averaged:
+                continue
+            try:
+                found = intervals.figures(group, model)
+            except NotPaired as reason:
+                reasons[f"No interval: {str(reason).rstrip('.')}."] = None
+                continue
+            cells = (f"{found[f].low:.3f} to {found[f].high:.3f}" for f in FIGURES)
+            rows.append(f"{'  ' + name:<{width}}" + "".join(f"{cell:>17}" for cell in cells))
+        lines += [title, *rows] if rows else []
+    lines = lines if len(lines) > 1 else []
+    for reason in reasons:
+        lines += _wrapped(reason)
+    return "\n".join(lines)
+
+
 def _differences(
     groups: Sequence["Group"],
     averages: Sequence[Mapping],
     first: "Group",
     models: Mapping[str, str],
     names: Sequence[str],
-    pairs,
+    intervals,
 ) -> str:
     """Shows the differences of all models to the baseline, with their intervals."""
     from mmgc_jax.evaluation.comparison import FIGURES, NotPaired, OtherMovies
@@ -241,7 +278,7 @@ def _differences(
             if group is first or model not in averaged or model not in of_baseline:
                 continue
             try:
-                found = pairs.differences(group, first, model)
+                found = intervals.differences(group, first, model)
                 cells = [_cell(found[figure]) for figure in FIGURES]
             except OtherMovies as reason:
                 reasons[f"Not compared: {reason}."] = None
@@ -267,7 +304,7 @@ def _differences(
     return "\n".join(lines)
 
 
-def _cell(difference: "Difference") -> str:
+def _cell(difference: "Estimate") -> str:
     """Formats a difference, such as `+0.004 [-0.001 +0.009]`; a star marks intervals without 0."""
     if not math.isfinite(difference.low):
         return f"{difference.value:+.3f}{' ' * 15}"

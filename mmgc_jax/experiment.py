@@ -146,13 +146,12 @@ def _require_movies(config: ml_collections.ConfigDict, corpus: pipeline.Corpus) 
     if without := [name for name, present in presence.items() if not present[train].any()]:
         raise InputError(_without_movies(config, without))
     for name, present in presence.items():
-        for split, least in (("train", config.folds), ("validation", 1)):
-            if (found := int(present[corpus.split[split]].sum())) < least:
-                raise InputError(
-                    f"{name}: {found} of the {split} movies have a "
-                    f"{registry.modality(config, name)}; at least {least} are needed. Leave it out "
-                    f"of config.encoders and config.fusion.encoders, or give more movies."
-                )
+        if (found := int(present[train].sum())) < config.folds:
+            raise InputError(
+                f"{name}: {found} of the training movies have a {registry.modality(config, name)}; "
+                f"at least {config.folds} are needed, one for each fold. Leave it out of "
+                "config.encoders and config.fusion.encoders, or give more movies."
+            )
 
 
 def _without_movies(config: ml_collections.ConfigDict, without: Sequence[str]) -> str:
@@ -237,20 +236,17 @@ def _report(experiment: Experiment, arrays: dict[str, Arrays], present: Arrays) 
     probabilities, fused = _probabilities(arrays), config.fusion.encoders
     calibrations = results.calibrate(corpus, probabilities, present)
     calibration.save(folder / "calibration.json", calibrations)
-    judged = (corpus, experiment.folds, probabilities, present, fused, calibrations)
-    saved.save(folder / saved.FILE, saved.of_experiment(*judged))
+    folds = experiment.folds
+    calibrated = results.cross_calibrate(corpus, folds, probabilities, present, calibrations)
+    judged = saved.of_experiment(corpus, folds, present, fused, calibrated, calibrations)
+    saved.save(folder / saved.FILE, judged)
+    best = _best_reachable(config, corpus)
     figures = results.evaluate_models(
-        corpus,
-        experiment.folds,
-        probabilities,
-        present,
-        fused,
-        calibrations,
-        _best_reachable(config, corpus),
+        corpus, folds, probabilities, present, fused, calibrated, best
     )
     missing = results.evaluate_missing(
         corpus,
-        experiment.folds,
+        folds,
         probabilities,
         _without_modality(config, arrays),
         present,
@@ -262,10 +258,11 @@ def _report(experiment: Experiment, arrays: dict[str, Arrays], present: Arrays) 
         figures,
         missing,
         corpus,
+        folds,
         probabilities,
         present,
         fused,
-        calibrations,
+        calibrated,
         fusion.titles(config),
         _notes(config, folder),
         registry.foreign_modules(config),

@@ -154,7 +154,7 @@ class Scored(NamedTuple):
                 saved.labels[rows],
                 saved.probabilities[index, rows],
                 self.uncalibrated[index, rows],
-                saved.thresholds[index],
+                np.tile(saved.thresholds[index], (rows.sum(), 1)),
             )
             for suffix, where in (("", np.ones_like(saved.both)), ("_both", saved.both))
             for index, name in enumerate(saved.models.tolist())

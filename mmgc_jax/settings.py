@@ -190,7 +190,6 @@ def _shared_problems(config: ml_collections.ConfigDict) -> list[str]:
             lambda path, source=source: path or config.data.source != source,
             f"for source={source} it must be {wanted}",
         )
-    checker.above(0.0, "data.validation_fraction")
     checker.share("data.validation_fraction", "data.test_fraction", "data.max_bad_fraction")
     checker.at_least(1, "data.min_positives")
     checker.require(

@@ -50,7 +50,7 @@ class Corpus:
       labels: <float32>[n, len(genres)], 1 where the movie has the genre, otherwise 0.
       has_plot: <bool>[n], whether the movie has a plot.
       has_poster: <bool>[n], whether the movie has a poster.
-      split: indices of the movies in `train`, `validation` and, in some experiments, `test`.
+      split: indices of the movies in `train` and, in some experiments, `validation` and `test`.
       groups: <int64>[n], the group of each movie. Related movies, such as rows of the same movie,
         are in one group, and never on both sides of a split.
       records: the records in the shards, from which plots and posters are read when needed.
@@ -71,7 +71,7 @@ class Corpus:
 
 
 def load_corpus(builder: "tfds.core.DatasetBuilder", data: ml_collections.ConfigDict) -> Corpus:
-    """Reads ids and labels, and holds out a test and a validation split if the source has none.
+    """Reads ids and labels, and holds out a test and a validation split if the config asks for it.
 
     Args:
       builder: the builder that `mmgc_jax.data.builder.build` returned.
@@ -102,7 +102,7 @@ def load_corpus(builder: "tfds.core.DatasetBuilder", data: ml_collections.Config
     strata = np.column_stack([labels, has_poster])
     if "test" not in split and data.test_fraction:
         split |= _hold_out(split["train"], strata, groups, "test", data)
-    if "validation" not in split:
+    if "validation" not in split and data.validation_fraction:
         split |= _hold_out(split["train"], strata, groups, "validation", data)
     return Corpus(
         ids=ids,

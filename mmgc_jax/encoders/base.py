@@ -24,11 +24,12 @@ The files of an encoder in the working directory:
 
     encoders/<name>/                        files for prediction beside parameters: a vocabulary
     checkpoints/<name>/frozen/              parameters of frozen layers, shared by all folds
-    checkpoints/<name>/fold_<fold>/best/    best parameters of the model of a fold
+    checkpoints/<name>/fold_<fold>/trained/ parameters of the model of a fold
     checkpoints/<name>/fold_<fold>/latest/  state of its training, to resume from
     predictions/<name>.npz                  probabilities of all movies of the experiment
 
-A phase of training with a name, such as `head`, has its own `fold_<fold>/head/best/` and `latest/`.
+A phase of training with a name, such as `head`, has `fold_<fold>/head/trained/` and `latest/`.
+Further models of a fold have folders `fold_<fold>_model_1` and so on.
 Results that other experiments can reuse, such as activations of frozen layers, are kept in the
 folder `cache/` of `config.data.directory`.
 """
@@ -50,7 +51,7 @@ from mmgc_jax.runtime.errors import InputError
 from mmgc_jax.runtime.files import Path
 from mmgc_jax.training import inference, loop
 from mmgc_jax.training.cross_fit import Recipe
-from mmgc_jax.training.run import ApplyFn, Experiment, TrainingRun, fold_names
+from mmgc_jax.training.run import ApplyFn, Experiment, TrainingRun, names_of_models
 
 MODALITIES = ("plot", "poster")
 
@@ -64,8 +65,8 @@ class Kind(Protocol):
 
     - `notes(workdir, name) -> list[str]` returns sentences to print below the tables of results.
     - `training_seconds(settings, data, movies, folds) -> float` estimates how long the models of
-      all folds train on two cores of a CPU if none stops early. `movies` is the number of training
-      movies that have the modality.
+      all folds train on two cores of a CPU. `movies` is the number of training movies that have the
+      modality.
 
     Attributes:
       MODALITY: what the encoder predicts from, `plot` or `poster`.
@@ -163,7 +164,7 @@ class Encoder:
       read: function from movies to their examples, which make the batches, and to whether each
         movie has the encoder's modality, <bool>[movies].
       apply: forward pass of the model.
-      params: the parameters of each fold's model.
+      params: the parameters of each model, of all folds.
       frozen: the frozen layers below the model, which all folds share: a function from a batch to
         the arrays that `apply` takes. None if there are none, and `apply` takes the batch itself.
       known_words: counts the words of a plot that the encoder knows; None if it has no vocabulary
@@ -256,7 +257,7 @@ def plots_of(movies: Sequence[Movie]) -> tuple[list[str], np.ndarray]:
 def load_params(
     config: ml_collections.ConfigDict, workdir: Path, name: str, phase: str = ""
 ) -> list[Any]:
-    """Reads the best parameters of the model of each fold.
+    """Reads the trained parameters of all models of an encoder or fusion.
 
     Args:
       config: the config of the experiment.
@@ -265,16 +266,17 @@ def load_params(
       phase: name of the last phase of training, such as `head`; empty if this phase has no name.
 
     Returns:
-      A tree of arrays for each fold.
+      A tree of arrays for each model, fold by fold.
 
     Raises:
-      InputError: if a fold has no trained parameters, or if they are not finite.
+      InputError: if a model has no trained parameters, or if they are not finite.
     """
-    names = [f"{fold}/{phase}" if phase else fold for fold in fold_names(config, name)]
-    params = [loop.restore_best(TrainingRun(name, workdir, seed=0)) for name in names]
-    for name, fold_params in zip(names, params):
+    models = [model for of_fold in names_of_models(config, name) for model in of_fold]
+    names = [f"{model}/{phase}" if phase else model for model in models]
+    params = [loop.restore_trained(TrainingRun(name, workdir, seed=0)) for name in names]
+    for name, of_model in zip(names, params):
         # With NumPy, which needs no compilation for each shape.
-        leaves = jax.device_get(jax.tree.leaves(fold_params))
+        leaves = jax.device_get(jax.tree.leaves(of_model))
         if not all(np.isfinite(leaf).all() for leaf in leaves):
             raise InputError(f"{workdir}: the parameters of {name} are damaged: not all finite.")
     return params
@@ -295,13 +297,10 @@ def training_settings(
       scales: value of the field `learning_rate_scale`; None for no factors.
     """
     training = ml_collections.ConfigDict()
-    # Maximum number of epochs; training can stop earlier, see patience.
+    # Number of epochs. The learning rate ends at zero, and no epoch is chosen by its score.
     training.epochs = epochs
     # Number of movies in a batch, over all devices; a multiple of the number of devices.
     training.batch_size = batch_size
-    # Early stopping: number of epochs without a better macro AUC on the validation movies after
-    # which training stops.
-    training.patience = 3
     # Peak learning rate of AdamW, reached after the warm-up; it then decays to 0 by a cosine.
     training.learning_rate = learning_rate
     # Factors of the learning rate for parts of the model, by the top-level name of their

@@ -135,7 +135,6 @@ class Checker:
                     for name in (
                         "epochs",
                         "batch_size",
-                        "patience",
                         "log_every",
                         "checkpoint_every",
                     )

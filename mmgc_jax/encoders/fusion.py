@@ -13,7 +13,7 @@ from mmgc_jax.encoders import registry
 from mmgc_jax.encoders.base import MODALITIES, load_params, mean_probabilities, training_settings
 from mmgc_jax.encoders.checks import Checker
 from mmgc_jax.evaluation.calibration import Calibration
-from mmgc_jax.models import FUSIONS, FusionOfLogits, LateFusion, drop_modalities
+from mmgc_jax.models import FUSIONS, FusionOfLogits, LateFusion, ProbabilityMLP, drop_modalities
 from mmgc_jax.runtime.files import Path
 from mmgc_jax.training.cross_fit import Recipe, cross_fit
 from mmgc_jax.training.run import ApplyFn, Experiment, make_apply
@@ -21,6 +21,7 @@ from mmgc_jax.training.run import ApplyFn, Experiment, make_apply
 # Name of the config section, and of the fusion that makes the experiment's predictions.
 FUSION = "fusion"
 LATE = "late"
+MLP = "mlp"
 # The kind that also trains the encoders; see `mmgc_jax.encoders.joint`.
 JOINT = "joint"
 KINDS = (*FUSIONS, JOINT)
@@ -28,6 +29,7 @@ KINDS = (*FUSIONS, JOINT)
 _MODEL_INPUTS = ("probabilities", "present")
 _TITLES = {
     "late": "late",
+    "mlp": "plain network",
     "linear_sum": "linear sum",
     "concat": "maxout",
     "mixture_of_experts": "experts",
@@ -42,9 +44,10 @@ def default_settings() -> ml_collections.ConfigDict:
     settings = ml_collections.ConfigDict()
     # Names of the encoders whose probabilities are fused; at least one.
     settings.encoders = ("plot", "poster")
-    # Kind of fusion: late (a network over calibrated probabilities); linear_sum, concat,
-    # mixture_of_experts, gated or low_rank_tensor (networks over the encoders' logits); or joint
-    # (late fusion and the encoders, fine-tuned together as one network).
+    # Kind of fusion: late (a network over calibrated probabilities); mlp (a plain network over
+    # probabilities, as in the talk); linear_sum, concat, mixture_of_experts, gated or
+    # low_rank_tensor (networks over the encoders' logits); or joint (late fusion and the encoders,
+    # fine-tuned together as one network).
     settings.kind = LATE
     # Further kinds, trained on the same folds for comparison. A finished experiment can be run
     # again with more of them.
@@ -59,12 +62,14 @@ def default_settings() -> ml_collections.ConfigDict:
     # Dropout rate before and after the hidden layer; at least 0, below 1.
     settings.model.dropout = 0.3
     # Training of the kind late.
-    settings.training = training_settings(epochs=40, batch_size=64, learning_rate=1e-3)
+    settings.training = training_settings(
+        epochs=10, batch_size=64, learning_rate=1e-3, scales={"exponents": 10.0}
+    )
     # Weight decay of AdamW. It is strong, to keep the correction that the network learns small:
     # for genres with few movies the correction would be noise, and with a single modality none is
     # needed.
     settings.training.weight_decay = 10.0
-    # Training of the kinds linear_sum, concat, mixture_of_experts, gated and low_rank_tensor.
+    # Training of the kinds mlp, linear_sum, concat, mixture_of_experts, gated and low_rank_tensor.
     settings.vector_training = training_settings(epochs=40, batch_size=64, learning_rate=1e-3)
     # Fine-tuning of the kind joint, after the encoders are trained. Its learning_rate_scale has the
     # names of encoders, and fusion.
@@ -177,8 +182,8 @@ def prepare(experiment: Experiment, name: str) -> tuple[ApplyFn, dict]:
     if "prior" in params:
         params["prior"] = experiment.initial_bias
     else:
-        bias = params["fusion"]["genres"]["bias"]
-        params["fusion"]["genres"]["bias"] = np.broadcast_to(experiment.initial_bias, bias.shape)
+        layer = params.get("fusion", params)["genres"]
+        layer["bias"] = np.broadcast_to(experiment.initial_bias, layer["bias"].shape)
     return make_apply(model, _MODEL_INPUTS, augment), params
 
 
@@ -282,4 +287,6 @@ def _model(config: ml_collections.ConfigDict, name: str, num_genres: int) -> nn.
     kind = kind_of(config, name)
     if kind in (LATE, JOINT):
         return LateFusion(num_genres=num_genres, **config.fusion.model)
+    if kind == MLP:
+        return ProbabilityMLP(num_genres=num_genres, **config.fusion.model)
     return FusionOfLogits(FUSIONS[kind](num_genres=num_genres, **config.fusion.model))

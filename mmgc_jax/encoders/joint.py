@@ -15,7 +15,7 @@ from mmgc_jax.encoders.base import Encoder, load_params, mean_probabilities
 from mmgc_jax.ops.kernels import Kernels
 from mmgc_jax.runtime.files import Path
 from mmgc_jax.training.cross_fit import Recipe, cross_fit
-from mmgc_jax.training.run import ApplyFn, Experiment, fold_names
+from mmgc_jax.training.run import ApplyFn, Experiment, names_of_models
 
 
 def fit(
@@ -46,8 +46,9 @@ def fit(
     examples = JointExamples({e: recipe.examples for e, recipe in recipes.items()}, available)
 
     def fit_fold(fit, fold_name, indices):
-        fold = fold_names(config, name).index(fold_name)
-        start = {encoder: trained[encoder].params[fold] for encoder in encoders}
+        fold = names_of_models(config, name).index([fold_name])
+        # Of an encoder with several models for each fold, the first one.
+        start = {e: trained[e].params[fold * _models_per_fold(config, e)] for e in encoders}
         start[fusion.FUSION] = fusion.calibrated(
             initial, experiment, probabilities, present, indices
         )
@@ -59,6 +60,10 @@ def fit(
         for variant, left in fusion.one_missing(config, available).items()
     }
     return cross_fit(experiment, name, fusion.FUSION, available.any(axis=1), recipe, without)
+
+
+def _models_per_fold(config: ml_collections.ConfigDict, encoder: str) -> int:
+    return len(names_of_models(config, encoder)[0])
 
 
 def _load(

@@ -96,10 +96,10 @@ def prepare(experiment: Experiment, name: str) -> Recipe:
     def fit_fold(fit, fold_name, indices):
         del fit  # scikit-learn solves this convex problem, without the training loop
         run = experiment.training_run(fold_name)
-        if checkpoints.restore(run.checkpoints / "best") is None:
+        if checkpoints.restore(run.checkpoints / "trained") is None:
             kernel, bias = fit_logistic(rows[indices], corpus.labels[indices], settings.C)
-            checkpoints.save(run.checkpoints / "best", 0, {"kernel": kernel, "bias": bias}, {})
-        return loop.restore_best(run)
+            checkpoints.save(run.checkpoints / "trained", 0, {"kernel": kernel, "bias": bias}, {})
+        return loop.restore_trained(run)
 
     return Recipe(examples, apply, fit_fold, _BATCH_SIZE)
 

@@ -64,6 +64,8 @@ def default_settings() -> ml_collections.ConfigDict:
     # Dtype of the factors in the LSTM's matmuls: float32, or bfloat16, which is faster on GPU and
     # TPU. Sums are float32 in both cases.
     settings.dtype = "float32"
+    # Number of models for each fold, which differ in their random seeds; they are averaged.
+    settings.models_per_fold = 1
     # The network, mmgc_jax.models.PlotLSTM.
     settings.model = ml_collections.ConfigDict()
     # Size of the LSTM's state in each direction; at least 1.
@@ -73,6 +75,9 @@ def default_settings() -> ml_collections.ConfigDict:
     # How the LSTM's states become one vector: last (the final state), mean or max over all words,
     # or mean_max (both, concatenated).
     settings.model.pooling = "mean_max"
+    # Number of weighted means of the states, with attention weights, that are concatenated to the
+    # pooled states; 0 for none.
+    settings.model.attention_heads = 4
     # Whether to concatenate mean, maximum and minimum of the word vectors to the pooled states, so
     # that a single word can count without passing through the LSTM; must be False with one_hot.
     settings.model.pool_words = False
@@ -107,6 +112,8 @@ def problems(settings: ml_collections.ConfigDict, data: ml_collections.ConfigDic
     checker.one_of("model.pooling", ("last", "mean", "max", "mean_max"))
     checker.at_least(1, "max_length", "pad_to_multiple_of", "min_count", "model.hidden")
     checker.at_least(3, "max_vocabulary")
+    checker.at_least(1, "models_per_fold")
+    checker.at_least(0, "model.attention_heads")
     checker.share("model.dropout", "model.word_dropout")
     has_vectors = settings.vectorisation != "one_hot"
     checker.require(
@@ -131,7 +138,8 @@ def training_seconds(
     """Estimates the time from a run with 363 plots of about 100 words and 64 hidden units."""
     del data
     seconds_per_plot = max(1, settings.model.hidden / 64) / 500
-    return folds * 8 + (folds - 1) * movies * settings.training.epochs * seconds_per_plot
+    models = folds * settings.models_per_fold
+    return models * (8 + (1 - 1 / folds) * movies * settings.training.epochs * seconds_per_plot)
 
 
 def prepare(experiment: Experiment, name: str) -> Recipe:

@@ -61,6 +61,8 @@ def default_settings() -> ml_collections.ConfigDict:
     settings.model.head_dropout = 0.3
     # First phase of training: the head alone, on the vectors of whole plots.
     settings.head_training = training_settings(epochs=30, batch_size=32, learning_rate=3e-3)
+    # Weight decay of AdamW, for weight matrices only; at least 0.
+    settings.head_training.weight_decay = 3.0
     # Second phase of training: the head and the layers from finetune_from on. There is no second
     # phase with finetune_from=head.
     settings.training = training_settings(

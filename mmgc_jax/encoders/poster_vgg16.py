@@ -77,9 +77,9 @@ def default_settings() -> ml_collections.ConfigDict:
     settings.model.dropout = 0.5
     # First phase of training, with pretrained weights only: the head alone, on activations of the
     # frozen network.
-    settings.head_training = training_settings(epochs=15, batch_size=32, learning_rate=3e-3)
+    settings.head_training = training_settings(epochs=30, batch_size=32, learning_rate=3e-3)
     # Weight decay of AdamW, for weight matrices only; at least 0.
-    settings.head_training.weight_decay = 0.1
+    settings.head_training.weight_decay = 0.3
     # Second phase of training: the head and the blocks from finetune_from on. There is no second
     # phase with finetune_from=head.
     settings.training = training_settings(

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mmgc_jax.evaluation import metrics
+
 if TYPE_CHECKING:
     from scipy import sparse  # slow to import
 
@@ -21,7 +23,9 @@ RESAMPLES = 1000
 LEVEL = 0.95
 LEAST_MOVIES = 30  # for an interval that is shown; see `is_shown`
 # The figures that get intervals; with thresholds also those of F1 at them, `<figure>_tuned`.
-FIGURES = ("auc_macro", "auc_micro", "map", "f1_micro", "f1_macro", "f1_weighted", "f1_samples")
+FIGURES = (
+    "auc_macro", "auc_steady", "auc_micro", "map", "f1_micro", "f1_macro", "f1_weighted", "f1_samples",
+)  # fmt: skip
 # Numbers of a block of resamples that are in memory together.
 _BLOCK_SIZE = 4_000_000
 _MOST_AT_ONCE = 64  # resamples; the counts of 5,000 movies then fit into a cache of 2 MB
@@ -50,21 +54,24 @@ class Resampled:
         Args:
           labels: <bool>[movies, genres], or 0/1 numbers.
           probabilities: <float>[movies, genres].
-          thresholds: of the genres, <float>[genres]; None leaves out F1 at tuned thresholds.
-          folds: the fold of each movie, <int>[movies]. Each figure is then the mean over the folds.
+          thresholds: <float>[genres] or [movies, genres]; None leaves out F1 at tuned thresholds.
+          folds: the fold of each movie, <int>[movies], for AUC within folds; see `metrics`.
         """
         labels, probabilities = np.asarray(labels).astype(bool), np.asarray(probabilities)
         self.movies = len(labels)
-        if folds is None:
-            folds = np.zeros(self.movies, int)
-        self._rows = [np.flatnonzero(folds == fold) for fold in np.unique(folds)]
-        self._parts = [_Part(labels[r], probabilities[r], thresholds) for r in self._rows]
+        parts = [slice(None)] if folds is None else [folds == fold for fold in np.unique(folds)]
+        self._parts = [(rows, _Rankings(labels[rows], probabilities[rows])) for rows in parts]
+        self._whole = self._parts[0][1] if folds is None else _Rankings(labels, probabilities)
+        self._steady = metrics.is_steady(labels)
+        self._positives = _count(*np.nonzero(labels.T), labels.T.shape)
+        self._decisions = {"": _Decisions(labels, probabilities >= 0.5)}
+        if thresholds is not None:
+            self._decisions["_tuned"] = _Decisions(labels, probabilities >= thresholds)
 
     @property
     def block(self) -> int:
         """Number of resamples to compute at once."""
-        positives = max((part.positives for part in self._parts), default=0)
-        return int(np.clip(_BLOCK_SIZE // max(positives, 1), 1, _MOST_AT_ONCE))
+        return int(np.clip(_BLOCK_SIZE // max(self._positives.nnz, 1), 1, _MOST_AT_ONCE))
 
     def __call__(self, counts: np.ndarray) -> dict[str, np.ndarray]:
         """Computes figures.
@@ -76,45 +83,52 @@ class Resampled:
           `{figure: values}`, <float64>[resamples], or [genres, resamples] for `auc_per_genre`;
           undefined values are NaN.
         """
-        parts = [part(counts[rows]) for rows, part in zip(self._rows, self._parts)]
-        return {name: np.mean([part[name] for part in parts], axis=0) for name in parts[0]}
-
-
-class _Part:
-    """Computes the figures of movies that were predicted by the same model."""
-
-    def __init__(self, labels, probabilities, thresholds):
-        num_movies, num_genres = labels.shape
-        movies = np.arange(num_movies)
-        self._rankings = [
-            _Ranking(labels[:, g], probabilities[:, g], movies, num_movies)
-            for g in range(num_genres)
-        ]
-        self._pooled = _Ranking(
-            labels.ravel(), probabilities.ravel(), np.repeat(movies, num_genres), num_movies
-        )
-        self._positives = _count(*np.nonzero(labels.T), labels.T.shape)
-        self._decisions = {"": _Decisions(labels, probabilities >= 0.5)}
-        if thresholds is not None:
-            self._decisions["_tuned"] = _Decisions(labels, probabilities >= thresholds)
-        self.positives = int(labels.sum())
-
-    def __call__(self, counts: np.ndarray) -> dict[str, np.ndarray]:
-        auc, precision = np.moveaxis(
-            [ranking.auc_and_precision(counts) for ranking in self._rankings], 0, 1
-        )
+        pairs = [rankings.pairs(counts[rows]) for rows, rankings in self._parts]
+        auc, micro = (_ratio(*np.sum(of_parts, axis=0)) for of_parts in zip(*pairs))
         counted = np.isfinite(auc)
         figures = {
             "auc_per_genre": auc,
             "auc_macro": _mean(auc, counted),
-            "auc_micro": self._pooled.auc(counts),
-            "map": _mean(precision, counted),
+            "auc_steady": _mean(auc, counted & self._steady[:, None]),
+            "auc_micro": micro,
+            "map": _mean(self._whole.precision(counts), counted),
         }
         positives = self._positives @ counts
         for suffix, decisions in self._decisions.items():
             f1 = decisions.f1_averages(counts, positives, counted)
             figures |= {f"{name}{suffix}": values for name, values in f1.items()}
         return figures
+
+
+class _Rankings:
+    """The rankings of movies that were predicted by the same model: of each genre, and pooled."""
+
+    def __init__(self, labels, probabilities):
+        num_movies, num_genres = labels.shape
+        movies = np.arange(num_movies)
+        self._genres = [
+            _Ranking(labels[:, g], probabilities[:, g], movies, num_movies)
+            for g in range(num_genres)
+        ]
+        self._pooled = _Ranking(
+            labels.ravel(), probabilities.ravel(), np.repeat(movies, num_genres), num_movies
+        )
+
+    def pairs(self, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Counts pairs of a positive and a negative, ordered and all; see `_Ranking.pairs`.
+
+        Returns:
+          <float64>[2, genres, resamples] of each genre, and [2, resamples] of all genres pooled.
+        """
+        return self.pairs_of_genres(counts), np.array(self._pooled.pairs(counts))
+
+    def pairs_of_genres(self, counts: np.ndarray) -> np.ndarray:
+        """Counts the pairs of each genre, <float64>[2, genres, resamples]; see `pairs`."""
+        return np.moveaxis([ranking.pairs(counts) for ranking in self._genres], 0, 1)
+
+    def precision(self, counts: np.ndarray) -> np.ndarray:
+        """Computes average precision of each genre, <float64>[genres, resamples]."""
+        return np.array([ranking.precision(counts) for ranking in self._genres])
 
 
 class _Decisions:
@@ -180,12 +194,23 @@ class _Ranking:
         self._steps = (2 * between + self._tied + above).tocsr()
         self._entries_of_movie = len(scores) // max(num_movies, 1)
 
-    def auc(self, counts: np.ndarray) -> np.ndarray:
-        """Computes AUC, <float64>[resamples]; NaN where it is undefined."""
-        return self._auc(counts, self._positives @ counts, self._twice_below(counts))
+    def pairs(self, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Counts pairs of a positive and a negative entry; AUC is the ratio of the results.
 
-    def auc_and_precision(self, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Computes AUC and average precision, <float64>[resamples] each; NaN where undefined."""
+        Returns:
+          The pairs with the positive above the negative, ties counting half, and all pairs, both
+          <float64>[resamples].
+        """
+        positives = self._positives @ counts
+        all_positives = np.float64(positives.sum(axis=0))
+        # Pairs of a positive and a lower entry, ties counting half; less those of two positives.
+        twice_below = self._twice_below(counts)
+        lower = np.einsum("gr,gr->r", positives, twice_below, dtype=np.float64) - all_positives**2
+        negatives = self._entries_of_movie * counts.sum(axis=0) - all_positives
+        return lower / 2, all_positives * negatives
+
+    def precision(self, counts: np.ndarray) -> np.ndarray:
+        """Computes average precision, <float64>[resamples]; NaN where it is undefined."""
         positives, twice_below = self._positives @ counts, self._twice_below(counts)
         all_positives = positives.sum(axis=0)
         # Positives, and twice the entries, with at least the score of each group.
@@ -193,19 +218,11 @@ class _Ranking:
         entries = self._entries_of_movie * counts.sum(axis=0)
         not_below = 2 * entries - twice_below + self._tied @ counts
         precision = np.sum(_ratio(2.0 * positives * found, not_below, undefined=0.0), axis=0)
-        auc = self._auc(counts, positives, twice_below)
-        return auc, _ratio(precision, all_positives)
+        return _ratio(precision, all_positives)
 
     def _twice_below(self, counts: np.ndarray) -> np.ndarray:
         """Counts twice the entries with lower scores than each group, plus those with the same."""
         return np.cumsum(self._steps @ counts, axis=0, dtype=np.int32)
-
-    def _auc(self, counts, positives, twice_below) -> np.ndarray:
-        all_positives = np.float64(positives.sum(axis=0))
-        # Pairs of a positive and a lower entry, ties counting half; less those of two positives.
-        pairs = np.einsum("gr,gr->r", positives, twice_below, dtype=np.float64) - all_positives**2
-        negatives = self._entries_of_movie * counts.sum(axis=0) - all_positives
-        return _ratio(pairs / 2, all_positives * negatives)
 
 
 def resamples(movies: int, number: int, seed: int, block: int) -> Iterator[np.ndarray]:
@@ -293,13 +310,18 @@ def is_shown(movies: int, low: float, high: float) -> bool:
 
 
 def auc_macro_interval(
-    labels: np.ndarray, probabilities: np.ndarray, number: int = RESAMPLES, seed: int = 0
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    folds: np.ndarray | None = None,
+    number: int = RESAMPLES,
+    seed: int = 0,
 ) -> tuple[float, float]:
     """Returns the interval of macro AUC, the same as that of `Resampled`, without other figures.
 
     Args:
       labels: <bool>[movies, genres], or 0/1 numbers.
       probabilities: <float>[movies, genres].
+      folds: the fold of each movie, <int>[movies], for AUC within folds; None for one model.
       number: number of resamples.
       seed: of the resamples.
 
@@ -309,15 +331,13 @@ def auc_macro_interval(
     labels, probabilities = np.asarray(labels).astype(bool), np.asarray(probabilities)
     if not labels.size:
         return float("nan"), float("nan")
-    movies = np.arange(len(labels))
-    rankings = [
-        _Ranking(of_genre, scores, movies, len(movies))
-        for of_genre, scores in zip(labels.T, probabilities.T)
-    ]
+    parts = [slice(None)] if folds is None else [folds == fold for fold in np.unique(folds)]
+    rankings = [(rows, _Rankings(labels[rows], probabilities[rows])) for rows in parts]
     values = []
-    for counts in resamples(len(movies), number, seed, _MOST_AT_ONCE):
-        aucs = np.array([ranking.auc(counts) for ranking in rankings])
-        values.append(_mean(aucs, np.isfinite(aucs)))
+    for counts in resamples(len(labels), number, seed, _MOST_AT_ONCE):
+        pairs = [of_part.pairs_of_genres(counts[rows]) for rows, of_part in rankings]
+        auc = _ratio(*np.sum(pairs, axis=0))
+        values.append(_mean(auc, np.isfinite(auc)))
     return interval(np.concatenate(values))
 
 

@@ -1,4 +1,4 @@
-"""Compares finished runs: averages them over seeds, and computes paired differences.
+"""Compares finished runs: averages over seeds, intervals, and paired differences.
 
 Runs that differ in nothing but their seed form a *group*, which counts as one.
 """
@@ -18,9 +18,9 @@ from mmgc_jax.runtime.workdir import MAY_CHANGE, differences
 # figures.
 _MAY_DIFFER = {"seed", "data.directory"} | MAY_CHANGE
 SPLITS = (saved.CROSS_VALIDATION, "validation", "test", saved.SCORED)
-# The figures that a difference is computed of.
-FIGURES = ("auc_macro", "map", "f1_macro")
-_COUNTS = ("movies", "genres_counted", "genres_counted_most")
+# The figures that have intervals.
+FIGURES = ("auc_macro", "auc_steady", "map", "f1_macro")
+_COUNTS = ("movies", "genres_counted", "genres_steady")
 
 
 class Run(NamedTuple):
@@ -59,11 +59,11 @@ class Group(NamedTuple):
         return self.runs[0].name
 
 
-class Difference(NamedTuple):
-    """The difference of a figure between two groups, and its interval.
+class Estimate(NamedTuple):
+    """A figure of a group, or the difference of a figure to the baseline, and its interval.
 
     Attributes:
-      value: figure of the group minus that of the baseline.
+      value: the figure, or figure of the group minus that of the baseline.
       low: lower limit of the interval.
       high: upper limit of the interval.
     """
@@ -77,10 +77,10 @@ def read(folders: Sequence[Path]) -> list[Run]:
     """Reads configs and figures of finished runs.
 
     Raises:
-      InputError: if there are fewer than two, or one has not finished.
+      InputError: if there is none, or one has not finished.
     """
-    if len(folders) < 2:
-        raise InputError("Give the working directories of at least two experiments.")
+    if not folders:
+        raise InputError("Give the working directory of an experiment, or of several.")
     return [_read(folder) for folder in folders]
 
 
@@ -90,6 +90,12 @@ def _read(folder: Path) -> Run:
     for name, content in (("config", config), ("results", results)):
         if not isinstance(content, dict) or (name == "config" and "seed" not in content):
             raise InputError(f"{folder / name}.json is not that of an experiment. {advice}")
+    figures = [of for split in SPLITS for of in results.get(split, {}).values()]
+    if not all("auc_steady" in of_model for of_model in figures):
+        raise InputError(
+            f"{folder / 'results.json'} was written by an earlier version, which computed other "
+            f"figures. {advice}"
+        )
     file = folder / "inputs.json"
     inputs = read_json(file, advice) if file.is_file() else {}
     return Run(folder, config, inputs if isinstance(inputs, dict) else {}, results)
@@ -200,11 +206,11 @@ class _Sample(NamedTuple):
     resampled: bootstrap.Resampled
 
 
-class Pairs:
-    """Computes paired differences to a baseline, by bootstrap over movies.
+class Intervals:
+    """Computes figures and paired differences with intervals, by bootstrap over movies.
 
-    Every resample draws movies, and computes the figures of both groups on the same ones; of a
-    group of several seeds, the mean over them.
+    Every resample draws movies, and computes the figures of all runs on the same ones; of a group
+    of several seeds, the mean over them.
     """
 
     def __init__(self, split: str, number: int = bootstrap.RESAMPLES, seed: int = 0):
@@ -218,8 +224,27 @@ class Pairs:
         self._split, self._number, self._seed = split, number, seed
         self._predictions: dict[str, saved.Saved] = {}
 
-    def differences(self, of_group: Group, baseline: Group, model: str) -> dict[str, Difference]:
-        """Computes the difference of each of `FIGURES`.
+    def figures(self, of_group: Group, model: str) -> dict[str, Estimate]:
+        """Estimates each of `FIGURES`.
+
+        Args:
+          of_group: a group.
+          model: `<model>` or `<model>_both`, which the group has.
+
+        Raises:
+          NotPaired: if the predictions are not known, or there are too few movies.
+        """
+        values = self._resample(of_group.runs, model)
+        averaged = average(of_group, self._split)[model]
+        return {
+            name: Estimate(
+                averaged[name], *bootstrap.interval(np.mean([of[name] for of in values], axis=0))
+            )
+            for name in FIGURES
+        }
+
+    def differences(self, of_group: Group, baseline: Group, model: str) -> dict[str, Estimate]:
+        """Estimates the difference of each of `FIGURES`.
 
         Args:
           of_group: a group.
@@ -230,16 +255,7 @@ class Pairs:
           OtherMovies: if they have not judged the same movies, or not with the same labels.
           NotPaired: if that is not known, or there are too few movies.
         """
-        samples = [[self._sample(run, model) for run in one.runs] for one in (of_group, baseline)]
-        pairs = list(zip((*of_group.runs, *baseline.runs), (*samples[0], *samples[1])))
-        first_run, first = pairs[-1]
-        for run, sample in pairs:
-            _require_same(first_run, first, run, sample)
-        if len(first.ids) < bootstrap.LEAST_MOVIES:
-            raise NotPaired(f"too few movies, {len(first.ids)}")
-        values = bootstrap.figures_of_resamples(
-            [sample.resampled for _, sample in pairs], self._number, self._seed
-        )
+        values = self._resample((*of_group.runs, *baseline.runs), model)
         count = len(of_group.runs)
         averages = [average(one, self._split)[model] for one in (of_group, baseline)]
         result = {}
@@ -249,8 +265,20 @@ class Pairs:
                 for part in (values[:count], values[count:])
             )
             value = averages[0][name] - averages[1][name]
-            result[name] = Difference(value, *bootstrap.interval(ours - theirs))
+            result[name] = Estimate(value, *bootstrap.interval(ours - theirs))
         return result
+
+    def _resample(self, runs: Sequence[Run], model: str) -> list[dict[str, np.ndarray]]:
+        """Computes the figures of runs on the same resamples of the movies."""
+        samples = [self._sample(run, model) for run in runs]
+        first_run, first = runs[-1], samples[-1]
+        for run, sample in zip(runs, samples):
+            _require_same(first_run, first, run, sample)
+        if len(first.ids) < bootstrap.LEAST_MOVIES:
+            raise NotPaired(f"too few movies, {len(first.ids)}")
+        return bootstrap.figures_of_resamples(
+            [sample.resampled for sample in samples], self._number, self._seed
+        )
 
     def _sample(self, run: Run, model: str) -> _Sample:
         predictions = self._read(run)
@@ -282,7 +310,7 @@ class Pairs:
 
 
 class NotPaired(Exception):
-    """Two runs have no paired difference; the message is the reason, without a full stop."""
+    """Runs have no interval, or no paired difference; the message is the reason, without a full stop."""
 
 
 class OtherMovies(NotPaired):

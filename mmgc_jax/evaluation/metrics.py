@@ -7,6 +7,9 @@ AUC is undefined (NaN) for a genre without a positive or without a negative. Mac
 averages, including those of F1, run over the *counted* genres, which have both. On the counted
 genres all metrics equal those of scikit-learn.
 
+AUC of out-of-fold probabilities is computed *within folds*: each fold has a model of its own, with
+an offset of its own, so only pairs of movies of the same fold are compared, of all folds together.
+
 scikit-learn is imported where it is used: prediction imports this module but computes no metrics.
 """
 
@@ -14,8 +17,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+# A genre with fewer positives is not steady: one movie more or less can move its AUC by hundredths.
+LEAST_STEADY = 10
 
-def roc_auc(labels: np.ndarray, scores: np.ndarray) -> float:
+
+def roc_auc(labels: np.ndarray, scores: np.ndarray, folds: np.ndarray | None = None) -> float:
     """Computes the area under the ROC curve: P(positive scored above negative), ties count half.
 
     It is computed from mean ranks (Mann-Whitney U; Hanley and McNeil 1982), 25 to 35 times as fast
@@ -24,27 +30,34 @@ def roc_auc(labels: np.ndarray, scores: np.ndarray) -> float:
     Args:
       labels: <bool>[n].
       scores: <float>[n].
+      folds: <int>[n]; only pairs within a fold are compared. None: all pairs are.
 
     Returns:
-      A value in [0, 1]; NaN if there is no positive or no negative.
+      A value in [0, 1]; NaN if no fold has both a positive and a negative.
     """
-    labels = np.asarray(labels, bool)
+    labels, scores = np.asarray(labels, bool), np.asarray(scores)
+    parts = [slice(None)] if folds is None else [folds == fold for fold in np.unique(folds)]
+    counts = [_ordered_pairs(labels[part], scores[part]) for part in parts]
+    ordered, pairs = np.sum(counts, axis=0) if counts else (0, 0)
+    return float(ordered / pairs) if pairs else float("nan")
+
+
+def _ordered_pairs(labels, scores) -> tuple[float, int]:
+    """Counts pairs with the positive above the negative, ties half; and all pairs of both kinds."""
     positives = int(labels.sum())
-    negatives = labels.size - positives
-    if not positives or not negatives:
-        return float("nan")
     _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
     mean_rank = np.cumsum(counts) - (counts - 1) / 2
     rank_sum = mean_rank[inverse.ravel()][labels].sum()
-    return float((rank_sum - positives * (positives + 1) / 2) / (positives * negatives))
+    return rank_sum - positives * (positives + 1) / 2, positives * (labels.size - positives)
 
 
-def auc_macro(labels: np.ndarray, scores: np.ndarray) -> float:
-    """Computes the mean ROC AUC of the counted genres; fast enough for every epoch.
+def auc_macro(labels: np.ndarray, scores: np.ndarray, folds: np.ndarray | None = None) -> float:
+    """Computes the mean ROC AUC of the counted genres.
 
     Args:
       labels: <bool>[movies, genres], or 0/1 numbers.
       scores: <float>[movies, genres].
+      folds: <int>[movies], for AUC within folds; None for one model of all movies.
 
     Returns:
       A value in [0, 1]; NaN if no genre has both a positive and a negative.
@@ -53,8 +66,8 @@ def auc_macro(labels: np.ndarray, scores: np.ndarray) -> float:
       ValueError: if shapes disagree or a score is not finite.
     """
     labels, scores = _checked(labels, scores)
-    counted = _counted(labels)
-    return _mean(np.array([roc_auc(labels[:, g], scores[:, g]) for g in np.flatnonzero(counted)]))
+    aucs = [roc_auc(labels[:, g], scores[:, g], folds) for g in np.flatnonzero(_counted(labels))]
+    return _mean(np.array([auc for auc in aucs if np.isfinite(auc)]))
 
 
 def average_precision(labels: np.ndarray, scores: np.ndarray) -> float:
@@ -106,7 +119,7 @@ def f1_per_genre(
       labels: <bool>[movies, genres], or 0/1 numbers.
       probabilities: <float>[movies, genres], in [0, 1].
       threshold: a genre is predicted if its probability is at least this; one number for all
-        genres, or <float>[genres].
+        genres, <float>[genres], or <float>[movies, genres].
 
     Returns:
       <float64>[genres].
@@ -237,6 +250,7 @@ def evaluate(
     probabilities: np.ndarray,
     genres: Sequence[str],
     threshold: float | np.ndarray = 0.5,
+    folds: np.ndarray | None = None,
 ) -> dict:
     """Computes all metrics of one split.
 
@@ -245,14 +259,16 @@ def evaluate(
       probabilities: <float>[movies, genres], in [0, 1].
       genres: the names of the columns.
       threshold: a genre is predicted if its probability is at least this; one number for all
-        genres, or <float>[genres].
+        genres, <float>[genres], or <float>[movies, genres].
+      folds: <int>[movies], for AUC within folds; None for one model of all movies.
 
     Returns:
-      `movies`, `genres_counted` (those with a positive and a negative), `auc_macro`, `auc_micro`,
-      `map` (macro average precision), `f1_micro`, `f1_macro`, `f1_weighted` (by positives),
-      `f1_samples` (the mean over the movies), and `per_genre`: for each genre `positives`, `auc`,
-      `average_precision`, `f1`. Macro and weighted averages run over the counted genres; micro and
-      samples averages use all genres. Undefined values are NaN.
+      `movies`, `genres_counted` (those with a positive and a negative), `genres_steady` (those with
+      at least `LEAST_STEADY` of both), `auc_macro`, `auc_steady` (the mean over the steady genres),
+      `auc_micro`, `map` (macro average precision), `f1_micro`, `f1_macro`, `f1_weighted` (by
+      positives), `f1_samples` (the mean over the movies), and `per_genre`: for each genre
+      `positives`, `auc`, `average_precision`, `f1`. Macro and weighted averages run over the
+      counted genres; micro and samples averages use all genres. Undefined values are NaN.
 
     Raises:
       ValueError: if shapes disagree or a probability is not finite.
@@ -261,16 +277,19 @@ def evaluate(
     if labels.shape[1] != len(genres):
         raise ValueError(f"labels {labels.shape} do not fit together with {len(genres)} genres")
 
-    counted = _counted(labels)
+    counted, steady = _counted(labels), is_steady(labels)
     columns = range(len(genres))
-    auc = np.array([roc_auc(labels[:, g], probabilities[:, g]) for g in columns])
+    auc = np.array([roc_auc(labels[:, g], probabilities[:, g], folds) for g in columns])
+    folds_of_pairs = None if folds is None else np.repeat(folds, len(genres))
     precision = np.array([average_precision(labels[:, g], probabilities[:, g]) for g in columns])
     f1 = f1_per_genre(labels, probabilities, threshold)
     return {
         "movies": len(labels),
         "genres_counted": int(counted.sum()),
-        "auc_macro": _mean(auc[counted]),
-        "auc_micro": roc_auc(labels.ravel(), probabilities.ravel()),
+        "genres_steady": int(steady.sum()),
+        "auc_macro": _mean(auc[counted & np.isfinite(auc)]),
+        "auc_steady": _mean(auc[steady & np.isfinite(auc)]),
+        "auc_micro": roc_auc(labels.ravel(), probabilities.ravel(), folds_of_pairs),
         "map": _mean(precision[counted]),
         **f1_averages(labels, probabilities, threshold),
         "per_genre": {
@@ -314,6 +333,16 @@ def _checked(labels, scores) -> tuple[np.ndarray, np.ndarray]:
     if not np.isfinite(scores).all():
         raise ValueError("probabilities contain NaN or infinity")
     return labels, scores
+
+
+def is_steady(labels: np.ndarray) -> np.ndarray:
+    """Returns whether a genre has `LEAST_STEADY` positives and negatives, <bool>[genres].
+
+    Args:
+      labels: <bool>[movies, genres].
+    """
+    positives = labels.sum(axis=0)
+    return np.minimum(positives, len(labels) - positives) >= LEAST_STEADY
 
 
 def _counted(labels):

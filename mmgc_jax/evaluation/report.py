@@ -9,9 +9,8 @@ from matplotlib.figure import Figure
 
 from mmgc_jax.data.pipeline import Corpus
 from mmgc_jax.evaluation import bootstrap, figures, score_tables, tables
-from mmgc_jax.evaluation.calibration import Calibration
-from mmgc_jax.evaluation.results import Predictions, calibrated_predictions
-from mmgc_jax.evaluation.saved import SCORED
+from mmgc_jax.evaluation.results import Calibrated, Predictions, predictions_of_split
+from mmgc_jax.evaluation.saved import CROSS_VALIDATION, SCORED
 from mmgc_jax.runtime import parallel
 from mmgc_jax.runtime.files import Path, write_text
 
@@ -21,10 +20,11 @@ def write(
     results: dict,
     missing: dict,
     corpus: Corpus,
+    folds: np.ndarray,
     probabilities: Mapping[str, np.ndarray],
     present: Mapping[str, np.ndarray],
     fused: Sequence[str],
-    calibrations: Mapping[str, Calibration],
+    calibrated: Mapping[str, Calibrated],
     titles: Mapping[str, str],
     notes: Sequence[str] = (),
     encoder_modules: Sequence[str] = (),
@@ -35,11 +35,7 @@ def write(
       workdir: the working directory of the experiment.
       results: as `results.evaluate_models` returns them.
       missing: as `results.evaluate_missing` returns them; may be empty.
-      corpus: the movies.
-      probabilities: for each model, <float32>[movies of the corpus, genres].
-      present: for each model, whether a movie has its modality, <bool>[movies of the corpus].
-      fused: names of the fused encoders.
-      calibrations: the calibration of each model.
+      corpus, folds, probabilities, present, fused, calibrated: as in `results.evaluate_models`.
       titles: title of each model, in the order of the tables: encoders, `fusion`, and the fusions
         that it is compared with.
       notes: lines to write below the tables.
@@ -51,20 +47,19 @@ def write(
     content = results | ({"missing_modalities": missing} if missing else {})
     write_text(workdir / "results.json", json.dumps(_without_nan(content), indent=2))
 
-    split = "test" if "test" in results else "validation"
-    predictions = calibrated_predictions(corpus, split, probabilities, present, fused, calibrations)
+    split = next((name for name in ("test", "validation") if name in results), CROSS_VALIDATION)
+    part = "train" if split == CROSS_VALIDATION else split
+    predictions = predictions_of_split(
+        corpus, part, folds, probabilities, present, fused, calibrated
+    )
     fusion = predictions["fusion"]
-    limits = bootstrap.auc_macro_interval(fusion.labels, fusion.probabilities)
+    limits = bootstrap.auc_macro_interval(fusion.labels, fusion.probabilities, fusion.folds)
     interval = tables.interval_note(split, len(fusion.labels), *limits)
     text = tables.all_tables(results, missing, titles, split, [interval, *notes])
     write_text(workdir / "results.txt", text + "\n")
 
     drawn = _draw(results, missing, predictions, split, corpus.genres, fused, titles)
-    drawn["learning_curves"] = figures.draw_learning_curves(
-        figures.read_metrics(workdir),
-        titles,
-        {name: of_model["movies"] for name, of_model in results["validation"].items()},
-    )
+    drawn["learning_curves"] = figures.draw_learning_curves(figures.read_metrics(workdir), titles)
     for name, figure in drawn.items():
         figures.save(figure, workdir / "figures" / f"{name}.png")
 
@@ -116,7 +111,8 @@ def _draw(results, missing, predictions, split, genres, fused, titles) -> dict[s
     if "fusion" not in predictions:  # the others are of fusion, or sorted by its figures
         return roc
     fusion = predictions["fusion"]
-    title = f"Reliability of fusion, {len(fusion.labels):,} {split} movies, all genres pooled"
+    movies = figures.movies_text([len(fusion.labels)], split)
+    title = f"Reliability of fusion, {movies}, all genres pooled"
     drawn = roc | {
         "auc_per_genre": figures.draw_auc_per_genre(of_split, split, titles),
         "f1_per_genre": figures.draw_f1_per_genre(of_split["fusion"], split),

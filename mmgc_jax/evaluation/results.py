@@ -56,6 +56,54 @@ def calibrate(
     return calibrations
 
 
+class Calibrated(NamedTuple):
+    """Calibrated probabilities of one model for all movies of a corpus, and their thresholds.
+
+    Attributes:
+      probabilities: <float32>[movies of the corpus, genres].
+      thresholds: <float64>[movies of the corpus, genres].
+    """
+
+    probabilities: np.ndarray
+    thresholds: np.ndarray
+
+
+def cross_calibrate(
+    corpus: Corpus,
+    folds: np.ndarray,
+    probabilities: Mapping[str, np.ndarray],
+    present: Mapping[str, np.ndarray],
+    calibrations: Mapping[str, Calibration],
+) -> dict[str, Calibrated]:
+    """Calibrates each movie with movies other than itself.
+
+    The training movies of a fold are calibrated as those of the other folds demand; all other
+    movies as all training movies demand, which is how new movies are calibrated.
+
+    Args:
+      corpus: the movies.
+      folds: the fold of each movie, <int>[movies of the corpus]; -1 for movies in no fold.
+      probabilities: for each model, <float32>[movies of the corpus, genres].
+      present: for each model, whether a movie has its modality, <bool>[movies of the corpus].
+      calibrations: as returned by `calibrate`.
+
+    Returns:
+      The calibrated probabilities and the thresholds of each model.
+    """
+    calibrated = {}
+    for name, of_movies in probabilities.items():
+        whole = calibrations[name]
+        result = Calibrated(whole(of_movies), np.tile(whole.thresholds, (len(of_movies), 1)))
+        for fold in range(folds.max() + 1):
+            others = np.flatnonzero((folds >= 0) & (folds != fold) & present[name])
+            of_fold = Calibration.fit(corpus.labels[others], of_movies[others], corpus.genres)
+            members = folds == fold
+            result.probabilities[members] = of_fold(of_movies[members])
+            result.thresholds[members] = of_fold.thresholds
+        calibrated[name] = result
+    return calibrated
+
+
 class Predictions(NamedTuple):
     """Predictions of one model for some movies, from which tables and figures are computed.
 
@@ -63,26 +111,32 @@ class Predictions(NamedTuple):
       labels: <float32>[movies, genres], 0 or 1.
       probabilities: calibrated, <float32>[movies, genres].
       uncalibrated: <float32>[movies, genres].
-      thresholds: tuned to calibrated probabilities, <float64>[genres].
+      thresholds: tuned to calibrated probabilities, <float64>[movies, genres].
+      folds: the fold of out-of-fold predictions, <int>[movies], for AUC within folds; None if one
+        model has predicted all movies.
     """
 
     labels: np.ndarray
     probabilities: np.ndarray
     uncalibrated: np.ndarray
     thresholds: np.ndarray
+    folds: np.ndarray | None = None
 
 
-def calibrated_predictions(
+def predictions_of_split(
     corpus: Corpus,
     split: str,
+    folds: np.ndarray,
     probabilities: Mapping[str, np.ndarray],
     present: Mapping[str, np.ndarray],
     fused: Sequence[str],
-    calibrations: Mapping[str, Calibration],
+    calibrated: Mapping[str, Calibrated],
 ) -> dict[str, Predictions]:
-    """Calibrates the probabilities of one split.
+    """Selects the predictions of one split.
 
-    The arguments are those of `evaluate_models`.
+    Args:
+      split: a key of `corpus.split`.
+      corpus, folds, probabilities, present, fused, calibrated: as in `evaluate_models`.
 
     Returns:
       `{model: predictions}`; a model appears as `<model>`, on the movies that have its modality,
@@ -94,12 +148,12 @@ def calibrated_predictions(
     for suffix, where in (("", np.ones_like(both)), ("_both", both)):
         for name, of_movies in probabilities.items():
             rows = indices[(where & present[name])[indices]]
-            calibration = calibrations[name]
             predictions[name + suffix] = Predictions(
                 corpus.labels[rows],
-                calibration(of_movies[rows]),
+                calibrated[name].probabilities[rows],
                 of_movies[rows],
-                calibration.thresholds,
+                calibrated[name].thresholds[rows],
+                folds[rows] if split == "train" else None,
             )
     return predictions
 
@@ -110,14 +164,13 @@ def evaluate_models(
     probabilities: Mapping[str, np.ndarray],
     present: Mapping[str, np.ndarray],
     fused: Sequence[str],
-    calibrations: Mapping[str, Calibration],
+    calibrated: Mapping[str, Calibrated],
     best_reachable: Mapping[str, np.ndarray] | None = None,
 ) -> dict:
     """Computes the figures of `results.json`.
 
-    `cross_validation` is computed from out-of-fold probabilities of the training movies: each
-    figure is the mean over the folds, and `<figure>_std` is its standard deviation. The figures of
-    other splits are computed from calibrated probabilities, except `ece_uncalibrated`, the
+    `cross_validation` is computed from out-of-fold probabilities of the training movies, with AUC
+    within folds. All figures are those of calibrated probabilities, except `ece_uncalibrated`, the
     calibration error before calibration. `f1_..._tuned`, and `f1_tuned` of each genre, are F1 at
     the calibration's thresholds.
 
@@ -128,7 +181,7 @@ def evaluate_models(
       present: for each model, whether a movie has its modality, <bool>[movies of the corpus].
       fused: names of the fused encoders; a movie has both modalities if it has that of each of
         them.
-      calibrations: the calibration of each model.
+      calibrated: as returned by `cross_calibrate`.
       best_reachable: for some models, the true probabilities of synthetic movies, <float>[movies
         of the corpus, genres]. Their macro AUC is the best that the model could reach.
 
@@ -138,19 +191,15 @@ def evaluate_models(
     """
     results = {}
     for split, indices in corpus.split.items():
-        if split == "train":
-            results["cross_validation"] = _cross_validated(
-                corpus, folds, probabilities, present, fused
-            )
-            continue
-        predictions = calibrated_predictions(
-            corpus, split, probabilities, present, fused, calibrations
+        predictions = predictions_of_split(
+            corpus, split, folds, probabilities, present, fused, calibrated
         )
-        results[split] = evaluate_predictions(predictions, corpus.genres)
+        figures = evaluate_predictions(predictions, corpus.genres)
         for name, of_movies in (best_reachable or {}).items():
             rows = indices[present[name][indices]]
             auc = metrics.auc_macro(corpus.labels[rows], of_movies[rows])
-            results[split][name]["best_reachable_auc_macro"] = auc
+            figures[name]["best_reachable_auc_macro"] = auc
+        results["cross_validation" if split == "train" else split] = figures
     return results
 
 
@@ -166,55 +215,31 @@ def evaluate_predictions(
     Returns:
       `{model: figures}`, the figures of one split of `results.json`.
     """
-    return {name: _calibrated(of_model, genres) for name, of_model in predictions.items()}
+    return {name: _figures(of_model, genres) for name, of_model in predictions.items()}
 
 
-def with_both(present, fused):
+def with_both(present: Mapping[str, np.ndarray], fused: Sequence[str]) -> np.ndarray:
     """Returns whether each movie has the modality of every fused encoder, <bool>[movies]."""
     return np.all([present[name] for name in fused], axis=0)
 
 
-def _cross_validated(corpus, folds, probabilities, present, fused) -> dict:
-    train, both = corpus.split["train"], with_both(present, fused)
-    return {
-        name + suffix: _over_folds(corpus, folds, of_movies, train[(where & present[name])[train]])
-        for suffix, where in (("", np.ones_like(both)), ("_both", both))
-        for name, of_movies in probabilities.items()
-    }
-
-
-def _over_folds(corpus, folds, probabilities, rows) -> dict:
-    of_folds = [
-        metrics.evaluate(corpus.labels[members], probabilities[members], corpus.genres)
-        for members in (rows[folds[rows] == fold] for fold in range(folds.max() + 1))
-    ]
-    figures = {
-        "movies": len(rows),
-        "genres_counted": min(figures["genres_counted"] for figures in of_folds),
-        "genres_counted_most": max(figures["genres_counted"] for figures in of_folds),
-    }
-    for name, value in of_folds[0].items():
-        if isinstance(value, float):
-            values = [figures[name] for figures in of_folds]
-            figures |= {name: float(np.mean(values)), f"{name}_std": float(np.std(values, ddof=1))}
-    return figures
-
-
-def _calibrated(predictions: Predictions, genres: Sequence[str]) -> dict:
-    labels, calibrated, uncalibrated, thresholds = predictions
-    figures = metrics.evaluate(labels, calibrated, genres)
+def _figures(predictions: Predictions, genres: Sequence[str]) -> dict:
+    labels, calibrated, uncalibrated, thresholds, folds = predictions
+    figures = metrics.evaluate(labels, calibrated, genres, folds=folds)
     for of_genre, f1 in zip(
         figures["per_genre"].values(), metrics.f1_per_genre(labels, calibrated, thresholds)
     ):
         of_genre["f1_tuned"] = float(f1)
     tuned = metrics.f1_averages(labels, calibrated, thresholds)
+    # Those of new movies are in calibration.json; in cross-validation each fold has its own.
+    middle = np.median(thresholds, axis=0) if len(thresholds) else np.full(len(genres), np.nan)
     return (
         figures
         | {f"{name}_tuned": value for name, value in tuned.items()}
         | {
             "ece": metrics.expected_calibration_error(labels, calibrated),
             "ece_uncalibrated": metrics.expected_calibration_error(labels, uncalibrated),
-            "thresholds": dict(zip(genres, thresholds.tolist())),
+            "thresholds": dict(zip(genres, middle.tolist())),
         }
     )
 
@@ -268,8 +293,7 @@ def missing_modalities(
 
     Args:
       labels: <float32>[movies, genres], of movies with both modalities.
-      folds: <int>[movies]. AUC is averaged over the folds, since movies of different folds are
-        predicted by different models.
+      folds: <int>[movies], for AUC within folds.
       whole: probabilities with both modalities, <float32>[movies, genres].
       without: probabilities without one of them, <float32>[movies, genres].
       seed: chooses the movies that lose the modality. Movies that lose it at one share also lose it
@@ -283,9 +307,5 @@ def missing_modalities(
     for share in SHARES:
         lost = np.isin(np.arange(len(labels)), order[: round(share * len(labels))])
         scores = np.where(lost[:, None], without, whole)
-        of_folds = [
-            metrics.auc_macro(labels[folds == fold], scores[folds == fold])
-            for fold in np.unique(folds)
-        ]
-        figures.append(float(np.mean(of_folds)))
+        figures.append(metrics.auc_macro(labels, scores, folds))
     return figures

@@ -15,7 +15,7 @@ import numpy as np
 
 from mmgc_jax.data.pipeline import Corpus
 from mmgc_jax.evaluation.calibration import Calibration
-from mmgc_jax.evaluation.results import with_both
+from mmgc_jax.evaluation.results import Calibrated, with_both
 from mmgc_jax.runtime.errors import InputError
 from mmgc_jax.runtime.files import Path, write_atomically
 
@@ -37,9 +37,9 @@ class Saved(NamedTuple):
       both: whether a movie has plot and poster, <bool>[movies].
       models: names of the models, <str>[models].
       present: whether a movie has the modality of a model, <bool>[models, movies].
-      probabilities: <float32>[models, movies, genres]: out-of-fold and not calibrated for training
-        movies, calibrated for others; NaN for movies without the modality of a model.
-      thresholds: tuned to calibrated probabilities, <float64>[models, genres].
+      probabilities: calibrated, <float32>[models, movies, genres]; out-of-fold for training movies;
+        NaN for movies without the modality of a model.
+      thresholds: of new movies, tuned to calibrated probabilities, <float64>[models, genres].
     """
 
     ids: np.ndarray
@@ -57,25 +57,23 @@ class Saved(NamedTuple):
 def of_experiment(
     corpus: Corpus,
     folds: np.ndarray,
-    probabilities: Mapping[str, np.ndarray],
     present: Mapping[str, np.ndarray],
     fused: Sequence[str],
+    calibrated: Mapping[str, Calibrated],
     calibrations: Mapping[str, Calibration],
 ) -> Saved:
-    """Collects the predictions of an experiment; its arguments are those of `evaluate_models`."""
+    """Collects the predictions of an experiment.
+
+    Args:
+      corpus, folds, present, fused, calibrated: as in `results.evaluate_models`.
+      calibrations: as returned by `results.calibrate`.
+    """
     rows = np.concatenate(list(corpus.split.values()))
     names = [CROSS_VALIDATION if name == "train" else name for name in corpus.split]
     split = np.repeat(names, [len(indices) for indices in corpus.split.values()])
-    is_training = split == CROSS_VALIDATION
     both = with_both(present, fused)[rows]
-    present = np.array([present[name][rows] for name in probabilities], bool)
-    judged = np.array(
-        [
-            np.where(is_training[:, None], of_movies[rows], calibrations[name](of_movies[rows]))
-            for name, of_movies in probabilities.items()
-        ],
-        np.float32,
-    )
+    present = np.array([present[name][rows] for name in calibrated], bool)
+    judged = np.array([of_model.probabilities[rows] for of_model in calibrated.values()])
     return Saved(
         ids=np.array(corpus.ids, str)[rows],
         split=split,
@@ -83,10 +81,10 @@ def of_experiment(
         genres=np.array(corpus.genres, str),
         labels=corpus.labels[rows] > 0,
         both=both,
-        models=np.array(list(probabilities), str),
+        models=np.array(list(calibrated), str),
         present=present,
         probabilities=np.where(present[:, :, None], judged, np.nan),
-        thresholds=np.array([calibrations[name].thresholds for name in probabilities]),
+        thresholds=np.array([calibrations[name].thresholds for name in calibrated]),
     )
 
 

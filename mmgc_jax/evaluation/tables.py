@@ -10,12 +10,13 @@ import textwrap
 from collections.abc import Mapping, Sequence
 
 from mmgc_jax.evaluation import bootstrap
+from mmgc_jax.evaluation.metrics import LEAST_STEADY
 from mmgc_jax.evaluation.results import SHARES, is_fusion
 from mmgc_jax.runtime.files import Path, relative_to_here
 
 COLUMNS = (
     ("auc_macro", "AUC macro"),
-    ("auc_micro", "AUC micro"),
+    ("auc_steady", "AUC steady"),
     ("map", "mAP"),
     ("f1_micro", "F1 micro"),
     ("f1_macro", "F1 macro"),
@@ -83,11 +84,12 @@ def interval_note(split: str, movies: int, low: float, high: float) -> str:
     """Returns a sentence on how far the macro AUC of fusion can be trusted.
 
     Args:
-      split: the split that it is computed on.
+      split: the split that it is computed on, or `cross_validation`.
       movies: number of these movies.
       low: lower limit of its 95 % interval; NaN if it is not known.
       high: upper limit.
     """
+    split = "training" if split == "cross_validation" else split
     if not bootstrap.is_shown(movies, low, high):
         return f"Too few {split} movies for an interval of fusion's macro AUC: {movies}."
     return (
@@ -125,7 +127,7 @@ def table(
     split: str,
     results: Mapping[str, dict],
     titles: Mapping[str, str],
-    averaged_over: str = "the folds",
+    seeds: int = 1,
 ) -> str:
     """Compares the models on one split; the last line is the gain of fusion.
 
@@ -133,10 +135,10 @@ def table(
       split: name of the split.
       results: the figures of this split, as in the values of `results.evaluate_models`.
       titles: title of each model.
-      averaged_over: what the figures of cross-validation are averaged over.
+      seeds: number of runs that the figures are the means of.
     """
     names = [name for name in titles if name in results]
-    notes = _notes(split, results, averaged_over)
+    notes = _notes(split, results, seeds)
     rows = _rows(split, results, titles, names)
     return "\n".join(filter(None, [*rows, *notes, _gain(results, titles, names)]))
 
@@ -174,7 +176,7 @@ def _rows(
       longest: most columns that the titles may take; they must fit.
     """
     width = min(_width(titles), longest)
-    with_std = split == "cross_validation"
+    with_std = _has_std(results)
     lines = [_header(split, width, results)]
     for suffix, subtitle in parts(results, names):
         lines.append(subtitle)
@@ -194,7 +196,7 @@ def _header(split: str, width: int, results: Mapping[str, dict]) -> str:
     line += f"{'movies':>7}"
     for name, column in COLUMNS:
         line += f"{column:>11}"
-        if split == "cross_validation" and name == "auc_macro":
+        if _has_std(results) and name == "auc_macro":
             line += f"{'+-':>7}"
     return line + (f"{'best AUC':>10}" if _has_best(results) else "")
 
@@ -203,11 +205,17 @@ def _has_best(results: Mapping[str, dict]) -> bool:
     return any(_BEST in figures for figures in results.values())
 
 
-def _notes(split: str, results: Mapping[str, dict], averaged_over: str = "the folds") -> list[str]:
+def _has_std(results: Mapping[str, dict]) -> bool:
+    return any("auc_macro_std" in figures for figures in results.values())
+
+
+def _notes(split: str, results: Mapping[str, dict], seeds: int = 1) -> list[str]:
     """Returns the lines that explain a comparison."""
     notes = _genres_note(results)
     if split == "cross_validation":
-        notes.append(f"Each figure is the mean over {averaged_over}; +- is the standard deviation.")
+        notes.append("Each movie is predicted by models that were not trained on it.")
+    if _has_std(results):
+        notes.append(f"Each figure is the mean over {seeds} seeds; +- is the standard deviation.")
     if _has_best(results):
         notes.append(
             "best AUC: macro AUC with the true probabilities, which are known of made-up movies."
@@ -216,17 +224,27 @@ def _notes(split: str, results: Mapping[str, dict], averaged_over: str = "the fo
 
 
 def _genres_note(results: Mapping[str, dict]) -> list[str]:
-    """Returns a line on the genres in macro averages; none if no row with movies leaves out any."""
+    """Returns lines on the genres that averages leave out; none if they leave out none."""
     rows = [figures for figures in results.values() if figures["movies"]] or [*results.values()]
-    least = min(figures["genres_counted"] for figures in rows)
-    most = max(figures.get("genres_counted_most", figures["genres_counted"]) for figures in rows)
-    # Cross-validation has no figures per genre, so there the number of all genres is not known.
-    if least == max(len(figures.get("per_genre", ())) for figures in rows):
-        return []
-    which = "with a positive and a negative movie"
-    if least == most:
-        return [f"Macro averages and mAP are over the {most} genres {which}."]
-    return [f"Macro averages and mAP are over {least} to {most} genres in each row: those {which}."]
+    num_genres = max(len(figures.get("per_genre", ())) for figures in rows)
+    counted = [figures["genres_counted"] for figures in rows]
+    steady = [figures["genres_steady"] for figures in rows]
+    notes = []
+    if min(counted) < num_genres or min(counted) < max(counted):
+        notes.append(
+            f"Macro averages and mAP are over {_span(counted)}: those with a positive and a "
+            "negative movie."
+        )
+    if min(steady) < max(counted):
+        notes.append(
+            f"AUC steady is over {_span(steady)}: those with at least {LEAST_STEADY} of both."
+        )
+    return notes
+
+
+def _span(numbers: Sequence[int]) -> str:
+    least, most = min(numbers), max(numbers)
+    return f"{most} genres" if least == most else f"{least} to {most} genres in each row"
 
 
 def _gain(results, titles, names) -> str:
@@ -263,7 +281,7 @@ def f1_table(split: str, results: Mapping[str, dict], titles: Mapping[str, str])
     averages = ("micro", "macro", "weighted", "samples")
     width = _width(titles)
     lines = [
-        f"{split + ', F1':<{width}}{'at 0.5':>36}{'at the threshold of each genre':>36}",
+        f"{split.replace('_', '-') + ', F1':<{width}}{'at 0.5':>36}{'at the threshold of each genre':>36}",
         " " * width + "".join(f"{average:>9}" for average in 2 * averages),
     ]
     names = [name for name in titles if name in results]
@@ -279,11 +297,11 @@ def f1_table(split: str, results: Mapping[str, dict], titles: Mapping[str, str])
 def calibration_table(split: str, results: Mapping[str, dict], titles: Mapping[str, str]) -> str:
     """Compares expected calibration error before and after Platt scaling, on one split."""
     width = _width(titles)
-    lines = [f"{split + ', calibration error':<{width}}{'before':>9}{'after':>9}"]
+    lines = [f"{split.replace('_', '-') + ', calibration error':<{width}}{'before':>9}{'after':>9}"]
     for name in (name for name in titles if name in results):
         errors = [results[name][error] for error in ("ece_uncalibrated", "ece")]
         lines.append(_row(titles[name], errors, width))
-    lines.append("Platt scaling and thresholds are fitted on the training part, out-of-fold.")
+    lines.append("Platt scaling and thresholds are fitted out-of-fold, on other training movies.")
     return "\n".join(lines)
 
 
@@ -301,7 +319,7 @@ def missing_table(missing: Mapping[str, dict], titles: Mapping[str, str]) -> str
         lines.append(f"{modality + 's missing, AUC macro':<{width}}{shares}")
         lines += [_row(titles[name], values, width) for name, values in of_models.items()]
     lines.append(
-        "Cross-validation on the movies with both plot and poster, the mean over the folds."
+        "Cross-validation on the movies with both plot and poster."
     )
     return "\n".join(lines)
 

@@ -24,16 +24,17 @@ from mmgc_jax.models.feature_fusion import (
     LowRankTensorFusion,
     MixtureOfExperts,
 )
-from mmgc_jax.models.fusion import FusionOfLogits, LateFusion, drop_modalities
+from mmgc_jax.models.fusion import FusionOfLogits, LateFusion, ProbabilityMLP, drop_modalities
 from mmgc_jax.models.plot_bag_of_words import PlotBagOfWords
 from mmgc_jax.models.plot_lstm import PlotLSTM
 from mmgc_jax.models.plot_transformer import PlotTransformer
 from mmgc_jax.models.poster_vgg16 import GenreHead, PosterVGG16, pool_blocks
 from mmgc_jax.models.vgg16 import VGG16, apply_blocks
 
-# The names used in configs. `late` fuses probabilities; the others fuse feature vectors.
+# The names used in configs. `late` and `mlp` fuse probabilities; the others fuse feature vectors.
 FUSIONS = {
     "late": LateFusion,
+    "mlp": ProbabilityMLP,
     "linear_sum": LinearSum,
     "concat": ConcatMaxout,
     "mixture_of_experts": MixtureOfExperts,
@@ -57,6 +58,7 @@ __all__ = [
     "PlotLSTM",
     "PlotTransformer",
     "PosterVGG16",
+    "ProbabilityMLP",
     "apply_blocks",
     "drop_modalities",
     "pool_blocks",

@@ -22,15 +22,19 @@ class LateFusion(nn.Module):
 
     - the genres' prior log-odds;
     - evidence from each encoder whose modality the movie has: the encoder's logit, calibrated by a
-      trained weight and shift as in Platt scaling, minus the prior;
+      trained weight and shift as in Platt scaling, minus the prior, times a trained exponent of the
+      encoder;
     - the output of a fully connected network that takes all encoders' logits and `present`.
 
     For calibrated encoders that are conditionally independent given the genre, the first two terms
-    are exact (a product of experts). The network corrects for other cases.
+    are exact with exponents of 1 (a product of experts). Encoders that repeat each other, such as
+    two that read the same plot, count the same evidence twice; exponents below 1 undo it (a
+    generalised product of experts, arXiv 1410.7827). The network corrects for other cases.
 
     Parameters besides the network's layers: `weights` and `shifts` <float32>[encoders, num_genres]
-    of the calibration, initialised with 1 and 0, and `prior` <float32>[num_genres], initialised
-    with 0. The caller sets the prior; it is not trained.
+    of the calibration, initialised with 1 and 0; `exponents` <float32>[encoders], initialised with
+    1; and `prior` <float32>[num_genres], initialised with 0. The caller sets the prior; it is not
+    trained.
 
     Attributes:
       hidden: size of the network's hidden layer.
@@ -63,7 +67,9 @@ class LateFusion(nn.Module):
         weights = self.param("weights", nn.initializers.ones, shape)
         shifts = self.param("shifts", nn.initializers.zeros, shape)
         prior = jax.lax.stop_gradient(self.param("prior", nn.initializers.zeros, shape[1:]))
-        evidence = present[..., None] * (logits * weights + shifts - prior)
+        exponents = self.param("exponents", nn.initializers.ones, shape[:1])
+        evidence = logits * weights + shifts - prior
+        evidence *= (present * exponents)[..., None]
 
         x = jnp.concatenate([logits.reshape(logits.shape[0], -1), present], axis=-1)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
@@ -71,6 +77,37 @@ class LateFusion(nn.Module):
         x = nn.Dropout(self.dropout, deterministic=not train)(embedding)
         correction = nn.Dense(self.num_genres, kernel_init=nn.initializers.zeros, name="genres")(x)
         return prior + evidence.sum(axis=1) + correction, {"embedding": embedding}
+
+
+class ProbabilityMLP(nn.Module):
+    """The talk's fusion to the letter: a fully connected network over the encoders' probabilities.
+
+    Attributes:
+      hidden: size of the hidden layer.
+      dropout: rate before the output layer.
+      num_genres: number of logits.
+    """
+
+    hidden: int = 64
+    dropout: float = 0.3
+    num_genres: int = 24
+
+    @nn.compact
+    def __call__(
+        self, probabilities: jax.Array, present: jax.Array, *, train: bool = False
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Computes genre logits; takes the arguments of `LateFusion`.
+
+        The network sees a missing modality only by its probabilities, the genres' frequencies.
+
+        Returns:
+          logits <float32>[batch, num_genres], and `embedding` <float32>[batch, hidden].
+        """
+        del present
+        x = probabilities.reshape(len(probabilities), -1)
+        embedding = nn.relu(nn.Dense(self.hidden, name="dense")(x))
+        x = nn.Dropout(self.dropout, deterministic=not train)(embedding)
+        return nn.Dense(self.num_genres, name="genres")(x), {"embedding": embedding}
 
 
 class FusionOfLogits(nn.Module):

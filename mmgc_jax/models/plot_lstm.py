@@ -26,6 +26,8 @@ class PlotLSTM(nn.Module):
       bidirectional: whether a second LSTM reads the plot backwards.
       pooling: `last` takes each direction's final state; `mean`, `max` or both (`mean_max`) pool
         over all states.
+      attention_heads: number of weighted means of the states that are concatenated to the pooled
+        states, each with attention weights of its own (arXiv 1703.03130); 0 for none.
       pool_words: whether to concatenate the mean, maximum and minimum over the word vectors to the
         pooled states, so that a single telling word reaches the output layer directly (arXiv
         1805.09843). Needs word vectors, not one-hot encoding.
@@ -41,6 +43,7 @@ class PlotLSTM(nn.Module):
     dtype: str = "float32"
     bidirectional: bool = True
     pooling: str = "mean_max"
+    attention_heads: int = 0
     pool_words: bool = False
     dropout: float = 0.5
     word_dropout: float = 0.0
@@ -86,6 +89,9 @@ class PlotLSTM(nn.Module):
 
         is_word = (jnp.arange(tokens.shape[1]) < lengths[:, None])[..., None]
         embedding = self._pool(states, ends, is_word)
+        if self.attention_heads:
+            attended = SelfAttentivePooling(self.attention_heads, name="attention")(states, is_word)
+            embedding = jnp.concatenate([embedding, attended], axis=-1)
         if self.pool_words:
             if self.embedding_dim is None:
                 raise ValueError("pool_words needs word vectors; one-hot encoding has none")
@@ -154,6 +160,33 @@ class PlotLSTM(nn.Module):
         if self.pooling not in pooled:
             raise ValueError(f"pooling is {self.pooling!r}, not one of {', '.join(pooled)}")
         return jnp.concatenate(pooled[self.pooling], axis=-1)
+
+
+class SelfAttentivePooling(nn.Module):
+    """Pools states by weights that a small network gives them (arXiv 1703.03130, equation 6).
+
+    Attributes:
+      heads: number of weighted means.
+    """
+
+    heads: int
+
+    @nn.compact
+    def __call__(self, states: jax.Array, is_word: jax.Array) -> jax.Array:
+        """Computes weighted means.
+
+        Args:
+          states: <float32>[batch, length, dim].
+          is_word: <bool>[batch, length, 1], False for padding, which gets the weight 0.
+
+        Returns:
+          <float32>[batch, heads * dim].
+        """
+        hidden = nn.tanh(nn.Dense(states.shape[-1], use_bias=False, name="hidden")(states))
+        scores = nn.Dense(self.heads, use_bias=False, name="scores")(hidden)
+        weights = jax.nn.softmax(jnp.where(is_word, scores, -jnp.inf), axis=1)
+        pooled = jnp.einsum("blh,bld->bhd", weights, states)
+        return pooled.reshape(len(pooled), -1)
 
 
 def _mean(x: jax.Array, is_word: jax.Array) -> jax.Array:

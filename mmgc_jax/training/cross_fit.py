@@ -1,4 +1,4 @@
-"""Cross-fitting: trains one model for each fold, of an encoder or of a fusion.
+"""Cross-fitting: trains a model for each fold, of an encoder or of a fusion.
 
 The training movies are divided into folds. The model of a fold is trained on all other folds, so
 that every movie can be predicted without models that have seen it in training:
@@ -8,6 +8,8 @@ that every movie can be predicted without models that have seen it in training:
   Wolpert 1992).
 - A validation or test movie gets the mean of all folds' models (cross-validated committees,
   Parmanto, Munro and Doyle 1996).
+
+A fold can have several models, which differ in their random seeds; their mean stands for the fold.
 """
 
 import dataclasses
@@ -17,11 +19,10 @@ from typing import Any
 import numpy as np
 
 from mmgc_jax.data import pipeline
-from mmgc_jax.evaluation import metrics
 from mmgc_jax.evaluation.results import fill_absent
 from mmgc_jax.runtime import preemption
 from mmgc_jax.training import inference, loop
-from mmgc_jax.training.run import ApplyFn, Experiment, fold_names
+from mmgc_jax.training.run import ApplyFn, Experiment, names_of_models
 
 # A function from movie indices to the arrays of a batch; see `mmgc_jax.data.pipeline`.
 Examples = Callable[..., dict[str, np.ndarray]]
@@ -99,7 +100,7 @@ def cross_fit(
     recipe: Recipe,
     variants: Mapping[str, Examples] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Trains one model for each fold; predicts each movie with models not trained on it.
+    """Trains the models of all folds; predicts each movie with models not trained on it.
 
     Args:
       experiment: the experiment.
@@ -119,22 +120,24 @@ def cross_fit(
       InputError: if a training diverges.
       Interrupted: if a stop was requested (SIGTERM or Ctrl-C); finished training runs are kept.
     """
-    trainer = _Trainer(experiment, section, present)
+    trainer = _Trainer(experiment, section)
     examples = {"probabilities": recipe.examples} | dict(variants or {})
     sums = {kind: np.zeros(experiment.corpus.labels.shape, np.float32) for kind in examples}
     folds = experiment.folds
-    for fold, fold_name in enumerate(fold_names(experiment.config, name)):
-        preemption.raise_if_requested()
+    for fold, models in enumerate(names_of_models(experiment.config, name)):
         others = np.flatnonzero(present & (folds >= 0) & (folds != fold))
         unseen = np.flatnonzero(present & ((folds < 0) | (folds == fold)))
-        params = recipe.fit_fold(trainer.fit, fold_name, others)
-        for kind, total in sums.items():
-            total[unseen] += trainer.predict(
-                examples[kind], recipe.apply, params, unseen, recipe.batch_size, fold_name
-            )[unseen]
-    models = np.where(folds < 0, experiment.config.folds, 1)[:, None]
+        for model in models:
+            preemption.raise_if_requested()
+            params = recipe.fit_fold(trainer.fit, model, others)
+            for kind, total in sums.items():
+                predicted = trainer.predict(
+                    examples[kind], recipe.apply, params, unseen, recipe.batch_size, model
+                )
+                total[unseen] += predicted[unseen] / len(models)
+    folds_of_movie = np.where(folds < 0, experiment.config.folds, 1)[:, None]
     return {
-        kind: fill_absent(total / models, present, experiment.frequencies)
+        kind: fill_absent(total / folds_of_movie, present, experiment.frequencies)
         for kind, total in sums.items()
     }
 
@@ -142,10 +145,8 @@ def cross_fit(
 class _Trainer:
     """Trains models and predicts with them, with the settings of one section of the config."""
 
-    def __init__(self, experiment: Experiment, section: str, present: np.ndarray):
+    def __init__(self, experiment: Experiment, section: str):
         self._experiment, self._section = experiment, section
-        validation = experiment.corpus.split["validation"]
-        self._validation = validation[present[validation]]
 
     def fit(
         self,
@@ -169,7 +170,7 @@ class _Trainer:
           scales: factors of the learning rate that override those of the settings.
 
         Returns:
-          The parameters with the best macro AUC on the validation movies.
+          The trained parameters.
         """
         labels = self._experiment.corpus.labels
         settings = self._experiment.config[self._section][field]
@@ -177,16 +178,15 @@ class _Trainer:
             settings = settings.copy_and_resolve_references().unlock()
             settings.learning_rate_scale.update(scales)
         run = self._experiment.training_run(name, f"{self._section}.{field}")
-        size = settings.batch_size
         batches = pipeline.Batches(
-            examples, labels, indices, size, shuffle_seed=run.seed, epochs=settings.epochs
+            examples,
+            labels,
+            indices,
+            settings.batch_size,
+            shuffle_seed=run.seed,
+            epochs=settings.epochs,
         )
-
-        def validate(params) -> float:
-            scores = self.predict(examples, apply, params, self._validation, size)
-            return metrics.auc_macro(labels[self._validation], scores[self._validation])
-
-        return loop.fit(run, apply, params, batches, validate, settings)
+        return loop.fit(run, apply, params, batches, settings)
 
     def predict(
         self,

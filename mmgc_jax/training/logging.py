@@ -98,7 +98,7 @@ class TrainingLog:
         )
         self._clock = time.monotonic()
         self._waited, self._first_step = 0.0, {}
-        self._step = start
+        self._step, self._loss = start, float("nan")
 
     def timed(self, batches: Iterator) -> Iterator:
         """Yields batches, and measures how long the loop waits for them."""
@@ -138,6 +138,7 @@ class TrainingLog:
         """
         now = time.monotonic()
         steps, seconds = step - self._step, max(now - self._clock, 1e-9)
+        self._loss = metrics["loss"]
         shown, speed = {"loss": f"{metrics['loss']:.4f}"}, {}
         if steps:
             rate = steps * self._movies_per_step / seconds
@@ -150,12 +151,10 @@ class TrainingLog:
         self._write(step, metrics | speed | self._first_step)
         self._first_step = {}
 
-    def epoch_done(self, step: int, epoch: int, auc_macro: float) -> None:
-        """Reports the macro AUC on the validation part after an epoch."""
-        self._write(step, {"epoch": epoch, "validation": {"auc_macro": auc_macro}})
-        logger.info("%s: epoch %d of at most %d: auc_macro %.4f",
-                    self._run.name, epoch, self._epochs, auc_macro)  # fmt: skip
-        self._clock, self._waited = time.monotonic(), 0.0  # leaves validation out
+    def epoch_done(self, epoch: int) -> None:
+        """Reports the end of an epoch, with the last reported loss, in nats."""
+        logger.info("%s: epoch %d of %d: loss %.4f",
+                    self._run.name, epoch, self._epochs, self._loss)  # fmt: skip
 
     def close(self) -> None:
         """Closes the bar and the writers."""

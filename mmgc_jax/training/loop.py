@@ -1,8 +1,6 @@
 """The training loop: one jitted step and one loop for all models."""
 
-import math
 import time
-from collections.abc import Callable
 from typing import Any
 
 import flax.struct
@@ -123,75 +121,70 @@ def fit(
     apply: ApplyFn,
     params: Any,
     batches: pipeline.Batches,
-    validate: Callable[[Any], float],
     settings: ml_collections.ConfigDict,
 ) -> Any:
-    """Trains a model with early stopping, and returns its best parameters.
+    """Trains a model for all epochs, and returns its parameters.
 
-    Resumes from the latest checkpoint if there is one. The remaining steps then use the same
-    batches and random numbers as an uninterrupted training.
+    No movies are held out to stop early: the learning rate ends at zero, and the number of epochs
+    is a setting. A finished training is read from its checkpoint. An unfinished one resumes from
+    its latest checkpoint; the remaining steps then use the same batches and random numbers as an
+    uninterrupted training.
 
     Args:
       run: the training run; it names the folder of the checkpoints.
       apply: forward pass of the model.
       params: initial parameters.
       batches: the batches of all epochs.
-      validate: function from parameters to the macro AUC on the validation movies; called after
-        each epoch.
-      settings: settings of the optimizer (see `make_optimizer`); `patience`, the number of epochs
-        without improvement after which training stops early; and `log_every` and
+      settings: settings of the optimizer (see `make_optimizer`); and `log_every` and
         `checkpoint_every`, in steps.
 
     Returns:
-      The parameters of the epoch with the best macro AUC on the validation movies.
+      The parameters after the last step.
 
     Raises:
-      InputError: if the loss, the gradients or the parameters are not finite, or if the macro AUC
-        is undefined.
+      InputError: if the loss, the gradients or the parameters are not finite.
       Interrupted: if a stop was requested (SIGTERM or Ctrl-C), after the current step is finished
         and saved.
     """
-    with _Training(run, apply, params, batches, validate, settings) as training:
+    state, shardings = _initial_state(run, params, settings, len(batches), parallel.data_mesh())
+    if (finished := checkpoints.restore(run.checkpoints / "trained", state.params)) is not None:
+        return finished[0]
+    with _Training(run, apply, state, shardings, batches, settings) as training:
         training.run()
-    return restore_best(run, training.state.params)
+    return training.state.params
 
 
-def restore_best(run: TrainingRun, like: Any = None) -> Any:
-    """Reads the best parameters of a training run from its checkpoint.
-
-    Args:
-      run: the training run.
-      like: a tree with the wanted shapes, dtypes and shardings; without it, arrays are NumPy's.
+def restore_trained(run: TrainingRun) -> Any:
+    """Reads the parameters of a finished training run, as NumPy arrays.
 
     Raises:
-      InputError: if the training has not finished an epoch, or its checkpoint is damaged.
+      InputError: if the training has not finished, or its checkpoint is damaged.
     """
-    restored = checkpoints.restore(run.checkpoints / "best", like)
+    restored = checkpoints.restore(run.checkpoints / "trained")
     if restored is None:
         raise InputError(f"{run.checkpoints} has no trained parameters: has {run.name} finished?")
     return restored[0]
 
 
 class _Training:
-    """Runs a training: steps, logging, validation, early stopping and checkpoints."""
+    """Runs a training: steps, logging and checkpoints."""
 
-    def __init__(self, run, apply, params, batches, validate, settings):
-        """Restores the latest checkpoint, or initialises the state; see `fit` for the arguments."""
-        self._run, self._batches, self._validate = run, batches, validate
-        self._settings = settings
+    def __init__(self, run, apply, state, shardings, batches, settings):
+        """Restores the latest checkpoint; see `fit` for the other arguments.
+
+        Args:
+          state: the state before the first step.
+          shardings: its shardings.
+        """
+        self.state = state
+        self._run, self._batches, self._settings = run, batches, settings
         self._mesh = parallel.data_mesh()
-        self.state, shardings = _initial_state(run, params, settings, len(batches), self._mesh)
         self._step_function = make_train_step(apply, settings, len(batches), shardings)
-        # Saved in every checkpoint. `done`: training is finished. `validate`: the epoch has ended,
-        # but its validation was interrupted.
-        self._progress = {"best_auc": -1.0, "best_epoch": 0, "done": False, "validate": False}
         if (restored := checkpoints.restore(run.checkpoints / "latest", self.state)) is not None:
-            self.state, self._progress = restored
+            self.state, _ = restored
             logger.info("%s: continues after step %d of %d.",
                         run.name, self.state.step, len(batches))  # fmt: skip
         self._latest = checkpoints.Checkpoints(run.checkpoints / "latest", keep=2)
-        self._best = checkpoints.Checkpoints(run.checkpoints / "best")
-        self._unsaved_best: tuple[int, Any, dict] | None = None
         self._saved_at = time.monotonic()
         self._unreported: list[StepMetrics] = []
         start = int(self.state.step)
@@ -205,16 +198,10 @@ class _Training:
     def __exit__(self, *_) -> None:
         self._log.close()
         self._latest.__exit__()
-        self._best.__exit__()
 
     def run(self) -> None:
         """Trains from the current state until the end."""
         start = int(self.state.step)
-        if self._progress["validate"]:
-            self._end_epoch(start)
-            self._save(start)
-        if self._progress["done"]:
-            return
         arriving = iter(pipeline.iterate(self._batches, start, self._run.workers))
         for step, batch in enumerate(self._log.timed(arriving), start=start + 1):
             if step == start + 1:
@@ -224,8 +211,11 @@ class _Training:
                 jax.block_until_ready(self._unreported)
                 self._log.first_step_done()
             self._after_step(step)
-            if self._progress["done"]:
-                break
+        # Written before the checkpoint: if the process is killed in between, some lines of
+        # metrics.jsonl are repeated, but none is lost.
+        flush_lines()
+        checkpoints.save(self._run.checkpoints / "trained", len(self._batches),
+                         self.state.params, {})  # fmt: skip
 
     def _train(self, batch: dict[str, np.ndarray]) -> None:
         batch = parallel.shard_batch(batch, self._mesh)
@@ -233,22 +223,25 @@ class _Training:
         self._unreported.append(metrics)
 
     def _after_step(self, step: int) -> None:
-        """Logs, validates and saves if this step is due for it."""
+        """Logs and saves if this step is due for it."""
         settings = self._settings
+        is_last = step == len(self._batches)
         epoch_ends = step % self._batches.steps_per_epoch == 0
         logs = step % settings.log_every == 0
         # With several processes `requested` is a collective, so it is not called at every step.
         stops = (logs or parallel.is_alone()) and preemption.requested()
-        saves = step % settings.checkpoint_every == 0 or stops or step == len(self._batches)
+        saves = step % settings.checkpoint_every == 0 or stops
         if epoch_ends and not saves:
             seconds = time.monotonic() - self._saved_at
             saves = bool(parallel.broadcast(seconds > _SECONDS_BETWEEN_CHECKPOINTS))
         if logs or saves or epoch_ends:
             self._report(step)
         if epoch_ends:
-            self._end_epoch(step, saves)
-        if saves or self._progress["done"]:
-            self._save(step)
+            self._log.epoch_done(step // self._batches.steps_per_epoch)
+        if saves and not is_last:
+            flush_lines()
+            self._latest.save(step, self.state, {})
+            self._saved_at = time.monotonic()
             preemption.raise_if_requested()
 
     def _report(self, step: int) -> None:
@@ -268,42 +261,6 @@ class _Training:
                 "learning_rate": float(last.learning_rate),
             },
         )
-
-    def _end_epoch(self, step: int, saves: bool = True) -> None:
-        """Validates, keeps the parameters if they are the best so far, and checks for the end."""
-        epoch = step // self._batches.steps_per_epoch
-        self._progress["validate"] = False
-        try:
-            auc = self._validate(self.state.params)
-        except preemption.Interrupted:
-            self._progress["validate"] = True
-            self._save(step)
-            raise
-        if math.isnan(auc):
-            raise InputError(
-                f"{self._run.name}: the macro AUC on the validation movies is undefined, since "
-                "each genre applies to all of them or to none. More movies are needed, or a larger "
-                "config.data.validation_fraction."
-            )
-        if auc > self._progress["best_auc"]:
-            self._progress |= {"best_auc": auc, "best_epoch": epoch}
-            # Copied if more steps come before it is saved, since a step donates its state.
-            params = self.state.params if saves else jax.tree.map(jnp.copy, self.state.params)
-            self._unsaved_best = (step, params, {"auc_macro": auc})
-        stalled = epoch - self._progress["best_epoch"] >= self._settings.patience
-        self._progress["done"] = stalled or step == len(self._batches)
-        self._log.epoch_done(step, epoch, auc)
-
-    def _save(self, step: int) -> None:
-        """Saves the best parameters, then the state, whose notes refer to them."""
-        if self._unsaved_best is not None:
-            self._best.save(*self._unsaved_best)
-            self._unsaved_best = None
-        # Written before the checkpoint: if the process is killed in between, some lines of
-        # metrics.jsonl are repeated, but none is lost.
-        flush_lines()
-        self._latest.save(step, self.state, self._progress)
-        self._saved_at = time.monotonic()
 
     def _diverged(self, step: int, metrics: StepMetrics) -> InputError:
         """Makes the error for a step that was not finite; it names the movies of the batch."""

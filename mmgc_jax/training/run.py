@@ -80,7 +80,7 @@ class TrainingRun:
 
     @property
     def checkpoints(self) -> Path:
-        """The folder of the checkpoints: `best/` and `latest/` inside `checkpoints/<name>/`."""
+        """The folder of the checkpoints: `trained/` and `latest/`, in `checkpoints/<name>/`."""
         return self.workdir / "checkpoints" / self.name
 
 
@@ -139,9 +139,18 @@ class Experiment:
         )
 
 
-def fold_names(config: ml_collections.ConfigDict, name: str) -> list[str]:
-    """Returns the names of an encoder's or fusion's training runs: `plot/fold_0`, ..."""
-    return [f"{name}/fold_{fold}" for fold in range(config.folds)]
+def names_of_models(config: ml_collections.ConfigDict, name: str) -> list[list[str]]:
+    """Returns the names of the training runs of an encoder or fusion, a list for each fold.
+
+    A fold's first model is called `plot/fold_0`, further ones `plot/fold_0_model_1`, and so on; see
+    the field `models_per_fold` of encoders that can have several.
+    """
+    section = config.get(name, {})
+    numbers = range(section.get("models_per_fold", 1))
+    return [
+        [f"{name}/fold_{fold}{f'_model_{n}' if n else ''}" for n in numbers]
+        for fold in range(config.folds)
+    ]
 
 
 def encoder_folder(workdir: Path, name: str) -> Path:

@@ -59,16 +59,17 @@ def test_counts_are_sample_weights_of_scikit_learn():
     assert found["f1_macro"][0] == pytest.approx(f1)
 
 
-def test_figures_are_averaged_over_the_folds():
+def test_auc_is_computed_within_folds():
+    """All other figures are those of all movies together."""
     labels, probabilities, _ = judged()
-    folds = np.arange(len(labels)) % 3
+    labels, folds = labels[:, :4], np.arange(len(labels)) % 3
+    shifted = probabilities[:, :4] / (1 + folds[:, None])
     counts = np.ones((len(labels), 1), np.int32)
-    found = bootstrap.Resampled(labels[:, :4], probabilities[:, :4], folds=folds)(counts)
-    of_folds = [
-        metrics.auc_macro(labels[folds == fold, :4], probabilities[folds == fold, :4])
-        for fold in range(3)
-    ]
-    assert found["auc_macro"][0] == pytest.approx(np.mean(of_folds))
+    found = bootstrap.Resampled(labels, shifted, folds=folds)(counts)
+    expected = metrics.evaluate(labels, shifted, list("abcd"), folds=folds)
+    assert expected["auc_macro"] != pytest.approx(metrics.auc_macro(labels, shifted))
+    for figure in bootstrap.FIGURES:
+        assert found[figure][0] == pytest.approx(expected[figure], nan_ok=True), figure
 
 
 def test_resamples_do_not_depend_on_the_size_of_blocks():

@@ -12,7 +12,7 @@ from mmgc_jax.evaluation.figures.models import (
     draw_roc,
 )
 from mmgc_jax.evaluation.figures.precision_recall import draw_precision_recall
-from mmgc_jax.evaluation.figures.style import save
+from mmgc_jax.evaluation.figures.style import movies_text, save
 from mmgc_jax.evaluation.figures.training import draw_learning_curves, read_metrics
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "draw_precision_recall",
     "draw_reliability",
     "draw_roc",
+    "movies_text",
     "read_metrics",
     "save",
 ]

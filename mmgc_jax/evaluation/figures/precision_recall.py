@@ -113,6 +113,6 @@ def _draw_curve(ax: Axes, predictions: Predictions, genre: int, look: style.Look
 def _mark_threshold(ax: Axes, predictions: Predictions, genre: int) -> None:
     """Marks precision and recall at a genre's tuned threshold; nothing if it predicts no movie."""
     labels = predictions.labels[:, genre] > 0
-    found = predictions.probabilities[:, genre] >= predictions.thresholds[genre]
+    found = predictions.probabilities[:, genre] >= predictions.thresholds[:, genre]
     if found.any():
         ax.plot(found[labels].mean(), labels[found].mean(), zorder=3, clip_on=False, **_MARK)

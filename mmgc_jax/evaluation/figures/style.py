@@ -77,12 +77,14 @@ def movies_text(counts: Iterable[int], split: str, both: bool = False) -> str:
 
     Args:
       counts: number of movies of each model; given as a range if they differ.
-      split: the movies' split.
+      split: the movies' split; `cross_validation` for training movies, predicted out-of-fold.
       both: whether they are those with both modalities.
     """
     counts = sorted(set(counts)) or [0]
     number = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
     noun = "movie" if counts == [1] else "movies"
+    if split == "cross_validation":
+        split = "cross-validated"
     return f"{number} {split} {noun}" + (" with both plot and poster" if both else "")
 
 
