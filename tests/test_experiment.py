@@ -275,7 +275,7 @@ def test_encoders_and_fusion_as_one_network(inputs, tmp_path):
         predictor(without), predictor([*without, *movies])[:3], rtol=1e-3, atol=1e-5
     )
     before, after = (
-        loop.restore_best(TrainingRun(f"{stage}/fold_0", tmp_path, seed=0))
+        loop.restore_trained(TrainingRun(f"{stage}/fold_0", tmp_path, seed=0))
         for stage in ("poster", "fusion")
     )
     kernel = after["poster"]["vgg16"]["block5_conv1"]["kernel"]

@@ -56,7 +56,7 @@ def test_the_preprocessing_of_pretrained_weights_is_kept_when_all_blocks_train(i
     config.poster.finetune_from = "block1"
     experiment.run(config, tmp_path)
     with np.load(inputs[1]) as weights:
-        trained = loop.restore_best(TrainingRun("poster/fold_1", tmp_path, seed=0))["vgg16"]
+        trained = loop.restore_trained(TrainingRun("poster/fold_1", tmp_path, seed=0))["vgg16"]
         for part, array in trained["preprocessing"].items():
             np.testing.assert_array_equal(array, weights[f"preprocessing/{part}"])
         kernel = trained["block1_conv1"]["kernel"]

@@ -318,9 +318,7 @@ def missing_table(missing: Mapping[str, dict], titles: Mapping[str, str]) -> str
         shares = "".join(f"{share:>9.0%}" for share in SHARES)
         lines.append(f"{modality + 's missing, AUC macro':<{width}}{shares}")
         lines += [_row(titles[name], values, width) for name, values in of_models.items()]
-    lines.append(
-        "Cross-validation on the movies with both plot and poster."
-    )
+    lines.append("Cross-validation on the movies with both plot and poster.")
     return "\n".join(lines)
 
 

@@ -144,7 +144,7 @@ def folds(tmp_path):
     config = ml_collections.ConfigDict({"folds": 2})
     for fold in range(2):
         for phase, value in (("", 1.0), ("/head", 2.0)):
-            directory = tmp_path / "checkpoints" / f"plot/fold_{fold}{phase}" / "best"
+            directory = tmp_path / "checkpoints" / f"plot/fold_{fold}{phase}" / "trained"
             checkpoints.save(directory, 3, {"x": np.float32([fold + value])}, {})
     return config, tmp_path
 

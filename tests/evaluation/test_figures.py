@@ -13,29 +13,26 @@ from mmgc_jax.evaluation.results import SHARES, Predictions
 from mmgc_jax.runtime.files import append_line
 from tests.evaluation.drawing import MANY, TITLES, legend, overlaps, texts
 
-# Number of validation movies.
-COUNTS = {"plot": 378, "poster": 346, "fusion": 400}
-
 
 def predictions(movies=40, genres=4, seed=0):
     """Predictions of one model that is right more often than not."""
     rng = np.random.default_rng(seed)
     probabilities = rng.random((movies, genres))
     labels = rng.random((movies, genres)) < probabilities
-    return Predictions(np.float32(labels), probabilities, probabilities**2, np.full(genres, 0.4))
+    thresholds = np.full((movies, genres), 0.4)
+    return Predictions(np.float32(labels), probabilities, probabilities**2, thresholds)
 
 
 def test_of_a_repeated_step_the_last_line_counts_and_a_line_cut_short_does_not(tmp_path):
     lines = [
         {"run": "plot", "step": 10, "loss": 0.5},
         {"run": "plot", "step": 20, "loss": 0.4},
-        {"run": "plot", "step": 20, "epoch": 1, "validation": {"auc_macro": 0.7}},
         {"run": "plot/fold_0", "step": 20, "loss": 9.0},
         {"run": "plot", "step": 20, "loss": 0.3},
     ]
     text = "".join(json.dumps(line) + "\n" for line in lines)
     (tmp_path / "metrics.jsonl").write_text(text + '{"run": "plot", "step": 30, "lo')
-    assert figures.read_metrics(tmp_path) == [lines[0], lines[4], lines[2], lines[3]]
+    assert figures.read_metrics(tmp_path) == [lines[0], lines[3], lines[2]]
 
 
 def test_the_first_line_after_a_line_cut_short_is_read(tmp_path):
@@ -57,26 +54,13 @@ def test_learning_curves_have_a_column_per_model_and_a_line_per_fold():
         for name in ("fusion", "plot")
         for fold in (1, 0)
         for step, loss in ((10, 0.3), (5, 0.6))
-    ] + [
-        {"run": "plot/fold_0", "step": 10, "epoch": 1, "validation": {"auc_macro": 0.7}},
-        {"run": "plot/fold_1", "step": 10, "epoch": 1, "validation": {"auc_macro": 0.9}},
-        {"run": "plot/fold_1", "step": 5, "epoch": 1, "validation": {"auc_macro": 0.6}},
-        {"run": "poster/fold_0/head", "step": 5, "loss": 0.5},
-    ]
-    figure = figures.draw_learning_curves(entries, TITLES, COUNTS)
-    losses, aucs = np.reshape(figure.axes, (2, 2))
+    ] + [{"run": "poster/fold_0/head", "step": 5, "loss": 0.5}]
+    figure = figures.draw_learning_curves(entries, TITLES)
+    losses = figure.axes
     assert [ax.get_title() for ax in losses] == ["Plot (LSTM)", "Fusion"]
-    assert [ax.get_title() for ax in aucs] == [
-        "378 validation movies\nAUC 0.600 to 0.900",
-        "400 validation movies\nAUC undefined",
-    ]
     for ax in losses:
         assert [line.get_xydata().tolist() for line in ax.lines] == [[[5, 0.6], [10, 0.3]]] * 2
-    curves = [line.get_xydata().tolist() for line in aucs[0].lines if line.get_linestyle() == "-"]
-    assert curves == [[[10, 0.7]], [[5, 0.6], [10, 0.9]]]
-    best = [line.get_xydata().tolist() for line in aucs[0].lines if line.get_marker() == "D"]
-    assert best == [[[10, 0.7]], [[10, 0.9]]]
-    assert legend(figure) == ["fold 0", "fold 1", "best epoch, which is kept"]
+    assert legend(figure) == ["fold 0", "fold 1"]
     folds = {line.get_color() for line in losses[0].lines}
     assert len(folds) == 2
     assert [line.get_color() for line in losses[1].lines] == [
@@ -84,52 +68,10 @@ def test_learning_curves_have_a_column_per_model_and_a_line_per_fold():
     ]
 
 
-def learning_curves(aucs, losses=(0.2, 0.21, 0.2), run="plot/fold_0", titles=TITLES):
-    entries = [{"run": run, "step": n, "loss": loss} for n, loss in enumerate(losses, 1)] + [
-        {"run": run, "step": n, "epoch": n, "validation": {"auc_macro": auc}}
-        for n, auc in enumerate(aucs, 1)
-    ]
-    return figures.draw_learning_curves(entries, titles, COUNTS)
-
-
-@pytest.mark.parametrize("aucs", [(0.9073, 0.9076, 0.9074), (1.0, 0.999), (0.001, 0.0), (0.5,)])
-def test_noise_does_not_fill_the_axes_of_learning_curves(aucs):
-    loss_ax, auc_ax = learning_curves(aucs).axes
-    low, high = auc_ax.get_ylim()
-    assert high - low > 0.099
-    assert 0 <= low <= min(aucs) and max(aucs) <= high <= 1
-    assert loss_ax.get_ylim()[0] == 0 and loss_ax.get_ylim()[1] > 0.21
-
-
-def test_a_flat_learning_curve_has_its_range_and_a_note():
-    entries = [
-        {"run": f"{name}/fold_0", "step": n, "epoch": n, "validation": {"auc_macro": auc}}
-        for name, aucs in {"plot": (0.6, 0.7), "poster": (0.8,), "fusion": (0.906, 0.9067)}.items()
-        for n, auc in enumerate(aucs, 1)
-    ]
-    figure = figures.draw_learning_curves(entries, TITLES, COUNTS)
-    plot, poster, fusion = figure.axes[3:]
-    assert plot.get_ylim() == poster.get_ylim() == fusion.get_ylim()
-    assert [ax.get_title().splitlines()[1] for ax in (plot, poster, fusion)] == [
-        "AUC 0.600 to 0.700", "AUC 0.800", "AUC 0.9060 to 0.9067",
-    ]  # fmt: skip
-    figure.draw_without_rendering()
-    assert not plot.texts and not poster.texts
-    [note] = fusion.texts
-    assert "almost constant" in note.get_text()
-    inside, outside = note.get_window_extent(), fusion.get_window_extent()
-    assert outside.x0 < inside.x0 and inside.x1 < outside.x1
-    [curve, _] = fusion.lines
-    assert inside.y1 < curve.get_window_extent().y0
-
-
 def test_learning_curves_of_undefined_values():
-    nan = math.nan
-    loss_ax, auc_ax = learning_curves([nan, nan], [nan, nan]).axes
-    assert auc_ax.get_ylim() == (0, 1) and loss_ax.get_ylim() == (0, 1)
-    _, auc_ax = learning_curves([nan, 0.8, 0.7]).axes
-    [best] = [line for line in auc_ax.lines if line.get_marker() == "D"]
-    assert best.get_xydata().tolist() == [[2, 0.8]]
+    entries = [{"run": "plot/fold_0", "step": n, "loss": math.nan} for n in (1, 2)]
+    [ax] = figures.draw_learning_curves(entries, TITLES).axes
+    assert ax.get_ylim() == (0, 1)
 
 
 @pytest.mark.slow
@@ -140,7 +82,7 @@ def test_learning_curves_of_many_models_and_folds():
         for fold in range(12)
         for step in (1, 2)
     ]
-    figure = figures.draw_learning_curves(entries, MANY, dict.fromkeys(MANY, 1200))
+    figure = figures.draw_learning_curves(entries, MANY)
     assert not overlaps(figure)
     assert figure.get_size_inches()[0] < 10  # inches, the width of a page
     found = [ax.get_title() for ax in figure.axes if ax.get_title() in MANY.values()]
@@ -151,7 +93,7 @@ def test_learning_curves_of_many_models_and_folds():
 
 
 def test_learning_curves_without_any_training():
-    figure = figures.draw_learning_curves([], TITLES, COUNTS)
+    figure = figures.draw_learning_curves([], TITLES)
     assert any("no steps" in text.get_text() for text in texts(figure))
 
 
@@ -291,6 +233,10 @@ def test_titles_are_no_formulas(title):
 )
 def test_movies_are_named_by_their_number(counts, both, expected):
     assert style.movies_text(counts, "test", both) == expected
+
+
+def test_movies_of_cross_validation_are_named_in_plain_words():
+    assert style.movies_text([40], "cross_validation") == "40 cross-validated movies"
 
 
 def test_equal_colours_mean_one_model_in_every_figure():

@@ -33,6 +33,16 @@ def identity(thresholds=0.5):
     return Calibration(GENRES, np.ones(24), np.zeros(24), np.full(24, thresholds))
 
 
+def calibrated(probabilities, of_models):
+    """Calibrates all movies of each model in one way."""
+    return {
+        name: results.Calibrated(
+            of_models[name](of_movies), np.tile(of_models[name].thresholds, (len(of_movies), 1))
+        )
+        for name, of_movies in probabilities.items()
+    }
+
+
 def test_models_are_evaluated_on_their_own_movies_and_on_those_with_both():
     # Movies 0 to 5 are the test part; 6 would spoil every figure.
     labels = np.zeros((8, 24), np.float32)
@@ -54,7 +64,7 @@ def test_models_are_evaluated_on_their_own_movies_and_on_those_with_both():
         scores,
         present,
         ("plot", "poster"),
-        dict.fromkeys(present, identity()),
+        calibrated(scores, dict.fromkeys(present, identity())),
     )["test"]
     assert computed.keys() == {
         "plot", "poster", "fusion", "plot_both", "poster_both", "fusion_both",
@@ -76,33 +86,61 @@ def test_models_are_evaluated_on_their_own_movies_and_on_those_with_both():
     assert computed["plot"]["auc_macro"] == pytest.approx((5 / 6 + 1 / 2) / 2)
 
 
-def test_cross_validation_is_the_mean_over_the_folds():
+def test_cross_validation_compares_movies_of_the_same_fold():
     # Fold 0 ranks its dramas rightly and its news wrongly; fold 1 half its dramas, and has no news.
     labels, scores = np.zeros((9, 24), np.float32), np.full((9, 24), 0.1)
     labels[[0, 1, 4, 5, 8], DRAMA] = 1
     labels[2, NEWS] = 1
     scores[:, DRAMA] = [0.9, 0.8, 0.2, 0.3, 0.4, 0.6, 0.5, 0.5, 0.0]
     scores[:, NEWS] = [0.9, 0.8, 0.2, 0.3, 0.1, 0.1, 0.1, 0.1, 0.1]
+    folds = np.array([0, 0, 0, 0, 1, 1, 1, 1, -1])
     computed = results.evaluate_models(
         corpus(labels, validation=np.array([8])),
-        np.array([0, 0, 0, 0, 1, 1, 1, 1, -1]),
+        folds,
         {"plot": scores},
         {"plot": np.ones(9, bool)},
         ("plot",),
-        {"plot": identity()},
+        calibrated({"plot": scores}, {"plot": identity()}),
     )
     assert list(computed) == ["cross_validation", "validation"]
     figures = computed["cross_validation"]["plot"]
-    assert figures["movies"] == 8
-    assert (figures["genres_counted"], figures["genres_counted_most"]) == (1, 2)
-    aucs = [(1 + 0) / 2, 1 / 2]
-    assert figures["auc_macro"] == pytest.approx(np.mean(aucs))
-    assert figures["auc_macro_std"] == pytest.approx(np.std(aucs, ddof=1))
-    micro = [
-        metrics.roc_auc(labels[r].ravel(), scores[r].ravel()) for r in np.split(np.arange(8), 2)
+    assert figures["movies"] == 8 and figures["genres_counted"] == 2
+    # Of dramas, 4 of 4 pairs of fold 0 and 2 of 4 of fold 1; of news, none of 3 pairs.
+    assert figures["per_genre"]["Drama"]["auc"] == pytest.approx(6 / 8)
+    assert figures["per_genre"]["News"]["auc"] == 0
+    assert figures["auc_macro"] == pytest.approx((6 / 8 + 0) / 2)
+    assert figures["genres_steady"] == 0 and np.isnan(figures["auc_steady"])
+    pairs = [
+        metrics.roc_auc(labels[r].ravel(), scores[r].ravel()) for r in (folds == 0, folds == 1)
     ]
-    assert figures["auc_micro"] == pytest.approx(np.mean(micro))
-    assert figures["auc_micro_std"] == pytest.approx(abs(micro[0] - micro[1]) / np.sqrt(2))
+    weights = [3 * 93, 2 * 94]  # positives times negatives
+    assert figures["auc_micro"] == pytest.approx(np.average(pairs, weights=weights))
+
+
+def test_a_training_movie_is_calibrated_without_its_own_fold():
+    rng = np.random.default_rng(0)
+    probabilities = np.float32(rng.random((60, 24)))
+    labels = np.float32(rng.random((60, 24)) < probabilities**2)
+    movies = corpus(labels, test=np.arange(50, 60))
+    folds = np.concatenate([np.arange(50) % 2, np.full(10, -1)])
+    present = np.arange(60) % 3 > 0
+    given = ({"words": probabilities}, {"words": present})
+    whole = results.calibrate(movies, *given)
+    found = results.cross_calibrate(movies, folds, *given, whole)["words"]
+    for fold in (0, 1):
+        rows = np.flatnonzero(present & (folds == 1 - fold))
+        expected = Calibration.fit(labels[rows], probabilities[rows], GENRES)
+        members = folds == fold
+        np.testing.assert_array_equal(
+            found.probabilities[members], expected(probabilities[members])
+        )
+        np.testing.assert_array_equal(
+            found.thresholds[members], np.tile(expected.thresholds, (25, 1))
+        )
+    np.testing.assert_array_equal(found.probabilities[50:], whole["words"](probabilities[50:]))
+    np.testing.assert_array_equal(
+        found.thresholds[50:], np.tile(whole["words"].thresholds, (10, 1))
+    )
 
 
 def test_figures_are_those_of_calibrated_probabilities():
@@ -117,7 +155,7 @@ def test_figures_are_those_of_calibrated_probabilities():
         {"plot": scores},
         {"plot": np.ones(5, bool)},
         ("plot",),
-        {"plot": tripled},
+        calibrated({"plot": scores}, {"plot": tripled}),
     )["validation"]["plot"]
     assert computed["auc_macro"] == 1
     assert computed["per_genre"]["Drama"]["f1"] == 1  # 0.5 divides them now
@@ -136,13 +174,15 @@ def test_predictions_are_calibrated_for_the_movies_of_each_model():
     scores = np.full((6, 24), 0.25)
     present = {"plot": np.array([1, 1, 0, 1, 1, 1], bool), "poster": np.arange(6) != 3}
     tripled = Calibration(GENRES, np.ones(24), np.full(24, np.log(3)), np.full(24, 0.6))
-    found = results.calibrated_predictions(
+    of_models = dict.fromkeys(present, scores)
+    found = results.predictions_of_split(
         corpus(labels, test=np.array([1, 2, 3])),
         "test",
-        dict.fromkeys(present, scores),
+        np.array([0, -1, -1, -1, 0, 1]),
+        of_models,
         present,
         ("plot", "poster"),
-        dict.fromkeys(present, tripled),
+        calibrated(of_models, dict.fromkeys(present, tripled)),
     )
     rows = {"plot": [1, 3], "poster": [1, 2], "plot_both": [1], "poster_both": [1]}
     assert found.keys() == rows.keys()
@@ -150,7 +190,8 @@ def test_predictions_are_calibrated_for_the_movies_of_each_model():
         np.testing.assert_array_equal(of_model.labels, labels[rows[name]])
         np.testing.assert_array_equal(of_model.uncalibrated, scores[rows[name]])
         np.testing.assert_allclose(of_model.probabilities, 0.5)
-        np.testing.assert_array_equal(of_model.thresholds, tripled.thresholds)
+        np.testing.assert_array_equal(of_model.thresholds, np.full((len(rows[name]), 24), 0.6))
+        assert of_model.folds is None
 
 
 def test_auc_falls_with_the_share_of_movies_that_lose_a_modality():
@@ -163,7 +204,7 @@ def test_auc_falls_with_the_share_of_movies_that_lose_a_modality():
     figures = results.missing_modalities(labels, folds, whole, without, seed=3)
     assert figures[0] == 1
     alone = [metrics.roc_auc(labels[folds == f, 0], without[folds == f, 0]) for f in (0, 1)]
-    assert figures[-1] == pytest.approx(np.mean(alone))
+    assert figures[-1] == pytest.approx(np.mean(alone))  # as many pairs in both folds
     assert np.all(np.diff(figures) < 0)
     assert figures == results.missing_modalities(labels, folds, whole, without, seed=3)
     assert figures != results.missing_modalities(labels, folds, whole, without, seed=4)
@@ -206,12 +247,14 @@ def test_best_reachable_auc_is_that_of_the_true_probabilities():
         dict.fromkeys(present, np.full((8, 24), 0.5)),
         present,
         ("words", "cover"),
-        dict.fromkeys(present, identity()),
+        calibrated(
+            dict.fromkeys(present, np.full((8, 24), 0.5)), dict.fromkeys(present, identity())
+        ),
         {"words": true},
     )
     assert computed["test"]["words"]["best_reachable_auc_macro"] == 1 / 2
-    for split, name in (("test", "cover"), ("test", "words_both"), ("cross_validation", "words")):
-        assert "best_reachable_auc_macro" not in computed[split][name]
+    for name in ("cover", "words_both"):
+        assert "best_reachable_auc_macro" not in computed["test"][name]
 
 
 def test_calibration_is_fitted_on_training_movies_that_are_present():

@@ -38,7 +38,7 @@ apply = make_apply(Linear(), ("x",), augment)
 def settings(**changes):
     """Makes the settings of a small training."""
     training = base.training_settings(epochs=3, batch_size=8, learning_rate=0.02)
-    training.update(dict(weight_decay=0.0, patience=10, log_every=3, checkpoint_every=2) | changes)
+    training.update(dict(weight_decay=0.0, log_every=3, checkpoint_every=2) | changes)
     return training
 
 
@@ -63,10 +63,15 @@ def validate(params):
     return metrics.auc_macro(labels[VALIDATION], probabilities[VALIDATION])
 
 
-def fit(workdir, name="fusion", epochs=3, batches=batches, validate=validate, field="training",
-        tensorboard=False, **changes):  # fmt: skip
+def fit(workdir, name="fusion", epochs=3, batches=batches, field="training", tensorboard=False,
+        **changes):  # fmt: skip
     run = TrainingRun(name, workdir, seed=7, field=field, tensorboard=tensorboard)
-    return loop.fit(run, apply, PARAMS, batches(epochs), validate, settings(**changes))
+    return loop.fit(run, apply, PARAMS, batches(epochs), settings(**changes))
+
+
+def trained(workdir, name="fusion"):
+    """Returns the parameters of a finished training."""
+    return loop.restore_trained(TrainingRun(name, workdir, seed=7))
 
 
 def latest(workdir, name="fusion"):

@@ -9,7 +9,7 @@ import pytest
 from mmgc_jax.data import pipeline
 from mmgc_jax.training import loop
 from mmgc_jax.training.cross_fit import Phase, Recipe, cross_fit, in_phases
-from mmgc_jax.training.run import Experiment, fold_names
+from mmgc_jax.training.run import Experiment, names_of_models
 from tests import tiny
 
 #                 0  1   2  3  4  5  6   7  8
@@ -60,6 +60,27 @@ def test_a_movie_is_predicted_by_the_models_that_did_not_see_it(tmp_path):
     np.testing.assert_allclose(arrays["other"], found, atol=1e-6)
 
 
+def test_several_models_of_a_fold_are_averaged(tmp_path):
+    prepared = experiment(tmp_path)
+    prepared.config.plot.models_per_fold = 2
+    probability = {}
+
+    def apply(params, batch, key):
+        return jax.scipy.special.logit(params["p"]) + jax.numpy.zeros((len(batch["movie"]), 24))
+
+    def fit_fold(fit, name, indices):
+        probability[name] = np.float32(0.1 * (len(probability) + 1))
+        return {"p": probability[name]}
+
+    examples = pipeline.ArrayExamples({"movie": np.arange(9)})
+    recipe = Recipe(examples, apply, fit_fold, 2 * jax.device_count())
+    found = cross_fit(prepared, "plot", "plot", PRESENT | True, recipe)["probabilities"]
+    assert list(probability)[:3] == ["plot/fold_0", "plot/fold_0_model_1", "plot/fold_1"]
+    # 0.1 and 0.2 for fold 0, 0.3 and 0.4 for fold 1, 0.5 and 0.6 for fold 2.
+    np.testing.assert_allclose(found[[0, 3, 1], 0], [0.15, 0.35, 0.55], rtol=1e-5)
+    np.testing.assert_allclose(found[2], 0.35, rtol=1e-5)
+
+
 def test_fit_trains_on_the_given_movies(tmp_path):
     """The model has one bias for each genre, so its predictions show which folds it has seen."""
     labels = np.zeros((9, 24), np.float32)
@@ -71,23 +92,20 @@ def test_fit_trains_on_the_given_movies(tmp_path):
     settings.learning_rate = 0.3
     settings.batch_size = jax.device_count()
     examples = pipeline.ArrayExamples({"movie": np.arange(9, dtype=np.float32)})
-    validation = PRESENT | True
 
     def apply(params, batch, key):
-        logits = params["genres"]["bias"] + 0 * batch["movie"][:, None]
-        # Different for each movie, so that the AUC on validation is not a tie.
-        return logits + 1e-5 * batch["movie"][:, None]
+        return params["genres"]["bias"] + 0 * batch["movie"][:, None]
 
     def fit_fold(fit, name, indices):
         params = {"genres": {"bias": np.zeros(24, np.float32)}}
         return fit(name, indices, examples, apply, params)
 
     recipe = Recipe(examples, apply, fit_fold, 4 * jax.device_count())
-    found = cross_fit(prepared, "plot", "plot", validation, recipe)["probabilities"][:, 3]
+    found = cross_fit(prepared, "plot", "plot", PRESENT | True, recipe)["probabilities"][:, 3]
     assert found[FOLDS == 0].max() < min(found[FOLDS == 1].min(), found[FOLDS == 2].min())
     assert found[FOLDS == 0].max() < found[2] < found[FOLDS > 0].max()
-    for name in fold_names(prepared.config, "plot"):
-        assert (tmp_path / "checkpoints" / name / "best").is_dir()
+    for [name] in names_of_models(prepared.config, "plot"):
+        assert (tmp_path / "checkpoints" / name / "trained").is_dir()
 
 
 def test_a_training_has_the_settings_of_its_field(tmp_path, monkeypatch):
@@ -98,7 +116,7 @@ def test_a_training_has_the_settings_of_its_field(tmp_path, monkeypatch):
     section.head_training.learning_rate_scale.vgg16 = 0.5
     calls = []
 
-    def remember(run, apply, params, batches, validate, settings):
+    def remember(run, apply, params, batches, settings):
         calls.append((run, settings))
         return params
 

@@ -30,35 +30,26 @@ def lines(tmp_path_factory):
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_metrics_have_a_line_for_each_report_and_each_validation(lines):
+def test_metrics_have_a_line_for_each_report(lines):
     assert {line["run"] for line in lines} == {"fusion"}
     # Every third step (log_every), every second (checkpoint_every) and every fifth (an epoch ends).
-    training = [line for line in lines if "loss" in line]
-    assert [line["step"] for line in training] == [2, 3, 4, 5, 6, 8, 9, 10, 12, 14, 15]
+    assert [line["step"] for line in lines] == [2, 3, 4, 5, 6, 8, 9, 10, 12, 14, 15]
     keys = {"run", "step", "loss", "grad_norm", "learning_rate", "movies_per_second",
             "waiting_for_input"}  # fmt: skip
-    assert training[0].keys() == keys | {"seconds_to_first_step"}
-    assert all(line.keys() == keys for line in training[1:])
-    assert all(line["loss"] > 0 and line["grad_norm"] > 0 for line in training)
-    assert all(line["movies_per_second"] > 0 for line in training)
-    assert all(0 <= line["waiting_for_input"] < 1 for line in training)
-    assert 0 < training[0]["seconds_to_first_step"] < 60
-
-    validation = [line for line in lines if "validation" in line]
-    assert [(line["step"], line["epoch"]) for line in validation] == [(5, 1), (10, 2), (15, 3)]
-    assert all(line.keys() == {"run", "step", "epoch", "validation"} for line in validation)
-    assert all(line["validation"].keys() == {"auc_macro"} for line in validation)
-    assert all(0 < line["validation"]["auc_macro"] <= 1 for line in validation)
-    assert len(lines) == len(training) + len(validation)
+    assert lines[0].keys() == keys | {"seconds_to_first_step"}
+    assert all(line.keys() == keys for line in lines[1:])
+    assert all(line["loss"] > 0 and line["grad_norm"] > 0 for line in lines)
+    assert all(line["movies_per_second"] > 0 for line in lines)
+    assert all(0 <= line["waiting_for_input"] < 1 for line in lines)
+    assert 0 < lines[0]["seconds_to_first_step"] < 60
 
 
 def test_the_learning_rate_is_that_of_the_step(lines):
     schedule = make_schedule(settings(), len(batches(3)))
     for line in lines:
-        if "loss" in line:
-            # A line has the number of finished steps; the schedule counts steps from 0.
-            expected = float(schedule(line["step"] - 1))
-            assert line["learning_rate"] == pytest.approx(expected, rel=1e-5)
+        # A line has the number of finished steps; the schedule counts steps from 0.
+        expected = float(schedule(line["step"] - 1))
+        assert line["learning_rate"] == pytest.approx(expected, rel=1e-5)
 
 
 class Clock:
@@ -89,8 +80,6 @@ def test_speed_and_waiting_by_hand(tmp_path, monkeypatch):
             clock.now += 60  # and compiles it before
             log.first_step_done()
     log.steps_done(6, {"loss": 0.3})
-    clock.now += 100
-    log.epoch_done(6, 1, 0.75)  # validation is not training time
     next(timed)
     clock.now += 4.5
     log.steps_done(7, {"loss": 0.2})
@@ -100,7 +89,6 @@ def test_speed_and_waiting_by_hand(tmp_path, monkeypatch):
     assert lines == [
         plot | {"step": 6, "loss": 0.3, "movies_per_second": 3.75, "waiting_for_input": 0.75,
                 "seconds_to_first_step": 62.0},
-        plot | {"step": 6, "epoch": 1, "validation": {"auc_macro": 0.75}},
         plot | {"step": 7, "loss": 0.2, "movies_per_second": 1.25, "waiting_for_input": 0.25},
     ]  # fmt: skip
 
@@ -149,7 +137,7 @@ def test_a_training_on_a_terminal(tmp_path):
         compiling, *epochs, bar = lines[5 * n : 5 * n + 5]
         assert compiling == f"{name}: compiling"
         for number, line in enumerate(epochs, 1):
-            assert re.fullmatch(rf"{name}: epoch {number} of at most 3: auc_macro 0\.\d{{4}}", line)
+            assert re.fullmatch(rf"{name}: epoch {number} of 3: loss 0\.\d{{4}}", line)
         assert re.fullmatch(rf"{name}: 100%\|.*\| 15/15 \[.*, loss=.*, movies_per_s=.*\]", bar)
 
 
@@ -164,9 +152,10 @@ def test_each_epoch_is_a_line_of_the_log(tmp_path, caplog):
     log = logging.TrainingLog(
         TrainingRun("plot/fold_1", tmp_path, seed=0), 30, 10, num_movies=9, start=0
     )
-    log.epoch_done(10, 1, 0.87654)
+    log.steps_done(10, {"loss": 0.23456})
+    log.epoch_done(1)
     log.close()
-    assert "plot/fold_1: epoch 1 of at most 3: auc_macro 0.8765" in caplog.messages
+    assert "plot/fold_1: epoch 1 of 3: loss 0.2346" in caplog.messages
 
 
 def kinds(run):
@@ -218,6 +207,3 @@ def test_tensorboard_gets_the_metrics_of_a_training(tmp_path):
     for name in ("loss", "grad_norm", "learning_rate"):
         expected = [(line["step"], line[name]) for line in lines if name in line]
         np.testing.assert_allclose(found[name], expected, rtol=1e-6)
-    expected = [(5 * line["epoch"], line["validation"]["auc_macro"])
-                for line in lines if "epoch" in line]  # fmt: skip
-    np.testing.assert_allclose(found["validation/auc_macro"], expected, rtol=1e-6)

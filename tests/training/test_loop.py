@@ -1,4 +1,4 @@
-"""Tests of the training loop: loss, step, early stopping, and resuming after any interruption."""
+"""Tests of the training loop: loss, step, checkpoints, and resuming after any interruption."""
 
 import logging
 import os
@@ -16,7 +16,7 @@ from mmgc_jax.evaluation import figures
 from mmgc_jax.runtime import preemption
 from mmgc_jax.runtime.errors import InputError
 from mmgc_jax.training import checkpoints, loop
-from mmgc_jax.training.logging import JsonLinesWriter
+from mmgc_jax.training.logging import JsonLinesWriter, TrainingLog
 from mmgc_jax.training.optimizer import make_optimizer, make_schedule
 from mmgc_jax.training.run import TrainingRun
 from tests.training.linear_problem import (
@@ -29,6 +29,7 @@ from tests.training.linear_problem import (
     latest,
     problem,
     settings,
+    trained,
     validate,
 )
 
@@ -161,11 +162,6 @@ def losses(workdir):
     return {e["step"]: e["loss"] for e in figures.read_metrics(workdir) if "loss" in e}
 
 
-def test_an_undefined_validation_score_is_an_error(tmp_path):
-    with pytest.raises(InputError, match="fusion: the macro AUC on the validation movies is und"):
-        fit(tmp_path, validate=lambda params: float("nan"))
-
-
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     """A working directory with an uninterrupted training of three epochs, and its parameters."""
@@ -175,9 +171,9 @@ def undisturbed(tmp_path_factory):
 
 def test_training_learns(tmp_path):
     before = validate(PARAMS)
-    trained = fit(tmp_path, epochs=10, learning_rate=0.1, checkpoint_every=100)
+    params = fit(tmp_path, epochs=10, learning_rate=0.1, checkpoint_every=100)
     assert before < 0.65
-    assert validate(trained) > 0.9
+    assert validate(params) > 0.9
 
 
 def test_compiling_is_logged_before_the_first_step(tmp_path, monkeypatch, caplog):
@@ -199,8 +195,8 @@ def test_compiling_is_logged_before_the_first_step(tmp_path, monkeypatch, caplog
 
 
 def test_the_initial_parameters_are_not_changed(undisturbed):
-    _, trained = undisturbed
-    assert np.abs(trained["genres"]["kernel"] - PARAMS["genres"]["kernel"]).max() > 1e-3
+    _, params = undisturbed
+    assert np.abs(params["genres"]["kernel"] - PARAMS["genres"]["kernel"]).max() > 1e-3
     assert (PARAMS["genres"]["bias"] == 0).all()
 
 
@@ -218,58 +214,33 @@ def stop_in_the_midst_of_an_epoch(monkeypatch):
     return {"batches": lambda epochs: batches(epochs, Interrupted)}
 
 
-def stop_in_validation(monkeypatch):
-    epochs = iter(range(1, 10))
+def stop_before_the_trained_parameters_are_written(monkeypatch):
+    def interrupted(directory, *arguments):
+        raise Stop
 
-    def interrupted(params):
-        if next(epochs) == 2:
-            raise Stop
-        return validate(params)
-
-    return {"validate": interrupted}
-
-
-def stop_between_best_and_latest(monkeypatch):
-    """Stops after the best parameters of step 10 are written, and before its state."""
-    save = checkpoints.Checkpoints.save
-
-    def interrupted(self, step, tree, notes):
-        if "done" in notes and step == 2 * STEPS_PER_EPOCH:
-            raise Stop
-        save(self, step, tree, notes)
-
-    monkeypatch.setattr(checkpoints.Checkpoints, "save", interrupted)
+    monkeypatch.setattr(checkpoints, "save", interrupted)
     return {}
 
 
+@pytest.mark.parametrize("checkpoint_every", [2, 100])  # with 100 all steps are repeated
 @pytest.mark.parametrize(
-    ("stop", "saved"),
-    [
-        (stop_in_the_midst_of_an_epoch, True),
-        (stop_in_validation, True),
-        (stop_between_best_and_latest, True),
-        # Without a checkpoint, so that all steps are repeated.
-        (stop_in_the_midst_of_an_epoch, False),
-        (stop_in_validation, False),
-    ],
+    "stop", [stop_in_the_midst_of_an_epoch, stop_before_the_trained_parameters_are_written]
 )
 def test_an_interrupted_training_has_the_result_of_an_uninterrupted_one(
-    tmp_path, undisturbed, monkeypatch, stop, saved
+    tmp_path, undisturbed, monkeypatch, stop, checkpoint_every
 ):
-    checkpoint_every = 2 if saved else 100
     with monkeypatch.context() as patch, pytest.raises(Stop):
         fit(tmp_path, checkpoint_every=checkpoint_every, **stop(patch))
-    if saved:
-        assert 0 < int(latest(tmp_path)[0]["step"]) < 2 * STEPS_PER_EPOCH
+    assert not (tmp_path / "checkpoints" / "fusion" / "trained").exists()
+    if checkpoint_every == 2:
+        assert 0 < int(latest(tmp_path)[0]["step"]) < 3 * STEPS_PER_EPOCH
     else:
         assert latest(tmp_path) is None
 
-    trained = fit(tmp_path, checkpoint_every=checkpoint_every)
     workdir, expected = undisturbed
-    assert_same(trained, expected)
-    assert_same(latest(tmp_path)[0], latest(workdir)[0])  # includes the optimizer's state
-    assert latest(tmp_path)[1] == latest(workdir)[1]
-    if saved:  # otherwise the logged losses are averages over other steps
+    assert_same(fit(tmp_path, checkpoint_every=checkpoint_every), expected)
+    assert_same(trained(tmp_path), expected)
+    if checkpoint_every == 2:  # otherwise the logged losses are averages over other steps
         assert losses(tmp_path) == losses(workdir)
 
 
@@ -283,79 +254,53 @@ def test_a_training_resumes_from_its_checkpoint(tmp_path, monkeypatch):
             return super().__getitem__(step)
 
     fit(tmp_path, batches=lambda epochs: batches(epochs, FromStep6))
-    assert int(latest(tmp_path)[0]["step"]) == 15
 
 
 def saved_steps(monkeypatch, workdir, **changes):
-    """Trains; returns the steps at which the state and the best parameters were saved."""
-    steps = {"latest": [], "best": []}
+    """Trains; returns the steps at which the state was saved."""
+    steps = []
     save = checkpoints.Checkpoints.save
 
     def remember(self, step, tree, notes):
-        steps["latest" if "done" in notes else "best"].append(step)
+        if isinstance(tree, loop.TrainState):
+            steps.append(step)
         save(self, step, tree, notes)
 
     with monkeypatch.context() as patch:
         patch.setattr(checkpoints.Checkpoints, "save", remember)
         fit(workdir, **changes)
-    return steps["latest"], steps["best"]
+    assert (workdir / "checkpoints" / "fusion" / "trained").is_dir()
+    return steps
 
 
-def test_fast_epochs_are_saved_only_at_the_end(tmp_path, monkeypatch):
-    scores = iter([0.5, 0.7, 0.6])
-    state, best = saved_steps(
-        monkeypatch, tmp_path, checkpoint_every=100, validate=lambda params: next(scores)
-    )
-    assert state == [15] and best == [10]  # the step of the best parameters
-
-
-def test_best_parameters_that_are_not_saved_yet_are_a_copy(tmp_path, undisturbed):
-    """Later steps donate the state, so its buffers are overwritten."""
-    seen = []
-
-    def first_is_best(params):
-        seen.append(jax.device_get(params))
-        return 1.0 / len(seen)
-
-    best = fit(tmp_path, checkpoint_every=100, validate=first_is_best)
-    assert len(seen) == 3
-    assert_same(best, seen[0])
-
-
-def test_a_training_that_stops_early_is_saved(tmp_path, monkeypatch):
-    scores = iter([0.7, 0.6, 0.5])
-    state, best = saved_steps(
-        monkeypatch, tmp_path, checkpoint_every=100, patience=1,
-        validate=lambda params: next(scores),
-    )  # fmt: skip
-    assert state == [10] and best == [5]
+def test_a_fast_training_saves_its_parameters_alone(tmp_path, monkeypatch):
+    assert saved_steps(monkeypatch, tmp_path, checkpoint_every=100) == []
 
 
 def test_the_settings_say_how_often_to_save(tmp_path, monkeypatch):
-    state, best = saved_steps(monkeypatch, tmp_path, checkpoint_every=4)
-    assert state == [4, 8, 12, 15]
-    assert set(best) <= {5, 10, 15}
+    assert saved_steps(monkeypatch, tmp_path, checkpoint_every=4) == [4, 8, 12]
 
 
 def test_slow_epochs_are_saved(tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "_SECONDS_BETWEEN_CHECKPOINTS", -1.0)
-    state, _ = saved_steps(monkeypatch, tmp_path, checkpoint_every=100)
-    assert state == [5, 10, 15]
+    assert saved_steps(monkeypatch, tmp_path, checkpoint_every=100) == [5, 10]
 
 
 def test_the_time_between_checkpoints_starts_at_the_last_one(tmp_path, monkeypatch):
     """Epochs take 4 seconds of a fake clock; checkpoints are at least 10 seconds apart."""
     now = [0.0]
+    epoch_done = TrainingLog.epoch_done
 
-    def slow(params):
+    def slow(self, epoch):
+        epoch_done(self, epoch)
         now[0] += 4
-        return validate(params)
 
+    monkeypatch.setattr(TrainingLog, "epoch_done", slow)
     monkeypatch.setattr(loop, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
-    state, _ = saved_steps(monkeypatch, tmp_path, checkpoint_every=1000, epochs=10, validate=slow)
-    # Epoch 4 ends after three validations, at 12 seconds, and is validated before it is saved.
-    # From then on epoch 8 is the first to end more than 10 seconds later.
-    assert state == [20, 40, 50]
+    steps = saved_steps(monkeypatch, tmp_path, checkpoint_every=1000, epochs=10)
+    # Epoch 4 ends 12 seconds after the start, but is saved 4 seconds later. From then on epoch 7
+    # is the first to end more than 10 seconds later.
+    assert steps == [20, 35]
 
 
 def test_a_requested_stop_finishes_and_saves_the_current_step(tmp_path, undisturbed, monkeypatch):
@@ -373,36 +318,7 @@ def test_a_requested_stop_finishes_and_saves_the_current_step(tmp_path, undistur
             fit(tmp_path, **seldom)
     assert int(latest(tmp_path)[0]["step"]) == 8
 
-    workdir, expected = undisturbed
-    assert_same(fit(tmp_path, **seldom), expected)
-    assert_same(latest(tmp_path)[0], latest(workdir)[0])
-    assert latest(tmp_path)[1] == latest(workdir)[1]
-
-
-@pytest.mark.parametrize("checkpoint_every", [2, 100])
-@pytest.mark.parametrize("epoch", [2, 3])
-def test_a_stop_during_validation_repeats_the_validation_on_resuming(
-    tmp_path, undisturbed, epoch, checkpoint_every
-):
-    epochs = iter(range(1, 10))
-
-    def ask(params):
-        if next(epochs) == epoch:
-            os.kill(os.getpid(), signal.SIGINT)
-        return validate(params)
-
-    with preemption.listening(), pytest.raises(preemption.Interrupted):
-        fit(tmp_path, validate=ask, checkpoint_every=checkpoint_every)
-    assert int(latest(tmp_path)[0]["step"]) == epoch * STEPS_PER_EPOCH
-
-    workdir, expected = undisturbed
-    assert_same(fit(tmp_path, checkpoint_every=checkpoint_every), expected)
-    assert_same(latest(tmp_path)[0], latest(workdir)[0])
-    assert latest(tmp_path)[1] == latest(workdir)[1]
-    validated = [line for line in figures.read_metrics(tmp_path) if "validation" in line]
-    assert [line["epoch"] for line in validated] == [1, 2, 3]
-    # The training has finished, so another call does nothing.
-    assert_same(fit(tmp_path, batches=no_batches, validate=nothing_more), expected)
+    assert_same(fit(tmp_path, **seldom), undisturbed[1])
 
 
 def nothing_more(*args):
@@ -419,47 +335,9 @@ def no_batches(epochs):
 def test_a_finished_training_returns_at_once(undisturbed):
     workdir, expected = undisturbed
     before = (workdir / "metrics.jsonl").read_text()
-    assert_same(fit(workdir, batches=no_batches, validate=nothing_more), expected)
+    assert_same(fit(workdir, batches=no_batches), expected)
     assert (workdir / "metrics.jsonl").read_text() == before
-    assert_same(loop.restore_best(TrainingRun("fusion", workdir, seed=7)), expected)
-
-
-def test_early_stopping_returns_the_best_parameters(tmp_path):
-    scores = iter([0.5, 0.7, 0.6, 0.69, 0.99])
-    seen = []
-
-    def scripted(params):
-        seen.append(jax.device_get(params))
-        return next(scores)
-
-    best = fit(tmp_path, epochs=5, validate=scripted, patience=2)
-    assert len(seen) == 4
-    assert_same(best, seen[1])
-    state, progress = latest(tmp_path)
-    assert int(state["step"]) == 4 * STEPS_PER_EPOCH
-    assert progress == {"best_auc": 0.7, "best_epoch": 2, "done": True, "validate": False}
-
-    again = fit(tmp_path, epochs=5, batches=no_batches, validate=nothing_more, patience=2)
-    assert_same(again, seen[1])
-
-
-def test_patience_counts_epochs_before_an_interruption(tmp_path):
-    scores = [0.7, 0.6, 0.65, 0.99]
-
-    def scripted(first_epoch, stop_at=None):
-        epochs = iter(range(first_epoch, 10))
-
-        def validate(params):
-            if (epoch := next(epochs)) == stop_at:
-                raise Stop
-            return scores[epoch - 1]
-
-        return validate
-
-    with pytest.raises(Stop):
-        fit(tmp_path, epochs=4, validate=scripted(1, stop_at=3), patience=2)
-    fit(tmp_path, epochs=4, validate=scripted(3), patience=2)
-    assert int(latest(tmp_path)[0]["step"]) == 3 * STEPS_PER_EPOCH
+    assert_same(trained(workdir), expected)
 
 
 def spoiled_from(first_step):
@@ -513,7 +391,7 @@ def test_a_gradient_that_is_not_finite_is_found_at_its_step(tmp_path):
     with pytest.raises(
         InputError, match=rf"the gradient at step 7, .*is not finite \(movies {movies}\)"
     ):
-        loop.fit(run, spoil, PARAMS, batches(3, Spoiled), validate, settings())
+        loop.fit(run, spoil, PARAMS, batches(3, Spoiled), settings())
     assert int(latest(tmp_path)[0]["step"]) == 6
 
 
@@ -534,7 +412,7 @@ def test_parameters_that_are_not_finite_are_never_saved(tmp_path):
     run = TrainingRun("fusion", tmp_path, seed=7)
     message = "the parameters after step 2 are not all finite"
     with pytest.raises(InputError, match=rf"{message} \(movies {movies_of(2)}\)"):
-        loop.fit(run, with_free_part, params, whole, validate, changed)
+        loop.fit(run, with_free_part, params, whole, changed)
     state, _ = latest(tmp_path)
     assert int(state["step"]) == 1
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
@@ -558,4 +436,4 @@ def test_finiteness_is_computed_within_the_step(tmp_path, monkeypatch):
 
 def test_restoring_without_a_trained_model_is_an_error(tmp_path):
     with pytest.raises(InputError, match="has plot finished"):
-        loop.restore_best(TrainingRun("plot", tmp_path, seed=0))
+        loop.restore_trained(TrainingRun("plot", tmp_path, seed=0))

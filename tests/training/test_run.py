@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from mmgc_jax.training.run import Experiment, TrainingRun, fold_names, make_apply
+from mmgc_jax.training.run import Experiment, TrainingRun, make_apply, names_of_models
 from tests import tiny
 
 
@@ -95,5 +95,12 @@ def test_a_training_run_has_the_options_of_the_config(experiment, tmp_path):
     assert run.checkpoints == tmp_path / "checkpoints/plot/fold_1"
 
 
-def test_one_name_for_each_fold(experiment):
-    assert fold_names(experiment.config, "plot") == ["plot/fold_0", "plot/fold_1", "plot/fold_2"]
+def test_one_name_for_each_model_of_each_fold(experiment):
+    names = names_of_models(experiment.config, "plot")
+    assert names == [["plot/fold_0"], ["plot/fold_1"], ["plot/fold_2"]]
+    experiment.config.plot.models_per_fold = 2
+    names = names_of_models(experiment.config, "plot")
+    assert names[1] == ["plot/fold_1", "plot/fold_1_model_1"] and len(names) == 3
+    # Kinds without the setting, and fusions that are compared, have one model for each fold.
+    assert names_of_models(experiment.config, "poster")[2] == ["poster/fold_2"]
+    assert names_of_models(experiment.config, "fusion_mlp")[0] == ["fusion_mlp/fold_0"]
