@@ -55,8 +55,8 @@ class Line:
 def make_config(movies: int) -> ml_collections.ConfigDict:
     """Makes the demo's config with two epochs per model and `movies` movies in total."""
     config = demo.get_config()
-    validation, test = movies // 10, movies // 4
-    config.data.synthetic.update(train=movies - validation - test, validation=validation, test=test)
+    test = movies // 4
+    config.data.synthetic.update(train=movies - test, validation=0, test=test)
     for name in (*config.encoders, "fusion"):
         config[name].training.epochs = 2
     return config

@@ -9,8 +9,8 @@ Runs that differ in their seed alone are averaged, and count as one; +- is the s
 over the seeds. The others are compared with the first one, or with --baseline.
 
 Figures have 95 % intervals, by bootstrap over the movies. So have differences, if both runs have
-judged the same movies. An interval without 0 says that the trained models differ on movies like these. How much the
-luck of training matters, it does not say; several seeds do.
+judged the same movies. An interval without 0 says that the trained models differ on movies like
+these. How much the luck of training matters, it does not say; several seeds do.
 
 Folders that `mmgc score` wrote can be compared, too.
 """

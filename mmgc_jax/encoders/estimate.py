@@ -8,7 +8,7 @@ from mmgc_jax.encoders import registry
 
 
 def training_time(config: ml_collections.ConfigDict, movies: Mapping[str, int]) -> str:
-    """Says how long the encoders of an experiment train, at most, on two cores of a CPU.
+    """Says how long the encoders of an experiment train on two cores of a CPU.
 
     Args:
       config: the config of the experiment.
@@ -28,10 +28,7 @@ def training_time(config: ml_collections.ConfigDict, movies: Mapping[str, int]) 
             unknown.append(name)
     parts = ", ".join(f"{name} {_duration(time)}" for name, time in seconds.items())
     without = f" It is not known for {', '.join(unknown)}." if unknown else ""
-    return (
-        f"Estimated time on two CPU cores, less if models stop early: "
-        f"{_duration(sum(seconds.values()))} ({parts}).{without} A GPU is faster."
-    )
+    return f"Estimated time on two CPU cores: {_duration(sum(seconds.values()))} ({parts}).{without} A GPU is faster."
 
 
 def _duration(seconds: float) -> str:

@@ -24,7 +24,8 @@ LEVEL = 0.95
 LEAST_MOVIES = 30  # for an interval that is shown; see `is_shown`
 # The figures that get intervals; with thresholds also those of F1 at them, `<figure>_tuned`.
 FIGURES = (
-    "auc_macro", "auc_steady", "auc_micro", "map", "f1_micro", "f1_macro", "f1_weighted", "f1_samples",
+    "auc_macro", "auc_steady", "auc_micro", "map", "f1_micro", "f1_macro", "f1_weighted",
+    "f1_samples",
 )  # fmt: skip
 # Numbers of a block of resamples that are in memory together.
 _BLOCK_SIZE = 4_000_000

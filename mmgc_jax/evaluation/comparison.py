@@ -310,7 +310,7 @@ class Intervals:
 
 
 class NotPaired(Exception):
-    """Runs have no interval, or no paired difference; the message is the reason, without a full stop."""
+    """Runs have no interval; the message is the reason, without a full stop."""
 
 
 class OtherMovies(NotPaired):

@@ -192,7 +192,7 @@ def _rows(
 
 
 def _header(split: str, width: int, results: Mapping[str, dict]) -> str:
-    line = f"{split.replace('_', '-'):<{width}}" if width else ""
+    line = f"{_name(split):<{width}}" if width else ""
     line += f"{'movies':>7}"
     for name, column in COLUMNS:
         line += f"{column:>11}"
@@ -281,7 +281,7 @@ def f1_table(split: str, results: Mapping[str, dict], titles: Mapping[str, str])
     averages = ("micro", "macro", "weighted", "samples")
     width = _width(titles)
     lines = [
-        f"{split.replace('_', '-') + ', F1':<{width}}{'at 0.5':>36}{'at the threshold of each genre':>36}",
+        f"{_name(split) + ', F1':<{width}}{'at 0.5':>36}{'at the threshold of each genre':>36}",
         " " * width + "".join(f"{average:>9}" for average in 2 * averages),
     ]
     names = [name for name in titles if name in results]
@@ -297,7 +297,7 @@ def f1_table(split: str, results: Mapping[str, dict], titles: Mapping[str, str])
 def calibration_table(split: str, results: Mapping[str, dict], titles: Mapping[str, str]) -> str:
     """Compares expected calibration error before and after Platt scaling, on one split."""
     width = _width(titles)
-    lines = [f"{split.replace('_', '-') + ', calibration error':<{width}}{'before':>9}{'after':>9}"]
+    lines = [f"{_name(split) + ', calibration error':<{width}}{'before':>9}{'after':>9}"]
     for name in (name for name in titles if name in results):
         errors = [results[name][error] for error in ("ece_uncalibrated", "ece")]
         lines.append(_row(titles[name], errors, width))
@@ -320,6 +320,10 @@ def missing_table(missing: Mapping[str, dict], titles: Mapping[str, str]) -> str
         lines += [_row(titles[name], values, width) for name, values in of_models.items()]
     lines.append("Cross-validation on the movies with both plot and poster.")
     return "\n".join(lines)
+
+
+def _name(split: str) -> str:
+    return split.replace("_", "-")
 
 
 def _row(title, values, width) -> str:
