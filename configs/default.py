@@ -67,7 +67,10 @@ def get_config() -> ml_collections.ConfigDict:
     # Fraction of the training movies to hold out as a validation split, if the source has none; 0
     # for none. Training does not use it: all figures of a config can be judged by cross-validation.
     data.validation_fraction = 0.0
-    # Random seed for the test split, the validation split and the folds.
+    # Number of training movies to use, chosen at random, for learning curves; 0 for all. A larger
+    # number adds movies to those of a smaller one.
+    data.train_movies = 0
+    # Random seed for the test split, the validation split, the training movies and the folds.
     data.split_seed = 0
     # Height of stored posters in pixels, a multiple of 32.
     data.poster_height = 256

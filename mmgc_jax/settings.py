@@ -198,7 +198,7 @@ def _shared_problems(config: ml_collections.ConfigDict) -> list[str]:
         "a list of names is needed, such as ('Drama', 'Science Fiction=Sci-Fi')",
     )
     _check_seed(checker, "data.split_seed")
-    checker.at_least(0, "data.workers")
+    checker.at_least(0, "data.workers", "data.train_movies")
     for field in ("data.poster_height", "data.poster_width"):
         checker.require(
             field, lambda size: size > 0 and size % 32 == 0, "a multiple of 32 is needed"

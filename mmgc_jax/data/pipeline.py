@@ -104,6 +104,9 @@ def load_corpus(builder: "tfds.core.DatasetBuilder", data: ml_collections.Config
         split |= _hold_out(split["train"], strata, groups, "test", data)
     if "validation" not in split and data.validation_fraction:
         split |= _hold_out(split["train"], strata, groups, "validation", data)
+    if data.train_movies:
+        order = np.random.default_rng(data.split_seed).permutation(split["train"])
+        split["train"] = np.sort(order[: data.train_movies])
     return Corpus(
         ids=ids,
         genres=genres,

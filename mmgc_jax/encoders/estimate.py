@@ -28,7 +28,8 @@ def training_time(config: ml_collections.ConfigDict, movies: Mapping[str, int]) 
             unknown.append(name)
     parts = ", ".join(f"{name} {_duration(time)}" for name, time in seconds.items())
     without = f" It is not known for {', '.join(unknown)}." if unknown else ""
-    return f"Estimated time on two CPU cores: {_duration(sum(seconds.values()))} ({parts}).{without} A GPU is faster."
+    whole = _duration(sum(seconds.values()))
+    return f"Estimated time on two CPU cores: {whole} ({parts}).{without} A GPU is faster."
 
 
 def _duration(seconds: float) -> str:
