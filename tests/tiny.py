@@ -42,7 +42,7 @@ def get_config() -> ml_collections.ConfigDict:
     poster.model.widths = _WIDTHS
     poster.head_training.epochs = 2
     # Enough epochs for a test to interrupt the training.
-    config.fusion.training.epochs = config.fusion.training.patience = 15
+    config.fusion.training.epochs = 15
     for training in (
         plot.training,
         poster.training,
