@@ -24,26 +24,61 @@ def repeated(counts, *arrays):
     return [np.repeat(array, counts, axis=0) for array in arrays]
 
 
+@pytest.mark.parametrize("with_folds", [False, True], ids=["one_model", "folds"])
 @pytest.mark.parametrize("ties", [False, True])
-def test_figures_of_a_resample_are_those_of_its_movies(ties):
+def test_figures_of_a_resample_are_those_of_its_movies(ties, with_folds):
     labels, probabilities, thresholds = judged(ties=ties)
-    resampled = bootstrap.Resampled(labels, probabilities, thresholds)
-    counts = np.random.default_rng(1).integers(0, 4, (len(labels), 20)).astype(np.int32)
+    movies = len(labels)
+    folds = np.arange(movies) % 3 if with_folds else None
+    resampled = bootstrap.Resampled(labels, probabilities, thresholds, folds)
+    counts = np.random.default_rng(1).integers(0, 4, (movies, 20)).astype(np.int32)
     counts[:, 0] = 1  # each movie once
     counts[3, 1] = 0  # the last genre does not occur
+    counts[:, 2] = np.arange(movies) % 3 == 1  # one fold alone
     found = resampled(counts)
     genres = [str(g) for g in range(labels.shape[1])]
+    steady = [g for g in genres if 10 <= labels[:, int(g)].sum() <= movies - 10]
+    assert 0 < len(steady) < len(genres)
     for i, drawn in enumerate(counts.T):
-        labels_i, probabilities_i = repeated(drawn, labels, probabilities)
-        expected = metrics.evaluate(labels_i, probabilities_i, genres)
+        labels_i, probabilities_i, folds_i = repeated(
+            drawn, labels, probabilities, np.zeros(movies) if folds is None else folds
+        )
+        folds_i = folds_i if with_folds else None
+        expected = metrics.evaluate(labels_i, probabilities_i, genres, folds=folds_i)
         tuned = metrics.f1_averages(labels_i, probabilities_i, thresholds)
         expected |= {f"{name}_tuned": value for name, value in tuned.items()}
+        aucs = {genre: figures["auc"] for genre, figures in expected["per_genre"].items()}
+        # The same genres are steady in all resamples.
+        expected["auc_steady"] = np.nanmean([aucs[genre] for genre in steady] + [np.nan])
         for name, values in found.items():
             if name != "auc_per_genre":
-                assert values[i] == pytest.approx(expected[name]), (i, name)
-        aucs = [figures["auc"] for figures in expected["per_genre"].values()]
-        np.testing.assert_allclose(found["auc_per_genre"][:, i], aucs)
+                assert values[i] == pytest.approx(expected[name], nan_ok=True), (i, name)
+        np.testing.assert_allclose(found["auc_per_genre"][:, i], list(aucs.values()))
     assert np.isnan(found["auc_per_genre"][-1, 1])
+
+
+def test_a_genre_whose_positives_are_all_of_one_fold_lacks_auc_alone():
+    """It has a positive and a negative, but no fold has both."""
+    labels, probabilities, _ = judged()
+    folds = np.arange(len(labels)) % 3
+    counts = np.int32((folds == 0) == labels[:, 0])[:, None]
+    found = bootstrap.Resampled(labels, probabilities, folds=folds)(counts)
+    drawn = repeated(counts[:, 0], labels, probabilities)
+    expected = metrics.evaluate(*drawn, list("abcde"), folds=np.repeat(folds, counts[:, 0]))
+    assert np.isnan(found["auc_per_genre"][0]).all()
+    for name in ("auc_macro", "auc_micro", "map", "f1_micro", "f1_macro", "f1_weighted"):
+        assert found[name][0] == pytest.approx(expected[name]), name
+
+
+def test_each_movie_can_have_thresholds_of_its_own():
+    labels, probabilities, _ = judged()
+    thresholds = np.random.default_rng(3).uniform(0.2, 0.6, labels.shape)
+    counts = np.random.default_rng(1).integers(0, 4, (len(labels), 5)).astype(np.int32)
+    found = bootstrap.Resampled(labels, probabilities, thresholds)(counts)
+    for i, drawn in enumerate(counts.T):
+        expected = metrics.f1_averages(*repeated(drawn, labels, probabilities, thresholds))
+        for name, value in expected.items():
+            assert found[f"{name}_tuned"][i] == pytest.approx(value), name
 
 
 def test_counts_are_sample_weights_of_scikit_learn():
@@ -121,7 +156,7 @@ def test_intervals_of_the_least_movies_that_are_shown(genres, low, high):
         for seed in range(300):
             labels = rng.uniform(size=(bootstrap.LEAST_MOVIES, genres)) < 0.2
             scores = rng.normal(apart * labels)
-            limits = bootstrap.auc_macro_interval(labels, scores, 300, seed)
+            limits = bootstrap.auc_macro_interval(labels, scores, number=300, seed=seed)
             covered.append(limits[0] <= truth <= limits[1])
         assert low <= np.mean(covered) <= high
 
@@ -151,13 +186,17 @@ def test_an_interval_leaves_out_resamples_without_the_figure():
     assert np.isnan(bootstrap.interval(np.array([0.5] * 40 + [np.nan] * 60))).all()
 
 
-def test_the_interval_of_macro_auc_alone_is_the_same():
-    labels, probabilities, _ = judged()
-    [values] = bootstrap.figures_of_resamples([bootstrap.Resampled(labels, probabilities)], 150, 4)
-    alone = bootstrap.auc_macro_interval(labels, probabilities, 150, seed=4)
+@pytest.mark.parametrize("folds", [None, np.arange(60) % 3], ids=["one_model", "folds"])
+def test_the_interval_of_macro_auc_alone_is_the_same(folds):
+    labels, probabilities, thresholds = judged()
+    resampled = bootstrap.Resampled(labels, probabilities, thresholds, folds)
+    [values] = bootstrap.figures_of_resamples([resampled], 150, 4)
+    alone = bootstrap.auc_macro_interval(labels, probabilities, folds, 150, seed=4)
     assert alone == bootstrap.interval(values["auc_macro"])
-    assert np.isnan(bootstrap.auc_macro_interval(labels[:0], probabilities[:0])).all()
-    assert np.isnan(bootstrap.auc_macro_interval(labels[:1], probabilities[:1])).all()
+    for movies in (0, 1):
+        of_fold = None if folds is None else folds[:movies]
+        few = labels[:movies], probabilities[:movies], of_fold
+        assert np.isnan(bootstrap.auc_macro_interval(*few)).all()
 
 
 def test_intervals_are_added_to_figures():

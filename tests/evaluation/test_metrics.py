@@ -84,6 +84,24 @@ def test_averages_over_genres_equal_scikit_learn(random_split):
     precision = sklearn.metrics.average_precision_score(y, p, average="macro")
     assert figures["map"] == pytest.approx(precision)
 
+    steady = [g for g in range(8) if 10 <= labels[:, g].sum() <= 50]
+    assert figures["genres_steady"] == len(steady) < len(counted)
+    y, p = labels[:, steady], probabilities[:, steady]
+    auc = sklearn.metrics.roc_auc_score(y, p, average="macro")
+    assert figures["auc_steady"] == pytest.approx(auc)
+
+
+def test_steady_genres_have_10_positives_and_10_negatives():
+    labels = np.arange(25)[:, None] < [9, 10, 15, 16]
+    assert metrics.is_steady(labels).tolist() == [False, True, True, False]
+    scores = np.random.default_rng(0).random((25, 4))
+    figures = metrics.evaluate(labels, scores, "ABCD")
+    assert (figures["genres_counted"], figures["genres_steady"]) == (4, 2)
+    aucs = [metrics.roc_auc(labels[:, g], scores[:, g]) for g in range(4)]
+    assert figures["auc_steady"] == pytest.approx((aucs[1] + aucs[2]) / 2)
+    few = metrics.evaluate(labels[:12], scores[:12], "ABCD")
+    assert few["genres_steady"] == 0 and np.isnan(few["auc_steady"])
+
 
 def test_figures_over_all_columns_equal_scikit_learn(random_split):
     y, p, genres = random_split
@@ -145,6 +163,70 @@ def test_a_single_genre_has_the_f1_of_its_positives():
         assert figures[name] == 1 / 2
     assert figures["f1_samples"] == 1 / 4
     assert figures["per_genre"]["A"]["f1"] == 1 / 2
+
+
+class TestWithinFolds:
+    """AUC of out-of-fold probabilities compares movies of the same fold alone."""
+
+    def test_by_hand(self):
+        # Fold 0: 0.9 beats 0.1, one of one. Fold 1, whose model gives lower scores: 0.4 beats 0.2
+        # and ties with 0.4, 0.3 beats 0.2 alone: 2.5 of 4. Fold 2 has no negative.
+        labels = np.array([1, 0, 1, 1, 0, 0, 1])
+        scores = np.array([0.9, 0.1, 0.4, 0.3, 0.2, 0.4, 0.0])
+        folds = np.array([0, 0, 1, 1, 1, 1, 2])
+        assert metrics.roc_auc(labels, scores, folds) == 3.5 / 5
+        order = np.random.default_rng(0).permutation(7)
+        assert metrics.roc_auc(labels[order], scores[order], folds[order]) == 3.5 / 5
+
+    def test_equals_a_loop_over_pairs(self, random_split):
+        labels, scores, _ = random_split
+        folds = np.random.default_rng(3).integers(0, 4, len(labels))
+        for of_genre, column in zip(labels.T[:5], scores.T):
+            ordered = pairs = 0
+            for i in np.flatnonzero(of_genre):
+                for j in np.flatnonzero(~of_genre & (folds == folds[i])):
+                    ordered += (column[i] > column[j]) + (column[i] == column[j]) / 2
+                    pairs += 1
+            assert metrics.roc_auc(of_genre, column, folds) == pytest.approx(ordered / pairs)
+
+    def test_offsets_of_folds_change_nothing(self, random_split):
+        labels, scores, _ = random_split
+        folds = np.arange(len(labels)) % 3
+        shifted = scores + folds[:, None]
+        auc = metrics.auc_macro(labels, scores, folds)
+        assert metrics.auc_macro(labels, shifted, folds) == pytest.approx(auc)
+        assert metrics.auc_macro(labels, shifted) < auc - 0.1
+
+    def test_of_one_fold_it_is_the_usual_one(self, random_split):
+        labels, scores, genres = random_split
+        one = np.full(len(labels), 7)
+        np.testing.assert_equal(
+            metrics.evaluate(labels, scores, genres, folds=one),
+            metrics.evaluate(labels, scores, genres),
+        )
+
+    def test_without_a_fold_that_has_both_it_is_undefined(self):
+        labels, folds = np.array([[1, 1], [1, 0], [0, 1], [0, 0]]), np.array([0, 0, 1, 1])
+        scores = np.array([[0.9, 0.8], [0.8, 0.1], [0.2, 0.9], [0.1, 0.2]])
+        assert np.isnan(metrics.roc_auc(labels[:, 0], scores[:, 0], folds))
+        assert np.isnan(metrics.roc_auc([], [], np.array([], int)))
+        figures = metrics.evaluate(labels, scores, "AB", folds=folds)
+        assert np.isnan(figures["per_genre"]["A"]["auc"]) and figures["genres_counted"] == 2
+        assert figures["auc_macro"] == metrics.auc_macro(labels, scores, folds) == 1
+        assert figures["map"] == 1
+
+    def test_of_all_figures_only_auc_changes(self, random_split):
+        labels, scores, genres = random_split
+        folds = np.arange(len(labels)) % 3
+        whole = metrics.evaluate(labels, scores, genres)
+        figures = metrics.evaluate(labels, scores, genres, folds=folds)
+        changed = {name for name in whole if str(whole[name]) != str(figures[name])}
+        assert changed == {"auc_macro", "auc_steady", "auc_micro", "per_genre"}
+        pooled = metrics.roc_auc(labels.ravel(), scores.ravel(), np.repeat(folds, 8))
+        assert figures["auc_micro"] == pooled
+        for g, (name, of_genre) in enumerate(figures["per_genre"].items()):
+            auc = metrics.roc_auc(labels[:, g], scores[:, g], folds)
+            np.testing.assert_equal(of_genre, whole["per_genre"][name] | {"auc": auc})
 
 
 # As a plain numpy implementation computed them, before scikit-learn's replaced it.
@@ -223,6 +305,7 @@ def test_golden_figures(random_split, request):
     golden = GOLDEN[request.node.callspec.params["random_split"]]
     figures = metrics.evaluate(labels, probabilities, genres, threshold=0.4)
     per_genre = figures.pop("per_genre")
+    del figures["auc_steady"], figures["genres_steady"]  # see above
     assert figures == pytest.approx(golden["averages"], abs=1e-12)
     for name in ("average_precision", "f1"):
         values = [per_genre[genre][name] for genre in genres]
@@ -252,6 +335,17 @@ def test_a_threshold_for_each_genre():
     thresholds = np.array([0.4, 0.9])
     assert metrics.evaluate(labels, probabilities, "AB", thresholds)["f1_micro"] == 1
     assert metrics.evaluate(labels, probabilities, "AB", thresholds[::-1])["f1_micro"] < 1
+
+
+def test_a_threshold_for_each_movie_and_genre():
+    """As out-of-fold predictions have them, whose folds are calibrated apart."""
+    labels = np.array([[1, 1], [0, 0], [1, 0]])
+    probabilities = np.array([[0.4, 0.9], [0.3, 0.8], [0.2, 0.7]])
+    thresholds = np.array([[0.4, 0.9], [0.4, 0.9], [0.2, 0.8]])
+    figures = metrics.evaluate(labels, probabilities, "AB", thresholds)
+    assert figures["f1_micro"] == figures["f1_macro"] == 1
+    assert metrics.f1_per_genre(labels, probabilities, thresholds).tolist() == [1, 1]
+    assert metrics.f1_per_genre(labels, probabilities, thresholds[::-1]).tolist() == [2 / 3, 1]
 
 
 class TestTunedThresholds:
