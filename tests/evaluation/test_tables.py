@@ -18,7 +18,7 @@ DEMO_TITLES = {
     "fusion": "Fusion",
 }
 DEMO = """\
-test                         movies  AUC macro  AUC micro        mAP   F1 micro   F1 macro  best AUC
+test                         movies  AUC macro AUC steady        mAP   F1 micro   F1 macro  best AUC
 movies that have the modality of the model
   Plot (LSTM)                   956      0.800      0.881      0.556      0.620      0.457     0.830
   Poster (small VGG, colour)    859      0.729      0.772      0.372      0.223      0.177     0.833
@@ -40,7 +40,7 @@ movies that have the modality of the model
 movies with both plot and poster
   Plot (LSTM)                   0.120    0.957    0.966    0.059    0.022    0.116    0.122    0.981
   Fusion                        0.185    0.113    0.118    0.122    0.194    0.218    0.221    0.167"""  # noqa: E501
-COLUMNS = ("auc_macro", "auc_micro", "map", "f1_micro", "f1_macro", "best_reachable_auc_macro")
+COLUMNS = ("auc_macro", "auc_steady", "map", "f1_micro", "f1_macro", "best_reachable_auc_macro")
 F1_COLUMNS = [
     f"f1_{average}{at}"
     for at in ("", "_tuned")
@@ -61,7 +61,7 @@ def read(lines, titles, first_column, columns):
 def test_the_table_of_the_demo():
     figures = read(DEMO.splitlines(), DEMO_TITLES, 28, ("movies", *COLUMNS))
     for row in figures.values():
-        row |= {"movies": int(row["movies"]), "genres_counted": 24}
+        row |= {"movies": int(row["movies"]), "genres_counted": 24, "genres_steady": 24}
     figures["fusion"]["per_genre"] = dict.fromkeys(GENRES)
     assert tables.table("test", figures, DEMO_TITLES) == DEMO
     # The screen fits the terminal without shortening these titles.
@@ -79,8 +79,9 @@ def test_the_f1_table_of_the_demo():
 
 
 def figures(auc, movies=100):
-    names = ("auc_micro", "map", "f1_micro", "f1_macro")
-    return dict.fromkeys(names, 0.5) | {"movies": movies, "genres_counted": 23, "auc_macro": auc}
+    names = ("auc_steady", "map", "f1_micro", "f1_macro")
+    counts = {"movies": movies, "genres_counted": 23, "genres_steady": 23}
+    return dict.fromkeys(names, 0.5) | counts | {"auc_macro": auc}
 
 
 def results(plot, poster, fusion):
@@ -154,43 +155,55 @@ def test_rows_follow_the_titles():
     assert not any("Budget" in line for line in lines)
 
 
-def test_cross_validation_has_a_column_of_deviations():
-    of_folds = {
-        name: row | {"auc_macro_std": 0.0123, "genres_counted_most": 24}
-        for name, row in results(0.88, 0.75, 0.91).items()
+def test_the_mean_over_seeds_has_a_column_of_deviations():
+    of_seeds = {
+        name: row | {"auc_macro_std": 0.0123} for name, row in results(0.88, 0.75, 0.91).items()
     }
-    lines = tables.table("cross_validation", of_folds, TITLES, "3 seeds").splitlines()
+    of_seeds["poster"]["genres_counted"] = 24
+    lines = tables.table("cross_validation", of_seeds, TITLES, 3).splitlines()
     assert lines[0].split()[:5] == ["cross-validation", "movies", "AUC", "macro", "+-"]
     assert lines[2].split()[2:5] == ["100", "0.950", "0.012"]
     assert len({len(line) for line in lines if line.startswith(("cross", "  "))}) == 1  # aligned
-    assert lines[-3] == (
+    assert lines[-5:-1] == [
         "Macro averages and mAP are over 23 to 24 genres in each row: those with a positive and a "
-        "negative movie."
-    )
-    assert lines[-2] == "Each figure is the mean over 3 seeds; +- is the standard deviation."
+        "negative movie.",
+        "AUC steady is over 23 genres: those with at least 10 of both.",
+        "Each movie is predicted by models that were not trained on it.",
+        "Each figure is the mean over 3 seeds; +- is the standard deviation.",
+    ]
+    test = tables.table("test", of_seeds, TITLES, 3)
+    assert "+-" in test.splitlines()[0] and "not trained on it" not in test
 
 
-def test_genres_that_macro_averages_leave_out_are_counted():
+def test_cross_validation_of_one_run_has_no_deviations():
+    text = tables.table("cross_validation", results(0.88, 0.75, 0.91), TITLES)
+    assert "+-" not in text and "mean over" not in text
+    assert "\nEach movie is predicted by models that were not trained on it.\n" in text
+
+
+def test_genres_that_averages_leave_out_are_counted():
     split = results(0.88, 0.75, 0.91)
     split["fusion"]["per_genre"] = dict.fromkeys(GENRES)
 
-    def note(*counted):
-        for row, count in zip(split.values(), counted, strict=True):
-            row["genres_counted"] = count
+    def notes(counted, steady):
+        for row, *counts in zip(split.values(), counted, steady, strict=True):
+            row["genres_counted"], row["genres_steady"] = counts
         return tables.table("test", split, TITLES).splitlines()[9:-1]
 
-    assert note(24, 24, 24, 24, 24, 24) == []
-    assert note(23, 23, 23, 23, 23, 23) == [
-        "Macro averages and mAP are over the 23 genres with a positive and a negative movie."
-    ]
+    all_24, which = [24] * 6, "those with a positive and a negative movie."
+    assert notes(all_24, all_24) == []
+    assert notes([23] * 6, [23] * 6) == [f"Macro averages and mAP are over 23 genres: {which}"]
     # Fewer movies have a poster, fewer still both.
-    assert note(24, 22, 24, 21, 21, 21) == [
-        "Macro averages and mAP are over 21 to 24 genres in each row: those with a positive and a "
-        "negative movie."
+    assert notes([24, 22, 24, 21, 21, 21], [20, 19, 20, 17, 17, 17]) == [
+        f"Macro averages and mAP are over 21 to 24 genres in each row: {which}",
+        "AUC steady is over 17 to 20 genres in each row: those with at least 10 of both.",
+    ]
+    assert notes(all_24, [22] * 6) == [
+        "AUC steady is over 22 genres: those with at least 10 of both."
     ]
 
     split["poster"]["movies"] = 0
-    assert note(24, 0, 24, 24, 24, 24) == []
+    assert notes([24, 0, 24, 24, 24, 24], [24, 0, 24, 24, 24, 24]) == []
 
 
 def test_the_final_screen_shows_one_table_and_where_the_rest_is(tmp_path, monkeypatch):
@@ -232,6 +245,9 @@ def test_the_final_screen_says_how_far_fusion_can_be_trusted(tmp_path):
         assert tables.interval_note("validation", movies, low, high) == (
             f"Too few validation movies for an interval of fusion's macro AUC: {movies}."
         )
+    assert tables.interval_note("cross_validation", 7895, 0.9, 0.92).endswith(
+        "by bootstrap over the 7895 training movies."
+    )
 
 
 def test_the_final_screen_fits_with_many_models(tmp_path, monkeypatch):
@@ -242,27 +258,32 @@ def test_the_final_screen_fits_with_many_models(tmp_path, monkeypatch):
         titles[name] = f"Fusion {number}: " + "a long title " * number
         split |= {name: figures(0.5), f"{name}_both": figures(math.nan if number == 3 else 0.8)}
     split |= {name: row | {"best_reachable_auc_macro": 1.0} for name, row in split.items()}
+    split["plot"] |= {"genres_steady": 17, "per_genre": dict.fromkeys(GENRES)}
     note = tables.interval_note("test", 120, 0.45, 0.55)
     text = tables.final_screen({"test": split}, titles, "test", tmp_path / "run", (), note)
     lines = text.splitlines()
-    assert len(lines) <= 40 and max(map(len, lines)) <= 100
-    assert "30 more models are in results.txt." in lines
+    assert 38 < len(lines) <= 40 and max(map(len, lines)) <= 100
+    assert any(line.startswith("AUC steady is over 17 to 23 genres") for line in lines)
     shown = [line[2:20].strip() for line in lines if line.startswith("  ")]
+    assert f"{43 - len(shown) // 2} more models are in results.txt." in lines
     assert "Fusion" in shown and "Plot (LSTM)" in shown  # fusion and the best ones
     assert not any(title.startswith("Fusion 3:") for title in shown)  # undefined ones come last
 
 
 def test_all_tables_begin_with_the_split_that_counts():
-    of_split = {name: row | dict.fromkeys((*F1_COLUMNS, "ece", "ece_uncalibrated"), 0.5)
-                for name, row in results(0.88, 0.75, 0.91).items()}  # fmt: skip
-    of_folds = {
-        name: row | {"auc_macro_std": 0.01, "genres_counted_most": 24}
-        for name, row in of_split.items()
-    }
-    both = {"cross_validation": of_folds, "validation": of_split, "test": of_split}
-    parts = tables.all_tables(both, {}, TITLES, "test", ["A note."]).split("\n\n")
-    assert [part.split()[0] for part in parts[:3]] == ["test", "cross-validation", "validation"]
-    assert parts[-1] == "A note."
+    of_split = with_f1(results(0.88, 0.75, 0.91))
+    for row in of_split.values():
+        row |= {"ece": 0.5, "ece_uncalibrated": 0.5}
+    splits = dict.fromkeys(("cross_validation", "validation", "test"), of_split)
+    parts = tables.all_tables(splits, {}, TITLES, "test", ["A note."]).split("\n\n")
+    assert [part.split()[0] for part in parts] == [
+        "test", "cross-validation", "validation", "test,", "test,", "A",
+    ]  # fmt: skip
+    alone = {"cross_validation": of_split}
+    parts = tables.all_tables(alone, {}, TITLES, "cross_validation").split("\n\n")
+    assert [part.split()[0] for part in parts] == [
+        "cross-validation", "cross-validation,", "cross-validation,",
+    ]  # fmt: skip
 
 
 def test_calibration_errors_before_and_after():
@@ -270,7 +291,7 @@ def test_calibration_errors_before_and_after():
     assert tables.calibration_table("test", split, TITLES) == (
         "test, calibration error        before    after\n"
         "  Plot (LSTM)                   0.032    0.012\n"
-        "Platt scaling and thresholds are fitted on the training part, out-of-fold."
+        "Platt scaling and thresholds are fitted out-of-fold, on other training movies."
     )
 
 
@@ -279,7 +300,7 @@ def test_auc_by_the_share_of_missing_modalities():
     assert tables.missing_table(missing, TITLES) == (
         "posters missing, AUC macro         0%      25%      50%      75%     100%\n"
         "  Fusion                        0.910    0.900    0.890    0.885    0.880\n"
-        "Cross-validation on the movies with both plot and poster, the mean over the folds."
+        "Cross-validation on the movies with both plot and poster."
     )
 
 
@@ -338,10 +359,8 @@ def test_models_of_one_modality_have_one_part_and_no_movies_with_both():
     assert text.endswith("against the best single model, Plot (LSTM), on the 100 movies.")
     del titles["words"], split["words"]
     assert "gains" not in tables.table("test", split, titles), "fusion of one model"
-    assert "both" not in tables.f1_table("test", read_f1(split), titles)
+    assert "both" not in tables.f1_table("test", with_f1(split), titles)
 
 
-def read_f1(split):
-    averages = ("micro", "macro", "weighted", "samples")
-    names = [f"f1_{average}{at}" for average in averages for at in ("", "_tuned")]
-    return {name: row | dict.fromkeys(names, 0.5) for name, row in split.items()}
+def with_f1(split):
+    return {name: row | dict.fromkeys(F1_COLUMNS, 0.5) for name, row in split.items()}
