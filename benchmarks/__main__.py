@@ -37,6 +37,14 @@ _PAIRS = flags.DEFINE_integer("pairs", 5, "Number of timings of each workload.",
 _ROWS = flags.DEFINE_string(
     "rows", "", "Measure only rows whose names match this regular expression."
 )
+# The settings of configs/talk.py that `torch_talk` does not have.
+_SAME_AS_PEER = (
+    "--config.plot.models_per_fold=1",
+    "--config.plot.model.attention_heads=0",
+    "--config.poster.head_training.epochs=15",
+    "--config.poster.training.epochs=1",
+    "--config.poster_grey.finetune_from=block5",
+)
 _TALK = flags.DEFINE_string("talk", "", "Folder with the talk's movies.csv and posters/.")
 _MOVIES = flags.DEFINE_integer(
     "movies", 600, "Number of the talk's movies to use.", lower_bound=100
@@ -149,7 +157,7 @@ def talk(folder: str, movies: int, weights: str, vectors: str) -> dict:
         ours = _seconds("mmgc_jax.main", f"--config={config}", f"--workdir={workdir}",
                         f"--config.data.path={part}", f"--config.poster.weights={weights}",
                         f"--config.plot.vectors.file={vectors}",
-                        "--config.poster.dtype=bfloat16")  # fmt: skip
+                        "--config.poster.dtype=bfloat16", *_SAME_AS_PEER)  # fmt: skip
         theirs = _seconds("benchmarks.torch_talk", str(part), weights, vectors)
     figures = {"rate": 60 * movies / theirs, "target": 2.0}
     figures |= dict.fromkeys(("ratio", "least", "most"), theirs / ours)

@@ -5,9 +5,9 @@ import pytest
 from sklearn.metrics import average_precision_score, precision_score, recall_score
 
 from mmgc_jax.data.movies import GENRES
-from mmgc_jax.evaluation import figures, metrics
+from mmgc_jax.evaluation import figures
 from mmgc_jax.evaluation.figures import style
-from mmgc_jax.evaluation.results import Predictions
+from mmgc_jax.evaluation.results import Predictions, evaluate_predictions
 from tests.evaluation.drawing import MANY, TITLES, legend, overlaps, texts
 
 
@@ -23,19 +23,13 @@ def predictions(movies=200, genres=4, seed=0, rare=False):
         labels[:, 0] = False
         labels[:, -1] = np.arange(movies) == 3
     probabilities = np.clip(0.3 * labels + 0.7 * rng.random((movies, genres)), 0, 1)
-    thresholds = rng.uniform(0.3, 0.7, genres)
+    thresholds = rng.uniform(0.3, 0.7, (movies, genres))
     return Predictions(np.float32(labels), probabilities, probabilities, thresholds)
 
 
 def figures_of(of_model, genres):
-    """The figures that results.json has for a model, as far as they are drawn."""
-    labels, probabilities, _, thresholds = of_model
-    computed = metrics.evaluate(labels, probabilities, genres)
-    tuned = metrics.f1_per_genre(labels, probabilities, thresholds)
-    for of_genre, f1 in zip(computed["per_genre"].values(), tuned):
-        of_genre["f1_tuned"] = float(f1)
-    computed["f1_macro_tuned"] = metrics.f1_averages(labels, probabilities, thresholds)["f1_macro"]
-    return computed | {"thresholds": dict(zip(genres, thresholds.tolist()))}
+    """The figures that results.json has for a model."""
+    return evaluate_predictions({"one": of_model}, genres)["one"]
 
 
 def split_of(titles, genres, count, **arguments):
@@ -123,7 +117,7 @@ def test_precision_recall_has_axes_for_each_genre():
     genres = names(4)
     of_models = {name: predictions(seed=n, rare=True) for n, name in enumerate(TITLES)}
     figure = figures.draw_precision_recall(of_models, genres, "test", TITLES)
-    labels, probabilities, _, thresholds = of_models["fusion"]
+    labels, probabilities, _, thresholds, _ = of_models["fusion"]
     assert len(figure.axes) == 3 and "left out: 1 genre " in figure.get_suptitle()
     for ax, g in zip(figure.axes, (1, 2, 3), strict=True):
         average = average_precision_score(labels[:, g], probabilities[:, g])
@@ -134,7 +128,7 @@ def test_precision_recall_has_axes_for_each_genre():
         np.testing.assert_allclose(-np.sum(np.diff(recall) * precision[:-1]), average)
         assert curves[-1].get_drawstyle() == "steps-post"
         np.testing.assert_allclose(chance.get_ydata(), labels[:, g].mean())
-        predicted = probabilities[:, g] >= thresholds[g]
+        predicted = probabilities[:, g] >= thresholds[:, g]
         expected = [recall_score(labels[:, g], predicted), precision_score(labels[:, g], predicted)]
         np.testing.assert_allclose(mark.get_xydata(), [expected])
     means = [figures_of(of_model, genres)["map"] for of_model in of_models.values()]
@@ -143,7 +137,7 @@ def test_precision_recall_has_axes_for_each_genre():
 
 def test_a_genre_that_is_never_predicted_has_no_mark():
     of_model = predictions()
-    never = of_model._replace(thresholds=np.ones(4))
+    never = of_model._replace(thresholds=np.ones((200, 4)))
     figure = figures.draw_precision_recall({"fusion": never}, names(4), "test", TITLES)
     for ax in figure.axes:
         assert len(ax.lines) == 2  # the curve and chance
@@ -152,7 +146,7 @@ def test_a_genre_that_is_never_predicted_has_no_mark():
 def test_cooccurrence_of_true_and_of_predicted_genres():
     labels = np.float32([[1, 1, 0], [1, 0, 0], [1, 1, 0], [1, 0, 0]])
     probabilities = np.array([[0.9, 0.9, 0.4], [0.9, 0.5, 0.1], [0.9, 0.9, 0.1], [0.2, 0.1, 0.1]])
-    of_model = Predictions(labels, probabilities, probabilities, np.array([0.5, 0.6, 0.4]))
+    of_model = Predictions(labels, probabilities, probabilities, np.tile([0.5, 0.6, 0.4], (4, 1)))
     figure = figures.draw_cooccurrence(of_model, ("Drama", "War", "News"), "test")
     left, right, _ = figure.axes
     nan = np.nan
@@ -165,7 +159,7 @@ def test_cooccurrence_of_true_and_of_predicted_genres():
 
 
 def test_cooccurrence_needs_no_movie_with_two_genres():
-    of_model = Predictions(*[np.eye(3, dtype=np.float32)] * 3, np.full(3, 0.5))
+    of_model = Predictions(*[np.eye(3, dtype=np.float32)] * 3, np.full((3, 3), 0.5))
     left, *_ = figures.draw_cooccurrence(of_model, names(3), "test").axes
     assert left.images[0].get_clim() == (0, 100)
 
@@ -194,7 +188,7 @@ def test_any_number_of_genres_is_readable(count):
 @pytest.mark.parametrize("movies", [0, 1])
 def test_figures_without_positives_and_negatives_say_so(movies):
     genres = names(3)
-    of_model = Predictions(*[np.zeros((movies, 3))] * 3, np.full(3, 0.5))
+    of_model = Predictions(*[np.zeros((movies, 3))] * 3, np.full((movies, 3), 0.5))
     results = figures_of(of_model, genres)
     for figure in (
         figures.draw_auc_per_genre({"fusion": None, "fusion_both": results}, "test", TITLES),
@@ -206,7 +200,7 @@ def test_figures_without_positives_and_negatives_say_so(movies):
 
 @pytest.mark.parametrize(("movies", "genres"), [(5, 1), (0, 3)])
 def test_cooccurrence_needs_two_genres_and_a_movie(movies, genres):
-    of_model = Predictions(*[np.ones((movies, genres))] * 3, np.full(genres, 0.5))
+    of_model = Predictions(*[np.ones((movies, genres))] * 3, np.full((movies, genres), 0.5))
     figure = figures.draw_cooccurrence(of_model, names(genres), "test")
     assert "needed" in " ".join(text.get_text() for text in texts(figure))
 

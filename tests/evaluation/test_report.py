@@ -39,24 +39,19 @@ def small_corpus(both=True):
     return corpus, {name: rng.uniform(size=(14, 24)) for name in TITLES}, present
 
 
-def write(workdir, both=True, best=None, missing=None, notes=(), test=True, modules=()):
+def write(workdir, both=True, best=None, missing=None, notes=(), without=(), modules=()):
     corpus, probabilities, present = small_corpus(both)
-    if not test:
-        del corpus.split["test"]
+    for split in without:
+        del corpus.split[split]
     folds = np.array([-1] * 10 + [0, 0, 1, 1])
     calibrations = results.calibrate(corpus, probabilities, present)
-    computed = results.evaluate_models(
-        corpus, folds, probabilities, present, ("words", "cover"), calibrations, best
-    )
+    calibrated = results.cross_calibrate(corpus, folds, probabilities, present, calibrations)
+    judged = corpus, folds, probabilities, present, ("words", "cover"), calibrated
     return report.write(
         workdir,
-        computed,
+        results.evaluate_models(*judged, best),
         missing or {},
-        corpus,
-        probabilities,
-        present,
-        ("words", "cover"),
-        calibrations,
+        *judged,
         TITLES,
         notes,
         modules,
@@ -80,7 +75,6 @@ def no_constant(name):
 @pytest.mark.slow
 def test_an_experiment_ends_with_files_and_tables(tmp_path, capsys):
     lines = [{"run": "words/fold_0", "step": 5 * n, "loss": 1 / n} for n in (1, 2)] + [
-        {"run": "words/fold_0", "step": 10, "epoch": 1, "validation": {"auc_macro": 0.7}},
         {"run": "words/fold_1", "step": 5, "loss": 0.5},
         {"run": "cover/fold_0/head", "step": 5, "loss": 0.5},
     ]
@@ -178,10 +172,29 @@ def test_the_figures_show_the_numbers_of_results_json(tmp_path, drawn):
 
 
 def test_without_a_test_split_figures_show_the_validation_split(tmp_path, drawn):
-    write(tmp_path, test=False)
+    write(tmp_path, without=["test"])
     for name in ("roc", "auc_per_genre", "precision_recall", "f1_per_genre", "cooccurrence"):
         shown = " ".join(text.get_text() for text in texts(drawn[name]))
         assert "4 validation movies" in shown, name
+
+
+def test_without_any_split_figures_show_cross_validation(tmp_path, drawn, capsys):
+    content = write(tmp_path, without=["test", "validation"])
+    assert list(content) == ["cross_validation"]
+    fusion = content["cross_validation"]["fusion"]
+    for name in (
+        "roc", "auc_per_genre", "precision_recall", "f1_per_genre", "cooccurrence", "reliability",
+    ):  # fmt: skip
+        shown = " ".join(text.get_text() for text in texts(drawn[name]))
+        assert "4 cross-validated movies" in shown, name
+    assert legend(drawn["f1_per_genre"])[0] == f"threshold 0.5: {fusion['f1_macro']:.3f}"
+    tables = (tmp_path / "results.txt").read_text().split("\n\n")
+    note = "Too few training movies for an interval of fusion's macro AUC: 4."
+    assert [part.split()[0] for part in tables] == [
+        "cross-validation", "cross-validation,", "cross-validation,", "Too",
+    ]  # fmt: skip
+    screen = capsys.readouterr().out
+    assert screen.startswith("cross-validation ") and f"\n{note}\n" in screen
 
 
 @pytest.mark.slow

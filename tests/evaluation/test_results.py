@@ -194,6 +194,20 @@ def test_predictions_are_calibrated_for_the_movies_of_each_model():
         assert of_model.folds is None
 
 
+def test_predictions_of_training_movies_have_folds():
+    scores, folds = np.full((4, 24), 0.25), np.array([1, -1, 0, 1])
+    found = results.predictions_of_split(
+        corpus(np.zeros((4, 24), np.float32), test=np.array([1])),
+        "train",
+        folds,
+        {"plot": scores},
+        {"plot": np.array([True, True, True, False])},
+        ("plot",),
+        calibrated({"plot": scores}, {"plot": identity()}),
+    )
+    assert found["plot"].folds.tolist() == found["plot_both"].folds.tolist() == [1, 0]
+
+
 def test_auc_falls_with_the_share_of_movies_that_lose_a_modality():
     rng = np.random.default_rng(0)
     labels = np.repeat([[1.0], [0.0]], 200, axis=0)

@@ -13,12 +13,13 @@ FOLDS = np.array([-1] * 10 + [0, 0, 1, 1])
 def collected():
     corpus, probabilities, present = small_corpus()
     calibrations = results.calibrate(corpus, probabilities, present)
-    arguments = corpus, FOLDS, probabilities, present, ("words", "cover"), calibrations
+    calibrated = results.cross_calibrate(corpus, FOLDS, probabilities, present, calibrations)
+    arguments = corpus, FOLDS, present, ("words", "cover"), calibrated, calibrations
     return saved.of_experiment(*arguments), arguments
 
 
-def test_training_movies_are_out_of_fold_and_the_others_calibrated():
-    found, (corpus, _, probabilities, present, _, calibrations) = collected()
+def test_movies_and_their_calibrated_probabilities_are_collected():
+    found, (corpus, _, present, _, calibrated, calibrations) = collected()
     assert found.split.tolist() == ["cross_validation"] * 4 + ["validation"] * 4 + ["test"] * 6
     assert found.ids.tolist() == ["10", "11", "12", "13", *map(str, range(10))]
     assert found.folds.tolist() == [0, 0, 1, 1] + [-1] * 10
@@ -27,13 +28,13 @@ def test_training_movies_are_out_of_fold_and_the_others_calibrated():
     np.testing.assert_array_equal(found.labels, corpus.labels[rows] > 0)
     np.testing.assert_array_equal(found.both, (present["words"] & present["cover"])[rows])
     np.testing.assert_array_equal(found.present[0], present["words"][rows])
-    words = np.float32(probabilities["words"][rows])
-    np.testing.assert_array_equal(found.probabilities[0, :4], words[:4])
-    calibrated = calibrations["words"](probabilities["words"][rows])
-    has_words = found.present[0, 4:]
-    np.testing.assert_array_equal(found.probabilities[0, 4:][has_words], calibrated[4:][has_words])
-    assert np.isnan(found.probabilities[0, 4:][~has_words]).all() and not has_words.all()
+    words, has_words = calibrated["words"].probabilities[rows], found.present[0]
+    np.testing.assert_array_equal(found.probabilities[0, has_words], words[has_words])
+    assert np.isnan(found.probabilities[0, ~has_words]).all() and not has_words.all()
+    assert found.probabilities.dtype == np.float32
+    # Those of new movies, which differ from those of the folds.
     np.testing.assert_array_equal(found.thresholds[0], calibrations["words"].thresholds)
+    assert not np.array_equal(found.thresholds[0], calibrated["words"].thresholds[10])
 
 
 def test_predictions_are_read_as_they_were_written(tmp_path):
