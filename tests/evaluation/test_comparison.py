@@ -14,19 +14,16 @@ GENRES = ["Drama", "War", "Comedy"]
 def write(folder, seed, plot, fusion, directory="", inputs=None, **settings):
     """Writes the config and the figures of a finished experiment."""
 
-    def figures(auc, folds):
-        row = {"movies": 50, "genres_counted": 23}
-        row |= {"genres_counted_most": 24} if folds else {"per_genre": {}, "thresholds": {}}
-        for name in ("auc_macro", "auc_micro", "map", "f1_micro", "f1_macro"):
-            row |= {name: auc} | ({f"{name}_std": 0.5} if folds else {})  # over the folds, unused
-        return row
+    def figures(auc):
+        row = {"movies": 50, "genres_counted": 23, "genres_steady": 17}
+        row |= {"per_genre": {}, "thresholds": {}, "f1_macro_std": 0.5}  # not used
+        names = ("auc_macro", "auc_steady", "auc_micro", "map", "f1_micro", "f1_macro")
+        return row | dict.fromkeys(names, auc)
 
     models = {"plot": plot, "fusion": fusion, "plot_both": plot, "fusion_both": fusion + 0.01}
     folder.mkdir()
-    content = {
-        split: {name: figures(auc, split == "cross_validation") for name, auc in models.items()}
-        for split in ("cross_validation", "validation")
-    }
+    of_split = {name: figures(auc) for name, auc in models.items()}
+    content = {"cross_validation": of_split, "validation": of_split}
     (folder / "results.json").write_text(json.dumps(content))
     config = {"seed": seed, "data": {"directory": directory}, "plot": {"hidden": 32} | settings}
     (folder / "config.json").write_text(json.dumps(config))
@@ -50,10 +47,11 @@ def test_means_and_deviations_over_the_seeds(tmp_path):
     assert averaged["plot"]["auc_macro_std"] == pytest.approx(0.04)
     assert averaged["fusion_both"]["auc_macro"] == pytest.approx(0.92)
     assert averaged["fusion_both"]["auc_macro_std"] == pytest.approx(0.03 / 3**0.5)
-    assert averaged["plot"]["genres_counted_most"] == 24
-    validation = comparison.average(group, "validation")
-    assert validation["plot"]["map_std"] == pytest.approx(0.04)
-    assert "per_genre" not in validation["plot"]
+    assert averaged["plot"]["map_std"] == pytest.approx(0.04)
+    assert averaged["plot"]["f1_macro_std"] == pytest.approx(0.04)
+    counts = {name: averaged["plot"][name] for name in ("genres_counted", "genres_steady")}
+    assert counts == {"genres_counted": 23, "genres_steady": 17}
+    assert "per_genre" not in averaged["plot"] and "genres_steady_std" not in averaged["plot"]
 
 
 def test_of_one_run_there_is_no_deviation_over_seeds(tmp_path):
@@ -61,7 +59,8 @@ def test_of_one_run_there_is_no_deviation_over_seeds(tmp_path):
         write(tmp_path / "a", 0, 0.8, 0.9), write(tmp_path / "b", 0, 0.7, 0.9, hidden=64)
     )
     averaged = comparison.average(other, "cross_validation")
-    assert averaged["plot"]["auc_macro"] == 0.7 and "auc_macro_std" not in averaged["plot"]
+    assert averaged["plot"]["auc_macro"] == 0.7
+    assert not any(name.endswith("_std") for name in averaged["plot"])
     fields = comparison.fields_that_differ(one.runs[0], other.runs[0])
     assert fields == {"plot.hidden": (32, 64)}
 
@@ -122,9 +121,20 @@ def test_an_unfinished_or_damaged_run_is_refused(tmp_path, name):
         comparison.read(folders)
 
 
-def test_one_run_is_refused(tmp_path):
-    with pytest.raises(InputError, match="at least two"):
-        comparison.read([write(tmp_path / "a", 0, 0.8, 0.9)])
+def test_figures_of_earlier_versions_are_refused(tmp_path):
+    folder = write(tmp_path / "a", 0, 0.8, 0.9)
+    content = json.loads((folder / "results.json").read_text())
+    del content["validation"]["fusion"]["auc_steady"]
+    (folder / "results.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"a/results\.json was written by an earlier version"):
+        comparison.read([folder])
+
+
+def test_one_run_is_read_and_none_is_refused(tmp_path):
+    [run] = comparison.read([write(tmp_path / "a", 0, 0.8, 0.9)])
+    assert run.folder == tmp_path / "a"
+    with pytest.raises(InputError, match="Give the working directory of an experiment"):
+        comparison.read([])
 
 
 def test_the_split_is_one_that_all_runs_have(tmp_path):
@@ -177,8 +187,9 @@ def run_with(folder, made, seed=0, **settings):
         for index, name in enumerate(made.models.tolist()):
             for suffix, where in (("", np.ones(80, bool)), ("_both", made.both)):
                 rows = (made.split == split) & made.present[index] & where
+                folds = made.folds[rows] if split == saved.CROSS_VALIDATION else None
                 figures = metrics.evaluate(
-                    made.labels[rows], made.probabilities[index, rows], GENRES
+                    made.labels[rows], made.probabilities[index, rows], GENRES, folds=folds
                 )
                 content[split][name + suffix] = figures
     (folder / "results.json").write_text(json.dumps(content))
@@ -192,8 +203,8 @@ def test_differences_are_paired_by_ids(tmp_path):
         run_with(tmp_path / "a", predictions(1.0)),
         run_with(tmp_path / "b", predictions(2.0, order=order), hidden=64),
     )
-    pairs = comparison.Pairs("validation", 400)
-    found = pairs.differences(b, a, "plot")
+    intervals = comparison.Intervals("validation", 400)
+    found = intervals.differences(b, a, "plot")
     one, other = (predictions(shift) for shift in (1.0, 2.0))
     rows = np.flatnonzero((one.split == "validation") & one.present[0])
     rows = rows[np.argsort(one.ids[rows])]
@@ -206,9 +217,9 @@ def test_differences_are_paired_by_ids(tmp_path):
     assert found["auc_macro"][1:] == pytest.approx(expected)
     assert found["auc_macro"].low > 0
 
-    both = pairs.differences(b, a, "plot_both")
+    both = intervals.differences(b, a, "plot_both")
     assert both["map"].value != found["map"].value
-    back = pairs.differences(a, b, "plot")
+    back = intervals.differences(a, b, "plot")
     assert back["auc_macro"].value == pytest.approx(-found["auc_macro"].value)
     assert back["auc_macro"].low == pytest.approx(-found["auc_macro"].high)
 
@@ -220,27 +231,59 @@ def test_seeds_of_a_group_are_averaged_before_they_are_paired(tmp_path):
         run_with(tmp_path / "c", predictions(1.3), hidden=64),
     )
     assert len(a.runs) == 2
-    found = comparison.Pairs("validation", 400).differences(a, b, "fusion")
+    found = comparison.Intervals("validation", 400).differences(a, b, "fusion")
     means = [comparison.average(group, "validation")["fusion"]["map"] for group in (a, b)]
     assert found["map"].value == pytest.approx(means[0] - means[1])
     assert found["map"].low < found["map"].value < found["map"].high
 
 
-def test_cross_validation_is_averaged_over_the_folds(tmp_path):
+def test_cross_validation_is_judged_within_folds(tmp_path):
     a, b = groups_of(
         run_with(tmp_path / "a", predictions(1.0, saved.CROSS_VALIDATION)),
         run_with(tmp_path / "b", predictions(2.0, saved.CROSS_VALIDATION), hidden=64),
     )
-    pairs = comparison.Pairs(saved.CROSS_VALIDATION)
-    sample = pairs._sample(a.runs[0], "fusion")
+    intervals = comparison.Intervals(saved.CROSS_VALIDATION)
+    sample = intervals._sample(a.runs[0], "fusion")
     found = sample.resampled(np.ones((79, 1), np.int32))["auc_macro"][0]
     made = predictions(1.0)
-    of_folds = [
-        metrics.auc_macro(made.labels[rows], made.probabilities[1, rows])
-        for rows in (np.arange(0, 79, 2), np.arange(1, 79, 2))
-    ]
-    assert found == pytest.approx(np.mean(of_folds))
-    assert pairs.differences(b, a, "fusion")["auc_macro"].low > 0
+    judged = made.labels[:79], made.probabilities[1, :79]
+    within = metrics.auc_macro(*judged, np.arange(79) % 2)
+    assert found == pytest.approx(within) != pytest.approx(metrics.auc_macro(*judged))
+    assert intervals.differences(b, a, "fusion")["auc_macro"].low > 0
+
+
+@pytest.mark.parametrize("split", ["validation", saved.CROSS_VALIDATION])
+def test_figures_have_intervals_by_bootstrap_over_their_movies(tmp_path, split):
+    made = predictions(1.0, split)
+    [group] = groups_of(run_with(tmp_path / "a", made))
+    found = comparison.Intervals(split, 400, seed=3).figures(group, "plot_both")
+    assert tuple(found) == comparison.FIGURES == ("auc_macro", "auc_steady", "map", "f1_macro")
+    rows = np.flatnonzero((made.split == split) & made.present[0] & made.both)
+    rows = rows[np.argsort(made.ids[rows])]
+    folds = made.folds[rows] if split == saved.CROSS_VALIDATION else None
+    judged = made.labels[rows], made.probabilities[0, rows]
+    [values] = bootstrap.figures_of_resamples(
+        [bootstrap.Resampled(*judged, folds=folds)], 400, seed=3
+    )
+    figures = metrics.evaluate(*judged, GENRES, folds=folds)
+    for name, estimate in found.items():
+        assert estimate.value == pytest.approx(figures[name])
+        assert estimate[1:] == pytest.approx(bootstrap.interval(values[name]))
+        assert estimate.low < estimate.value < estimate.high
+
+
+def test_figures_of_several_seeds_are_averaged_in_each_resample(tmp_path):
+    parts = [predictions(1.0), predictions(1.6, seed=1)]
+    [group] = groups_of(
+        *(run_with(tmp_path / str(n), made, seed=n) for n, made in enumerate(parts))
+    )
+    found = comparison.Intervals("validation", 400).figures(group, "fusion")["map"]
+    rows = np.argsort(parts[0].ids[:79])
+    judged = [bootstrap.Resampled(p.labels[rows], p.probabilities[1, rows]) for p in parts]
+    values = [of["map"] for of in bootstrap.figures_of_resamples(judged, 400)]
+    assert found[1:] == pytest.approx(bootstrap.interval(np.mean(values, axis=0)))
+    means = [metrics.evaluate(p.labels[:79], p.probabilities[1, :79], GENRES) for p in parts]
+    assert found.value == pytest.approx((means[0]["map"] + means[1]["map"]) / 2)
 
 
 @pytest.mark.parametrize(
@@ -270,7 +313,7 @@ def test_other_movies_or_labels_have_no_interval(tmp_path, change, reason):
     if (other := change(made)) is not None:
         saved.save(tmp_path / "b" / saved.FILE, other)
     with pytest.raises(comparison.NotPaired, match=reason) as caught:
-        comparison.Pairs("validation", 100).differences(b, a, "fusion")
+        comparison.Intervals("validation", 100).differences(b, a, "fusion")
     comparable = "lacks fusion" in reason or "has no predictions" in reason
     assert isinstance(caught.value, comparison.OtherMovies) != comparable
 
@@ -280,4 +323,6 @@ def test_with_few_movies_there_is_no_interval(tmp_path, movies):
     made = predictions(1.0)._replace(both=np.arange(80) < movies)
     a, b = groups_of(run_with(tmp_path / "a", made), run_with(tmp_path / "b", made, hidden=64))
     with pytest.raises(comparison.NotPaired, match=f"too few movies, {movies}$"):
-        comparison.Pairs("validation", 100).differences(b, a, "fusion_both")
+        comparison.Intervals("validation", 100).differences(b, a, "fusion_both")
+    with pytest.raises(comparison.NotPaired, match=f"too few movies, {movies}$"):
+        comparison.Intervals("validation", 100).figures(a, "fusion_both")

@@ -298,9 +298,9 @@ def test_the_time_between_checkpoints_starts_at_the_last_one(tmp_path, monkeypat
     monkeypatch.setattr(TrainingLog, "epoch_done", slow)
     monkeypatch.setattr(loop, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
     steps = saved_steps(monkeypatch, tmp_path, checkpoint_every=1000, epochs=10)
-    # Epoch 4 ends 12 seconds after the start, but is saved 4 seconds later. From then on epoch 7
+    # Epoch 4 ends 12 seconds after the start, and is saved 4 seconds later. From then on epoch 8
     # is the first to end more than 10 seconds later.
-    assert steps == [20, 35]
+    assert steps == [20, 40]
 
 
 def test_a_requested_stop_finishes_and_saves_the_current_step(tmp_path, undisturbed, monkeypatch):
