@@ -1,10 +1,10 @@
-"""Tests late fusion and modality dropout."""
+"""Tests late fusion, the plain network over probabilities, and modality dropout."""
 
 import jax
 import numpy as np
 import pytest
 
-from mmgc_jax.models import LateFusion
+from mmgc_jax.models import LateFusion, ProbabilityMLP
 from mmgc_jax.models.fusion import drop_modalities
 
 PROBABILITIES = np.random.default_rng(0).uniform(0.02, 0.98, (5, 2, 24)).astype(np.float32)
@@ -55,6 +55,45 @@ def test_weights_of_encoders_and_genres_scale_their_logits(untrained):
     np.testing.assert_allclose(logits, (weights * logit(PROBABILITIES)).sum(axis=1), atol=1e-4)
 
 
+def test_exponents_scale_the_evidence_of_encoders_by_hand(untrained):
+    # Log-odds 2 and -1, calibrated to 3 and -1.5, with the prior -1: the evidence is 4 and -0.5.
+    probabilities = np.broadcast_to(
+        1 / (1 + np.exp(-np.float32([2, -1])))[:, None], PROBABILITIES.shape
+    )
+    params = untrained | {
+        "weights": np.full((2, 24), 1.5, np.float32),
+        "shifts": np.zeros((2, 24), np.float32),
+        "prior": np.full(24, -1, np.float32),
+    }
+    for exponents, present, expected in (
+        ([1, 1], [1, 1], -1 + 4 - 0.5),
+        ([0.5, 1], [1, 1], -1 + 2 - 0.5),
+        ([0.5, 0.2], [1, 1], -1 + 2 - 0.1),
+        ([0.5, 0.2], [0, 1], -1 - 0.1),
+        ([0, 0], [1, 1], -1),
+    ):
+        chosen = params | {"exponents": np.float32(exponents)}
+        logits, _ = run(chosen, probabilities, PRESENT * np.float32(present))
+        np.testing.assert_allclose(logits, expected, atol=1e-5)
+    assert untrained["exponents"].tolist() == [1, 1]
+
+
+def test_two_copies_of_an_encoder_with_exponents_of_a_half_are_one_encoder(untrained):
+    twice = PROBABILITIES[:, [0, 0]]
+    params = untrained | {"exponents": np.float32([0.5, 0.5])}
+    logits, _ = run(params, twice, PRESENT)
+    np.testing.assert_allclose(logits, logit(PROBABILITIES[:, 0]), atol=1e-4)
+
+
+def test_exponents_are_trained_and_the_prior_is_not(trained):
+    def total(params):
+        return (run(params, PROBABILITIES, PRESENT)[0] ** 2).sum()
+
+    gradients = jax.grad(total)(trained)
+    assert (np.abs(gradients["exponents"]) > 1e-3).all()
+    assert (gradients["prior"] == 0).all()
+
+
 def test_a_certain_encoder_can_be_contradicted(untrained):
     never, always = np.zeros((5, 24), np.float32), np.ones((5, 24), np.float32)
     logits, _ = run(untrained, np.stack([never, always], axis=1), PRESENT)
@@ -84,6 +123,53 @@ def test_dropout_acts_only_in_training(trained):
     assert np.abs(first - still).max() > 1e-3
     without = LateFusion(dropout=0.0).apply({"params": trained}, PROBABILITIES, PRESENT)[0]
     np.testing.assert_allclose(without, still, atol=1e-5)
+
+
+class TestProbabilityMLP:
+    """Tests the talk's fusion: a fully connected network over the encoders' probabilities."""
+
+    MODEL = ProbabilityMLP(hidden=3, num_genres=2, dropout=0.5)
+    # Two encoders, two genres.
+    INPUT = np.float32([[[0.5, 0.25], [1.0, 0.0]]])
+    PARAMS = {  # noqa: RUF012 (not changed)
+        "dense": {
+            "kernel": np.float32([[2, 0, 1], [0, 4, 0], [1, -3, 0], [7, 7, 7]]),
+            "bias": np.float32([-1, 1, -2]),
+        },
+        "genres": {
+            "kernel": np.float32([[1, -1], [2, 2], [5, 5]]),
+            "bias": np.float32([0.5, 0.25]),
+        },
+    }
+
+    def run(self, probabilities, present, **options):
+        return self.MODEL.apply({"params": self.PARAMS}, probabilities, present, **options)
+
+    def test_by_hand(self):
+        # Hidden: 2 * 0.5 + 1 - 1 = 1; 4 * 0.25 - 3 + 1 = -1, cut to 0; 0.5 - 2 = -1.5, cut to 0.
+        logits, intermediates = self.run(self.INPUT, np.ones((1, 2)))
+        np.testing.assert_allclose(intermediates["embedding"], [[1, 0, 0]], atol=1e-6)
+        np.testing.assert_allclose(logits, [[1.5, -0.75]], atol=1e-6)
+
+    def test_the_parameters_are_those_of_two_layers(self):
+        shapes = jax.eval_shape(self.MODEL.init, jax.random.key(0), self.INPUT, np.ones((1, 2)))
+        assert jax.tree.map(np.shape, shapes["params"]) == jax.tree.map(np.shape, self.PARAMS)
+
+    def test_it_sees_missing_modalities_by_their_probabilities_alone(self):
+        with_both = self.run(self.INPUT, np.ones((1, 2)))[0]
+        np.testing.assert_array_equal(self.run(self.INPUT, np.zeros((1, 2)))[0], with_both)
+        frequencies = self.INPUT.copy()
+        frequencies[:, 1] = 0.1
+        assert np.abs(self.run(frequencies, np.ones((1, 2)))[0] - with_both).min() > 0.1
+
+    def test_dropout_acts_only_in_training(self):
+        def training(seed):
+            rngs = {"dropout": jax.random.key(seed)}
+            return self.run(self.INPUT, np.ones((1, 2)), train=True, rngs=rngs)[0].tolist()
+
+        # The only hidden unit that is not 0 is dropped or doubled.
+        found = {tuple(training(seed)[0]) for seed in range(20)}
+        assert found == {(0.5, 0.25), (2.5, -1.75)}
 
 
 drop = jax.jit(drop_modalities, static_argnums=2)

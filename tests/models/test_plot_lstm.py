@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mmgc_jax.models import PlotLSTM
+from mmgc_jax.models.plot_lstm import SelfAttentivePooling
 from mmgc_jax.ops.kernels import Kernels
 
 POOLINGS = ("last", "mean", "max", "mean_max")
@@ -121,7 +122,9 @@ def test_the_two_directions_have_names():
 @EVERY_POOLING
 @BOTH_DIRECTIONS
 def test_padding_never_changes_a_result(pooling, bidirectional):
-    model, variables = build(pooling=pooling, pool_words=True, bidirectional=bidirectional)
+    model, variables = build(
+        pooling=pooling, pool_words=True, attention_heads=2, bidirectional=bidirectional
+    )
     logits, _ = run(model, variables, TOKENS, LENGTHS)
 
     longer = np.pad(TOKENS, ((0, 0), (0, 6)))
@@ -166,7 +169,7 @@ def test_shapes(bidirectional):
 
 @EVERY_POOLING
 def test_a_plot_without_words_counts_as_one_word_of_padding(pooling):
-    model, variables = build(pooling=pooling)
+    model, variables = build(pooling=pooling, attention_heads=2)
     empty = np.zeros_like(TOKENS)
     logits, _ = run(model, variables, empty, np.zeros_like(LENGTHS))
     assert np.isfinite(logits).all()
@@ -224,6 +227,63 @@ def test_word_vectors_are_pooled_without_padding():
     np.testing.assert_allclose(intermediates["embedding"][:, :-18], states, atol=1e-6)
     with pytest.raises(ValueError, match="pool_words needs word vectors"):
         build(embedding_dim=None, pool_words=True)
+
+
+@pytest.mark.parametrize("heads", [1, 3])
+def test_attention_equals_weighted_means_in_numpy(heads):
+    """Lin et al. 2017, arXiv 1703.03130: softmax(W2 tanh(W1 H)) H, equations 5 and 6."""
+    model, variables = build(attention_heads=heads)
+    params = jax.tree.map(np.float64, variables["params"])
+    embedding = run(model, variables, TOKENS, LENGTHS)[1]["embedding"]
+    states = run(model, variables, TOKENS, LENGTHS)[1]["states"]
+    assert embedding.shape == (3, 2 * 8 + heads * 8)
+    for row, length in enumerate(LENGTHS):
+        words = np.float64(states[row, :length])
+        hidden = np.tanh(words @ params["attention"]["hidden"]["kernel"])
+        scores = np.exp(hidden @ params["attention"]["scores"]["kernel"])
+        assert scores.shape == (length, heads)
+        weights = scores / scores.sum(axis=0)
+        expected = np.concatenate([of_head @ words for of_head in weights.T])
+        np.testing.assert_allclose(embedding[row, 16:], expected, atol=1e-6)
+        # A plot of one word gets the state of this word.
+        if length == 1:
+            np.testing.assert_allclose(expected, np.tile(words[0], heads), atol=1e-12)
+    # The other pooled states stay what they are without attention.
+    without = run(build()[0], {"params": without_attention(params)}, TOKENS, LENGTHS)[1]
+    np.testing.assert_allclose(embedding[:, :16], without["embedding"], atol=1e-6)
+
+
+def without_attention(params):
+    """Removes attention, and the output layer's weights for it, which are the last ones."""
+    left = {name: part for name, part in params.items() if name != "attention"}
+    kernel = params["genres"]["kernel"][:16]
+    return jax.tree.map(np.float32, left | {"genres": params["genres"] | {"kernel": kernel}})
+
+
+def test_attention_gives_padding_no_weight_and_no_gradient():
+    pooling = SelfAttentivePooling(heads=2)
+    rng = np.random.default_rng(0)
+    states = rng.normal(size=(3, 5, 4)).astype(np.float32)
+    is_word = (np.arange(5) < LENGTHS[:, None])[..., None]
+    variables = pooling.init(jax.random.key(0), states, is_word)
+    pooled = pooling.apply(variables, states, is_word)
+    assert pooled.shape == (3, 2 * 4)
+    huge = np.where(is_word, states, 1e30)
+    np.testing.assert_array_equal(pooling.apply(variables, huge, is_word), pooled)
+
+    gradient = jax.grad(lambda s: (pooling.apply(variables, s, is_word) ** 2).sum())(states)
+    assert (gradient[~is_word[..., 0]] == 0).all() and (gradient[is_word[..., 0]] != 0).all()
+    # Means lie between the least and the greatest state.
+    low, high = (f(states[0], axis=0) for f in (np.min, np.max))
+    for head in np.split(pooled[0], 2):
+        assert (low < head).all() and (head < high).all()
+
+
+def test_heads_have_weights_of_their_own():
+    model, variables = build(attention_heads=2)
+    embedding = run(model, variables, TOKENS, LENGTHS)[1]["embedding"]
+    one, other = np.split(embedding[:, 16:], 2, axis=1)
+    assert (np.abs(one - other).max(axis=1) > 1e-3).tolist() == [True, True, False]
 
 
 def test_unknown_pooling_is_refused():
