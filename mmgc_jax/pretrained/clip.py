@@ -4,6 +4,7 @@ A folder has the files of `mmgc_jax.pretrained.vit`, and tokenizer.json.
 """
 
 import dataclasses
+import math
 import pathlib
 from typing import Any
 
@@ -99,7 +100,7 @@ def load(folder: str) -> CLIP:
         vit.load(found, image),
         text,
         params,
-        float(np.exp(params.pop("scale"))),
+        math.exp(params.pop("scale").item()),
         vit.processor(found),
         hub.Tokenizer(hub.existing(found, hub.TOKENIZER, _ADVICE), text.vocabulary_size),
     )

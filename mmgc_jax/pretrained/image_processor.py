@@ -20,6 +20,8 @@ from mmgc_jax.runtime.files import Path
 FILE = "preprocessor_config.json"
 # Larger images could exhaust memory.
 _LARGEST_SIDE = 4096
+# Number of Pillow's last filter that published files use.
+_LAST_FILTER = Image.Resampling.HAMMING
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +97,7 @@ def read(folder: Path, crops: bool, advice: str) -> ImageProcessor:
         if not isinstance(values[name], bool | None):
             raise InputError(f"{file}: {name} is {values[name]!r}, not true or false.")
     hub.check_supported(file, values, {"do_resize": True})
-    hub.check_whole_number(file, values, "resample", 0, max(Image.Resampling))
+    hub.check_whole_number(file, values, "resample", 0, _LAST_FILTER)
     size = _read_size(file, values, "size", shorter=crops)
     crop = None
     if values["do_center_crop"]:
