@@ -79,6 +79,7 @@ def rows(on_gpu: bool) -> list[Row]:
     batch_size, targets = (128, (None, 1.0)) if on_gpu else (8, (1.0, None))
     return [
         *_in_both("VGG16 features", "posters/s", "vgg16_features", {}, (1.2, 0.8)),
+        *_vit_features(),
         *_in_both("Fine-tuning from block5", "posters/s", "finetune",
                   {"first_block": 5, "batch_size": 32}, (1.0, 1.0)),
         *_in_both("Fine-tuning everything", "posters/s", "finetune",
@@ -120,6 +121,20 @@ def _peers(function: str, sizes: dict) -> dict[str, tuple[str, dict]]:
         f"PyTorch {dtype}": (f"benchmarks.torch_peer:{function}", sizes | {"dtype": dtype})
         for dtype in _DTYPES
     }
+
+
+def _vit_features() -> list[Row]:
+    """Compares a frozen ViT-B/16 with frozen VGG16, both in the same dtype."""
+    return [
+        Row(
+            f"ViT-B/16 features, {dtype}",
+            "posters/s",
+            ("benchmarks.ours:vit_features", {"dtype": dtype}),
+            {"ours, VGG16": ("benchmarks.ours:vgg16_features", {"dtype": dtype})},
+            {"ours, VGG16": None},
+        )
+        for dtype in _DTYPES
+    ]
 
 
 def _real_lengths() -> Row:

@@ -13,7 +13,7 @@ import numpy as np
 from benchmarks import work
 from mmgc_jax.encoders.base import training_settings
 from mmgc_jax.encoders.frozen import Frozen
-from mmgc_jax.models import VGG16, PlotLSTM, PosterVGG16, apply_blocks, pool_blocks
+from mmgc_jax.models import VGG16, PlotLSTM, PosterVGG16, ViT, apply_blocks, pool_blocks
 from mmgc_jax.ops import kernels
 from mmgc_jax.training.loop import TrainState, make_train_step
 from mmgc_jax.training.optimizer import make_optimizer
@@ -40,6 +40,25 @@ def vgg16_features(dtype: str) -> Workload:
         return {"images": pool_blocks(maps, (4, 5), "mean_max")}
 
     frozen = Frozen.of(features, params)
+    return lambda: jax.block_until_ready(frozen({"images": posters})), len(posters)
+
+
+def vit_features(dtype: str) -> Workload:
+    """Computes features of a batch of posters with a frozen ViT-B/16.
+
+    Args:
+      dtype: `float32` or `bfloat16`, the dtype of the factors in matmuls.
+    """
+    size = (work.VIT_SIDE, work.VIT_SIDE)
+    network = ViT(image_size=size, dtype=dtype, kernels=kernels.auto())
+    posters = work.posters(work.FROZEN_BATCH, size)
+    params = jax.jit(network.init)(jax.random.key(0), posters[:1])["params"]
+    frozen = Frozen.of(
+        lambda params, batch: {
+            "images": network.apply({"params": params}, batch["images"])["features"]
+        },
+        params,
+    )
     return lambda: jax.block_until_ready(frozen({"images": posters})), len(posters)
 
 

@@ -6,6 +6,7 @@ GENRES = 24
 HEIGHT, WIDTH = 256, 160
 CHANNELS = (3, 64, 128, 256, 512, 512)
 FROZEN_BATCH = 16
+VIT_SIDE = 224
 
 # Convolutions in each block of VGG16; multiplications and additions of a forward pass.
 DEPTHS = (2, 2, 3, 3, 3)
@@ -23,9 +24,10 @@ EQUAL_LENGTH, LONGEST = 200, 256
 MEDIAN_LENGTH, LENGTH_SPREAD = 90, 0.6
 
 
-def posters(count: int) -> np.ndarray:
-    """Makes random posters, <uint8>[count, HEIGHT, WIDTH, 3]."""
-    return _rng().integers(0, 256, (count, HEIGHT, WIDTH, 3), dtype=np.uint8)
+def posters(count: int, size: tuple[int, int] | None = None) -> np.ndarray:
+    """Makes random posters, <uint8>[count, *size, 3]; the default size is (HEIGHT, WIDTH)."""
+    size = size or (HEIGHT, WIDTH)
+    return _rng().integers(0, 256, (count, *size, 3), dtype=np.uint8)
 
 
 def activations(first_block: int, count: int) -> np.ndarray:

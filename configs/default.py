@@ -8,6 +8,7 @@ configs in this folder have these sections:
     plot_bag_of_words                      kind plot_bag_of_words
     plot_transformer                       kind plot_transformer
     poster, poster_grey                    kind poster_vgg16
+    poster_vit                             kind poster_vit
 """
 
 import ml_collections

@@ -1,7 +1,7 @@
 """Movie genres from plots and posters, in JAX and Flax.
 
 `train` trains on a table of movies. `Predictor` predicts the genres of a `Movie` with a finished
-experiment.
+experiment. `ZeroShot` scores posters for genres without any training.
 """
 
 import importlib as _importlib
@@ -14,8 +14,9 @@ if _TYPE_CHECKING:
     from mmgc_jax.api import train
     from mmgc_jax.data.movies import Movie
     from mmgc_jax.predictor import Predictor
+    from mmgc_jax.zero_shot import ZeroShot
 
-__all__ = ("Movie", "Predictor", "train")
+__all__ = ("Movie", "Predictor", "ZeroShot", "train")
 
 
 def _import_configs_of_checkout() -> None:
@@ -42,6 +43,7 @@ _import_configs_of_checkout()
 _MODULE_OF = {
     "Movie": "mmgc_jax.data.movies",
     "Predictor": "mmgc_jax.predictor",
+    "ZeroShot": "mmgc_jax.zero_shot",
     "train": "mmgc_jax.api",
 }
 

@@ -11,9 +11,6 @@ dtype('bool')
 """
 
 import contextlib
-import dataclasses
-import math
-import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -21,11 +18,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import flax.errors
 import ml_collections
 import numpy as np
-from PIL import Image
 
 from mmgc_jax import settings
 from mmgc_jax.configs import default
-from mmgc_jax.data import posters, text
+from mmgc_jax.data import given_movies, posters, text
 from mmgc_jax.data.movies import Movie
 from mmgc_jax.encoders import fusion, joint, registry
 from mmgc_jax.encoders.base import Encoder, KnownWords
@@ -170,7 +166,7 @@ class Predictor:
         models = self.models if models is None else models
         for model in models:
             self._check_model(model)
-        movies = _checked(movies)
+        movies = given_movies.read(movies)
         encoded: _Encoded = {}
         return {model: self._predict(movies, model, encoded) for model in models}
 
@@ -228,7 +224,7 @@ class Predictor:
             raise ImportError(
                 "to_frame needs pandas, which is not installed. Run: pip install 'mmgc_jax[tables]'"
             ) from error
-        movies = _listed(movies)
+        movies = given_movies.listed(movies)
         probabilities = self(movies, model)
         ids = [movie.id for movie in movies]
         index = pandas.Index(ids, name="ID") if ids and all(ids) else None
@@ -245,7 +241,7 @@ class Predictor:
           None if the movie has no plot, or the model has no vocabulary of words.
         """
         self._check_model(model)
-        _check_movie(movie, "movie")
+        given_movies.check(movie, "movie")
         if not text.has_words(movie.plot):
             return None
         with _damage_explained(self._workdir):
@@ -405,71 +401,6 @@ class Predictor:
             if longest and step:
                 lengths |= {*range(step, longest, step), longest}
         return lengths
-
-
-def _checked(movies: Iterable[Movie]) -> list[Movie]:
-    """Checks the types of movies, and reads the posters that are not bytes yet."""
-    return [
-        dataclasses.replace(movie, poster=_poster_bytes(movie.poster, f"movies[{number}].poster"))
-        for number, movie in enumerate(_listed(movies))
-    ]
-
-
-def _listed(movies: Iterable[Movie]) -> list[Movie]:
-    """Makes a list of movies; raises a TypeError that names what has another type."""
-    if isinstance(movies, Movie | str | bytes) or not isinstance(movies, Iterable):
-        wanted = "[movie]" if isinstance(movies, Movie) else "[Movie(plot='...')]"
-        raise TypeError(
-            f"movies is {_type_name(movies)}; a list or another iterable of movies is needed, such "
-            f"as {wanted}."
-        )
-    movies = list(movies)
-    for number, movie in enumerate(movies):
-        _check_movie(movie, f"movies[{number}]")
-    return movies
-
-
-def _check_movie(movie: Movie, name: str) -> None:
-    """Raises a TypeError that begins with a name if a movie, or a field of it, has another type."""
-    if not isinstance(movie, Movie):
-        raise TypeError(
-            f"{name} is {_type_name(movie)}; a Movie is needed, such as Movie(plot='...')."
-        )
-    for field, wanted in (("id", "a str"), ("title", "a str"), ("plot", "a str or None")):
-        value = getattr(movie, field)
-        if isinstance(value, str) or (value is None and field == "plot"):
-            continue
-        hint = ""
-        if field == "plot" and isinstance(value, float) and math.isnan(value):
-            hint = " (nan, as pandas has for missing values)"
-        raise TypeError(f"{name}.{field} is {_type_name(value)}{hint}; {wanted} is needed.")
-    if not isinstance(
-        movie.poster, bytes | bytearray | memoryview | str | os.PathLike | Image.Image | None
-    ):
-        raise TypeError(
-            f"{name}.poster is {_type_name(movie.poster)}; the bytes of an image file, its path, "
-            "a PIL image or None is needed. Of an array: PIL.Image.fromarray(array)."
-        )
-
-
-def _type_name(value) -> str:
-    return "None" if value is None else type(value).__name__
-
-
-def _poster_bytes(poster, name: str) -> bytes | None:
-    """Returns the bytes of an image file; `name` is for errors."""
-    if poster is None or isinstance(poster, bytes):
-        return poster
-    if isinstance(poster, bytearray | memoryview):
-        return bytes(poster)
-    try:
-        if isinstance(poster, Image.Image):
-            return posters.encode_png(poster)
-        return posters.read_image(poster)
-    except (OSError, ValueError) as error:  # ValueError: a closed image, or a path with a zero byte
-        reason = getattr(error, "strerror", None) or error
-        what = "the PIL image" if isinstance(poster, Image.Image) else os.fspath(poster)
-        raise InputError(f"{name}: {what} cannot be read: {reason}.") from error
 
 
 def _check_config(config: ml_collections.ConfigDict, file: Path) -> None:

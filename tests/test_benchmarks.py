@@ -71,6 +71,7 @@ def test_a_workload_that_fails_is_named():
 def test_the_workloads_of_all_rows_run(monkeypatch):
     monkeypatch.setattr(work, "HEIGHT", 32)
     monkeypatch.setattr(work, "WIDTH", 32)
+    monkeypatch.setattr(work, "VIT_SIDE", 32)
     monkeypatch.setattr(work, "PLOT_BATCHES", 2)
     for row in comparison.rows(on_gpu=False):
         name, settings = row.ours
@@ -84,6 +85,7 @@ def test_the_workloads_of_all_rows_run(monkeypatch):
     ("function", "settings", "model"),
     [
         ("vgg16_features", {"dtype": "float32"}, "VGG16"),
+        ("vit_features", {"dtype": "float32"}, "ViT"),
         ("finetune", {"first_block": 5, "batch_size": 1, "dtype": "float32"}, "PosterVGG16"),
         ("plot_lstm", {"lengths": "equal", "pad_to_multiple_of": 8}, "PlotLSTM"),
     ],

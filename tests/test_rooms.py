@@ -15,7 +15,7 @@ FLOORS = (
     ("config_flag",),
     ("command_line",),
     ("answers", "scoring"),
-    ("experiment", "predictor"),
+    ("experiment", "predictor", "zero_shot"),
     ("settings",),
     ("configs",),
     ("encoders",),

@@ -13,7 +13,7 @@ import numpy as np
 
 from mmgc_jax.configs import default
 from mmgc_jax.data import builder, pipeline, posters, synthetic
-from mmgc_jax.encoders import base, plot_lstm, plot_transformer, poster_vgg16
+from mmgc_jax.encoders import base, plot_lstm, plot_transformer, poster_vgg16, poster_vit
 from mmgc_jax.evaluation import calibration
 from mmgc_jax.models import VGG16
 from mmgc_jax.pretrained import vgg16
@@ -65,6 +65,16 @@ def _shorten(training: ml_collections.ConfigDict) -> None:
 def transformer_settings(folder) -> ml_collections.ConfigDict:
     """Makes a section of kind `plot_transformer` whose training takes seconds."""
     settings = plot_transformer.default_settings()
+    settings.folder = str(folder)
+    settings.head_training.epochs = settings.training.epochs = 2
+    _shorten(settings.head_training)
+    _shorten(settings.training)
+    return settings
+
+
+def vit_settings(folder) -> ml_collections.ConfigDict:
+    """Makes a section of kind `poster_vit` whose training takes seconds."""
+    settings = poster_vit.default_settings()
     settings.folder = str(folder)
     settings.head_training.epochs = settings.training.epochs = 2
     _shorten(settings.head_training)

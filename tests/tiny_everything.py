@@ -1,4 +1,4 @@
-"""The config of tests/tiny.py with every kind of encoder and two kinds of fusion."""
+"""The config of tests/tiny.py with a plot encoder of each kind and two kinds of fusion."""
 
 import ml_collections
 

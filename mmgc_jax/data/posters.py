@@ -49,7 +49,7 @@ def read_image(file) -> bytes:
         return stream.read(MAX_BYTES + 1)
 
 
-def decode(image: bytes, height: int, width: int) -> np.ndarray:
+def decode(image: bytes, height: int | None = None, width: int | None = None) -> np.ndarray:
     """Decodes an image and resizes it without keeping its aspect ratio.
 
     The format is detected from the content. The image is rotated or mirrored according to its EXIF
@@ -58,7 +58,7 @@ def decode(image: bytes, height: int, width: int) -> np.ndarray:
 
     Args:
       image: bytes of a JPEG, PNG, WebP, GIF or BMP file.
-      height: height of the result in pixels.
+      height: height of the result in pixels; None, with a width of None, for the image's own size.
       width: width of the result in pixels.
 
     Returns:
@@ -74,11 +74,14 @@ def decode(image: bytes, height: int, width: int) -> np.ndarray:
         with Image.open(io.BytesIO(image), formats=_FORMATS) as picture:
             _check_cost(picture, image)
             transpose = _transpose(picture)
-            # JPEGs that are much larger than needed are scaled down during decoding.
-            picture.draft("RGB", (width, height))
+            if height is not None:
+                # JPEGs that are much larger than needed are scaled down during decoding.
+                picture.draft("RGB", (width, height))
             picture = _to_rgb(picture)
             if transpose is not None:
                 picture = picture.transpose(transpose)
+            if height is None:
+                return np.asarray(picture)
             return np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC))
     except PosterError:
         raise

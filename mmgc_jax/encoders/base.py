@@ -35,6 +35,7 @@ folder `cache/` of `config.data.directory`.
 """
 
 import dataclasses
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -43,7 +44,7 @@ import ml_collections
 import numpy as np
 from ml_collections import config_dict
 
-from mmgc_jax.data import pipeline
+from mmgc_jax.data import pipeline, posters
 from mmgc_jax.data.movies import Movie, clean
 from mmgc_jax.data.text import has_words
 from mmgc_jax.ops.kernels import Kernels
@@ -52,6 +53,8 @@ from mmgc_jax.runtime.files import Path
 from mmgc_jax.training import inference, loop
 from mmgc_jax.training.cross_fit import Recipe
 from mmgc_jax.training.run import ApplyFn, Experiment, TrainingRun, names_of_models
+
+logger = logging.getLogger(__name__)
 
 MODALITIES = ("plot", "poster")
 
@@ -252,6 +255,40 @@ def plots_of(movies: Sequence[Movie]) -> tuple[list[str], np.ndarray]:
     """
     plots = [clean(movie.plot or "") for movie in movies]
     return plots, np.array([has_words(plot) for plot in plots], bool)
+
+
+def posters_of(
+    movies: Sequence[Movie], height: int, width: int
+) -> tuple[pipeline.ArrayExamples, np.ndarray]:
+    """Decodes the posters of movies as they are stored in an experiment.
+
+    Args:
+      movies: movies whose posters are bytes or missing.
+      height: height of the experiment's posters in pixels.
+      width: their width in pixels.
+
+    Returns:
+      Examples with RGB `images` <uint8>[movies, height, width, 3]; and whether each movie has a
+      readable poster, <bool>[movies]. Images of other movies are black.
+    """
+    images = [_decode(movie, height, width) for movie in movies]
+    missing = np.zeros((height, width, 3), np.uint8)
+    pixels = np.stack([missing if image is None else image for image in images])
+    present = np.array([image is not None for image in images])
+    return pipeline.ArrayExamples({"images": pixels}), present
+
+
+def _decode(movie: Movie, height: int, width: int) -> np.ndarray | None:
+    """Decodes a poster to <uint8>[height, width, 3]; None if it is missing or unreadable."""
+    if movie.poster is None:
+        return None
+    try:
+        # Compressed as JPEG and decoded again, like the posters that the encoder was trained on.
+        pixels = posters.decode(movie.poster, height, width)
+        return posters.decode(posters.encode_jpeg(pixels), height, width)
+    except posters.PosterError as error:
+        logger.warning("Unreadable poster, treated as missing: %s: %s", movie.id, error)
+        return None
 
 
 def load_params(

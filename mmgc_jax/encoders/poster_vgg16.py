@@ -4,18 +4,15 @@
 """
 
 import functools
-import logging
-from collections.abc import Sequence
 
 import jax
 import ml_collections
 import numpy as np
 
 from mmgc_jax.data import pipeline, posters
-from mmgc_jax.data.movies import Movie
 from mmgc_jax.encoders import frozen
 from mmgc_jax.encoders.backbone import Activations, Backbone
-from mmgc_jax.encoders.base import Encoder, load_params, training_settings
+from mmgc_jax.encoders.base import Encoder, load_params, posters_of, training_settings
 from mmgc_jax.encoders.checks import DTYPES, Checker
 from mmgc_jax.models import VGG16, PosterVGG16, apply_blocks, pool_blocks
 from mmgc_jax.ops.kernels import Kernels
@@ -24,8 +21,6 @@ from mmgc_jax.runtime.errors import InputError
 from mmgc_jax.runtime.files import Path
 from mmgc_jax.training.cross_fit import Phase, Recipe, in_phases
 from mmgc_jax.training.run import ApplyFn, Experiment, make_apply
-
-logger = logging.getLogger(__name__)
 
 MODALITY = "poster"
 
@@ -202,7 +197,9 @@ def load(
     if first_block > 1:
         network = frozen.restore(workdir, name)
         frozen_part = _backbone(settings, network, kernels).frozen_part()
-    read = functools.partial(_read, (config.data.poster_height, config.data.poster_width))
+    read = functools.partial(
+        posters_of, height=config.data.poster_height, width=config.data.poster_width
+    )
     return Encoder(read, _apply(settings, num_genres, first_block, kernels), params, frozen_part)
 
 
@@ -273,27 +270,3 @@ def _backbone(settings: ml_collections.ConfigDict, params, kernels: Kernels) -> 
 
     first_trained = _FIRST_BLOCK[settings.finetune_from]
     return Backbone(params, _LAST_BLOCK, first_trained, _block_of, run)
-
-
-def _read(
-    size: tuple[int, int], movies: Sequence[Movie]
-) -> tuple[pipeline.ArrayExamples, np.ndarray]:
-    """Decodes the posters of movies; returns them and whether each movie has a readable one."""
-    images = [_decode(movie, *size) for movie in movies]
-    missing = np.zeros((*size, 3), np.uint8)
-    pixels = np.stack([missing if image is None else image for image in images])
-    present = np.array([image is not None for image in images])
-    return pipeline.ArrayExamples({"images": pixels}), present
-
-
-def _decode(movie: Movie, height: int, width: int) -> np.ndarray | None:
-    """Decodes a poster to <uint8>[height, width, 3]; None if it is missing or unreadable."""
-    if movie.poster is None:
-        return None
-    try:
-        # Compressed as JPEG and decoded again, like the posters that the encoder was trained on.
-        pixels = posters.decode(movie.poster, height, width)
-        return posters.decode(posters.encode_jpeg(pixels), height, width)
-    except posters.PosterError as error:
-        logger.warning("Unreadable poster, treated as missing: %s: %s", movie.id, error)
-        return None

@@ -17,6 +17,7 @@ This package defines only the networks. Their settings, training and loading in 
 """
 
 from mmgc_jax.models.bert import BertEncoder, pool_tokens
+from mmgc_jax.models.clip_text import CLIPText
 from mmgc_jax.models.feature_fusion import (
     ConcatMaxout,
     GatedMultimodalUnit,
@@ -29,7 +30,9 @@ from mmgc_jax.models.plot_bag_of_words import PlotBagOfWords
 from mmgc_jax.models.plot_lstm import PlotLSTM
 from mmgc_jax.models.plot_transformer import PlotTransformer
 from mmgc_jax.models.poster_vgg16 import GenreHead, PosterVGG16, pool_blocks
+from mmgc_jax.models.poster_vit import PosterViT
 from mmgc_jax.models.vgg16 import VGG16, apply_blocks
+from mmgc_jax.models.vit import ViT
 
 # The names used in configs. `late` and `mlp` fuse probabilities; the others fuse feature vectors.
 FUSIONS = {
@@ -46,6 +49,7 @@ __all__ = [
     "FUSIONS",
     "VGG16",
     "BertEncoder",
+    "CLIPText",
     "ConcatMaxout",
     "FusionOfLogits",
     "GatedMultimodalUnit",
@@ -59,6 +63,8 @@ __all__ = [
     "PlotTransformer",
     "PosterVGG16",
     "ProbabilityMLP",
+    "PosterViT",
+    "ViT",
     "apply_blocks",
     "drop_modalities",
     "pool_blocks",

