@@ -134,7 +134,7 @@ def _arrow(ax, start, end, colour: str, bend: float = 0.0) -> None:
 
 
 def draw_results() -> Figure:
-    """Draws macro AUC of all models, and of fusions when posters or plots are missing."""
+    """Draws AUC of all models, and of fusions when posters or plots are missing."""
     talk, best, missing = map(read_rows, RESULTS)
     figure, (left, right) = pyplot.subplots(
         1, 2, figsize=(10, 3.9), width_ratios=(1.25, 1), layout="constrained"
@@ -157,12 +157,14 @@ def _draw_models(ax: Axes, talk: list[dict], best: list[dict]) -> None:
             cross_validated = row["split"] == "cross-validation" and row["movies_with"] == "both"
             if cross_validated and not row["model"].startswith("Fusion:"):
                 rows[fused[config] if row["model"] == "Fusion" else row["model"]] = row
-    rows = dict(sorted(rows.items(), key=lambda item: float(item[1]["auc_macro"])))
+    rows = dict(sorted(rows.items(), key=lambda item: float(item[1]["auc_steady"])))
     for y, (name, row) in enumerate(rows.items()):
-        auc, std = float(row["auc_macro"]), float(row["auc_macro_std"])
+        auc, low, high = (
+            float(row[column]) for column in ("auc_steady", "auc_steady_low", "auc_steady_high")
+        )
         colour = _colour(name)
-        ax.errorbar(auc, y, xerr=std, fmt=_marker(name), color=colour, markersize=5,
-                    capsize=4)  # fmt: skip
+        ax.errorbar(auc, y, xerr=[[auc - low], [high - auc]], fmt=_marker(name), color=colour,
+                    markersize=5, capsize=4)  # fmt: skip
         ax.text(1.02, y, f"{auc:.3f}", va="center", fontsize=10, color=colour, weight="bold",
                 transform=ax.get_yaxis_transform())  # fmt: skip
     ax.set_yticks(range(len(rows)), rows)
@@ -172,7 +174,7 @@ def _draw_models(ax: Axes, talk: list[dict], best: list[dict]) -> None:
     ax.set_xlim(0.72, 0.95)
     movies = {row["movies"] for row in rows.values()}
     (count,) = movies
-    ax.set_xlabel("macro AUC, mean and standard deviation over five folds", fontsize=10)
+    ax.set_xlabel("AUC, mean over steady genres, with 95 % interval", fontsize=10)
     ax.set_title(f"{int(count):,} movies with plot and poster", fontsize=11, loc="left")
 
 
