@@ -19,7 +19,6 @@ from scipy import sparse
 
 from mmgc_jax.data import pipeline
 from mmgc_jax.encoders import base, frozen
-from mmgc_jax.evaluation import metrics
 from mmgc_jax.models import PlotBagOfWords
 from mmgc_jax.runtime import parallel
 from mmgc_jax.training import inference, loop
@@ -67,13 +66,9 @@ def main(workdir: pathlib.Path, split: bool) -> None:
     def batches(**more):
         return pipeline.Batches(examples, labels, rows, BATCH, **more)
 
-    def validate(params):
-        scores = inference.probabilities(apply, params, batches())
-        return metrics.auc_macro(labels, scores)
-
     run = TrainingRun("plot", workdir, seed=1, split_parameters=split)
     training = batches(shuffle_seed=1, epochs=2)
-    trained = loop.fit(run, apply, params, training, validate, settings())
+    trained = loop.fit(run, apply, params, training, settings())
     for leaf in jax.tree.leaves(trained):
         parts = {shard.data.size for shard in leaf.addressable_shards}
         assert parts == {

@@ -120,7 +120,7 @@ def test_chosen_models_of_one_run_have_a_row_each(runs):
     table, intervals = text.split("\n\n")
     assert table.splitlines()[1] == "Fusion" and "On the movies with both plot and" in table
     assert cells(table.splitlines()[2])[:3] == ["a", "1", "50"]
-    [header, title, row] = intervals.splitlines()
+    [_, title, row] = intervals.splitlines()
     assert title == "Fusion" and cells(row)[0] == "a" and row.count(" to ") == 4
     (runs[0] / saved.FILE).unlink()
     _, reason = compare.compare(runs[:1], stages=["fusion"]).split("\n\n")

@@ -18,7 +18,7 @@ from mmgc_jax.data import mmimdb, talk
 from mmgc_jax.data.mmimdb import GENRES as MMIMDB_GENRES
 from mmgc_jax.data.movies import GENRES
 from mmgc_jax.encoders import plot_bag_of_words
-from mmgc_jax.evaluation import metrics
+from mmgc_jax.evaluation import metrics, saved
 from mmgc_jax.predictor import Predictor
 from mmgc_jax.runtime import workdir
 from mmgc_jax.runtime.errors import InputError
@@ -44,8 +44,7 @@ def test_an_experiment_writes_the_documented_files(finished):
         for figures in results[split].values():
             assert figures["movies"] > 0
             assert 0 <= figures["auc_macro"] <= 1
-    for figures in results["validation"].values():
-        assert set(figures["per_genre"]) == set(GENRES)
+            assert set(figures["per_genre"]) == set(GENRES)
     for modality, spared in (("plot", "poster"), ("poster", "plot")):
         curves = results["missing_modalities"][modality]
         assert list(curves) == [spared, "fusion"]
@@ -197,7 +196,7 @@ def test_another_config_is_refused_and_nothing_is_changed(finished, inputs):
         ("fusion.encoders", ("plot", "sound"), "config.fusion.encoders"),
         ("fusion.encoders", (), "name at least one of plot, poster"),
         ("data.validation_fraction", 1.5, "below 1"),
-        ("data.validation_fraction", 0.0, "above 0"),
+        ("data.validation_fraction", -0.1, "at least 0"),
         ("plot.model.dropout", 1.0, "below 1"),
         ("plot.training.warmup", -0.1, "at least 0"),
         ("poster.head_training.batch_size", 0, "at least 1"),
@@ -222,6 +221,74 @@ def test_plots_in_the_other_vectorisations_of_the_talk(inputs, tmp_path, vectori
     assert 0 <= results["plot"]["auc_macro"] <= 1
     movies = list(talk.read(str(inputs[0])))
     check_predictions(tmp_path, config, "plot", movies)
+
+
+@pytest.mark.slow
+def test_several_models_for_each_fold(inputs, tmp_path):
+    config = tiny.config_of(inputs)
+    config.encoders = config.fusion.encoders = ("plot",)
+    config.plot.models_per_fold = 2
+    experiment.run(config, tmp_path)
+    folders = sorted(path.name for path in (tmp_path / "checkpoints" / "plot").iterdir())
+    assert folders == ["fold_0", "fold_0_model_1", "fold_1", "fold_1_model_1"]
+    kernels = [
+        loop.restore_trained(TrainingRun(f"plot/{name}", tmp_path, seed=0))["genres"]["kernel"]
+        for name in folders
+    ]
+    assert np.abs(kernels[0] - kernels[1]).max() > 1e-2  # other random seeds
+    movies = list(talk.read(str(inputs[0])))
+    for stage in ("plot", "fusion"):
+        check_predictions(tmp_path, config, stage, movies)
+    # Without its second models the predictor gives other probabilities.
+    rows, expected = tiny.probabilities_in(tmp_path, config, "plot")
+    written = json.loads((tmp_path / "config.json").read_text())
+    written["plot"]["models_per_fold"] = 1
+    (tmp_path / "config.json").write_text(json.dumps(written))
+    alone = Predictor.load(tmp_path)([movies[row] for row in rows], "plot")
+    assert np.abs(alone - expected).max() > 1e-3
+
+
+@pytest.mark.slow
+def test_an_experiment_without_validation_and_test_split_is_judged_by_cross_validation(
+    inputs, tmp_path, capsys
+):
+    config = tiny.config_of(inputs)
+    config.data.validation_fraction = 0.0
+    config.encoders = config.fusion.encoders = ("plot", "poster")
+    config.poster.finetune_from = "head"
+    config.fusion.compare = ("mlp",)
+    results = experiment.run(config, tmp_path)
+    assert list(results) == ["cross_validation", "missing_modalities"]
+    assert json.loads((tmp_path / "results.json").read_text()).keys() == results.keys()
+    movies = list(talk.read(str(inputs[0])))
+    figures = results["cross_validation"]
+    assert figures["fusion"]["movies"] == sum(bool(m.plot or m.poster) for m in movies)
+
+    # All figures are those of the saved predictions, which are calibrated out-of-fold.
+    judged = saved.load(tmp_path / saved.FILE)
+    assert judged.models.tolist() == ["plot", "poster", "fusion", "fusion_mlp"]
+    assert set(judged.split) == {"cross_validation"} and set(judged.folds) == {0, 1}
+    for index, name in enumerate(judged.models):
+        rows = judged.present[index]
+        again = metrics.evaluate(
+            judged.labels[rows], judged.probabilities[index, rows], GENRES, folds=judged.folds[rows]
+        )
+        for figure, value in again.items():
+            if figure != "per_genre":
+                assert figures[name][figure] == pytest.approx(value, nan_ok=True), (name, figure)
+
+    screen = capsys.readouterr().out.splitlines()
+    assert len(screen) <= 40 and screen[0].startswith("cross-validation ")
+    tables = (tmp_path / "results.txt").read_text().split("\n\n")
+    assert [table.split("\n")[0].split()[:2] for table in tables] == [
+        ["cross-validation", "movies"], ["cross-validation,", "F1"],
+        ["cross-validation,", "calibration"], ["plots", "missing,"], ["95", "%"],
+        ["Word", "vectors"],
+    ]  # fmt: skip
+    assert " training movies." in tables[4] and tables[0].splitlines()[:8] == screen[:8]
+    assert len(list((tmp_path / "figures").iterdir())) == 8
+    # New movies are decided by thresholds that were tuned on all training movies.
+    np.testing.assert_array_equal(Predictor.load(tmp_path).thresholds(), judged.thresholds[2])
 
 
 def check_predictions(workdir, config, stage, movies):

@@ -49,6 +49,18 @@ class TestCorpus:
         assert 2 <= comedies <= 3 and war == 1
         assert 1 <= (~corpus.has_poster[validation]).sum() <= 3
 
+    def test_nothing_is_held_out_unless_it_is_asked_for(self, dataset, data_config, corpus):
+        config = default.get_config().data
+        config.path = data_config.path
+        split = pipeline.load_corpus(dataset, config).split
+        assert list(split) == ["train"] and split["train"].tolist() == list(range(40))
+        config.test_fraction = 0.25
+        split = pipeline.load_corpus(dataset, config).split
+        assert set(split) == {"train", "test"} and len(split["test"]) == len(
+            corpus.split["validation"]
+        )
+        assert sorted([*split["train"], *split["test"]]) == list(range(40))
+
     def test_the_split_depends_on_its_seed(self, dataset, data_config, corpus):
         def held_out(seed):
             config = data_config.copy_and_resolve_references()
@@ -61,10 +73,8 @@ class TestCorpus:
     @pytest.mark.parametrize(
         ("fields", "reason"),
         [
-            ({"validation_fraction": 0.0}, "fraction is 0.0, not a number above 0 and below 1"),
-            ({"validation_fraction": 1.5}, "fraction is 1.5, not a number"),
+            ({"validation_fraction": 1.5}, "fraction is 1.5, not a number above 0 and below 1"),
             ({"validation_fraction": float("nan")}, "fraction is nan, not a number"),
-            ({"validation_fraction": None}, "fraction is None, not a number"),
             ({"split_seed": -1}, "seed is -1, not a whole number"),
             ({"split_seed": None}, "seed is None, not a whole number"),
         ],
@@ -89,6 +99,7 @@ class TestCorpus:
     def test_too_few_movies_to_split(self, tmp_path, genres, reason):
         rows = [(number, 2000, "T", "p", of_movie, 5) for number, of_movie in enumerate(genres)]
         config = default.get_config().data
+        config.validation_fraction = 0.15
         config.path = str(write_talk(tmp_path / "talk", rows, {}))
         dataset = builder.build(config, tmp_path / "shards")
         with pytest.raises(InputError, match=rf"data\.validation_fraction=0\.15 .* {reason}"):

@@ -156,9 +156,19 @@ def test_parameters_of_each_fold_are_read(folds):
     assert values == [2, 3]
 
 
+def test_parameters_of_all_models_of_a_fold_are_read(folds):
+    config, workdir = folds
+    config.plot = {"models_per_fold": 2}
+    for fold in range(2):
+        directory = workdir / "checkpoints" / f"plot/fold_{fold}_model_1" / "trained"
+        checkpoints.save(directory, 3, {"x": np.float32([fold + 5])}, {})
+    values = [params["x"].item() for params in base.load_params(config, workdir, "plot")]
+    assert values == [1, 5, 2, 6]
+
+
 def test_missing_or_non_finite_parameters_are_errors(folds):
     config, workdir = folds
-    directory = workdir / "checkpoints/plot/fold_1/best"
+    directory = workdir / "checkpoints/plot/fold_1/trained"
     checkpoints.save(directory, 4, {"x": np.float32([np.nan])}, {})
     message = f"{workdir}: the parameters of plot/fold_1 are damaged: not all finite"
     with pytest.raises(InputError, match=message):

@@ -105,13 +105,25 @@ def test_inference_with_each_kind_equals_the_predictions_of_training(tmp_path, t
     np.testing.assert_allclose(again[new], arrays["probabilities"][new], atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", FUSIONS)
+def test_the_first_logits_are_near_the_log_odds_of_the_genres(tmp_path, truth, kind):
+    corpus, *_ = truth
+    prepared = experiment(tmp_path, corpus, kind=kind)
+    apply, params = fusion.prepare(prepared, "fusion")
+    frequencies = np.broadcast_to(prepared.frequencies, (1, 2, 24))
+    inputs = {"probabilities": frequencies, "present": np.zeros((1, 2), np.float32)}
+    logits = apply(params, inputs, None)[0]
+    assert (prepared.initial_bias < -1).all()
+    np.testing.assert_allclose(logits, prepared.initial_bias, atol=0.5)
+
+
 def test_names_titles_and_kinds_of_compared_fusions():
     config = tiny.get_config()
-    config.fusion.compare = ("gated", "concat", "joint")
+    config.fusion.compare = ("gated", "concat", "mlp", "joint")
     names = fusion.names(config)
-    assert names == ["fusion", "fusion_gated", "fusion_concat", "fusion_joint"]
+    assert names == ["fusion", "fusion_gated", "fusion_concat", "fusion_mlp", "fusion_joint"]
     kinds = [fusion.kind_of(config, name) for name in names]
-    assert kinds == ["late", "gated", "concat", "joint"]
+    assert kinds == ["late", "gated", "concat", "mlp", "joint"]
     assert fusion.titles(config) == {
         "plot": "Plot (LSTM)",
         "poster": "Poster (small VGG, colour)",
@@ -119,6 +131,7 @@ def test_names_titles_and_kinds_of_compared_fusions():
         "fusion": "Fusion",
         "fusion_gated": "Fusion: gated",
         "fusion_concat": "Fusion: maxout",
+        "fusion_mlp": "Fusion: plain network",
         "fusion_joint": "Fusion: joint training",
     }
 
@@ -156,10 +169,10 @@ def test_the_only_modality_is_not_removed(three):
         ({}, []),
         ({"encoders": ("plot", "postre")}, ["encoders is ('plot', 'postre'); ", "'poster' for"]),
         ({"encoders": ()}, ["encoders is (); name at least one of plot, poster, poster_grey"]),
-        ({"kind": "gatde"}, ["kind is 'gatde'; possible: late, linear_sum,", "mean 'gated'?"]),
+        ({"kind": "gatde"}, ["kind is 'gatde'; possible: late, mlp, linear_sum,", "mean 'gated'?"]),
         (
             {"compare": ("gated", "gated")},
-            ["compare is ('gated', 'gated'); possible: late, linear_sum"],
+            ["compare is ('gated', 'gated'); possible: late, mlp, linear_sum"],
         ),
         ({"modality_dropout": 1.5}, ["modality_dropout is 1.5; a number of at most 1"]),
         ({"modality_dropout": -0.5}, ["modality_dropout is -0.5; a number of at least 0.0"]),

@@ -29,7 +29,7 @@ PRESENT = np.float32(
     [[1, 1, 1], [1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [1, 0, 1], [0, 1, 1], [0, 0, 0]]
 )
 LABELS = RNG.integers(0, 2, (8, GENRES)).astype(np.float32)
-OF_VECTORS = [fusion for name, fusion in FUSIONS.items() if name != "late"]
+OF_VECTORS = [fusion for name, fusion in FUSIONS.items() if name not in ("late", "mlp")]
 
 
 def build(fusion, encoders=3, **attributes):
