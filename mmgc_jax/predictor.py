@@ -12,21 +12,18 @@ dtype('bool')
 
 import contextlib
 import dataclasses
-import math
-import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import flax.errors
 import ml_collections
 import numpy as np
-from PIL import Image
 
 from mmgc_jax import settings
 from mmgc_jax.configs import default
 from mmgc_jax.data import posters, text
-from mmgc_jax.data.movies import Movie
+from mmgc_jax.data.movies import Movie, check_movie, checked, listed
 from mmgc_jax.encoders import fusion, joint, registry
 from mmgc_jax.encoders.base import Encoder, KnownWords
 from mmgc_jax.evaluation import calibration
@@ -56,6 +53,18 @@ class Prediction(NamedTuple):
     probabilities: np.ndarray
     uncalibrated: np.ndarray
     present: np.ndarray
+
+
+class Combined(NamedTuple):
+    """The answer of a model for some movies, and how it is made.
+
+    Attributes:
+      probabilities: calibrated, <float32>[movies, genres].
+      terms: of late fusion, before the calibration; None for other models.
+    """
+
+    probabilities: np.ndarray
+    terms: fusion.Terms | None
 
 
 class Predictor:
@@ -170,7 +179,7 @@ class Predictor:
         models = self.models if models is None else models
         for model in models:
             self._check_model(model)
-        movies = _checked(movies)
+        movies = checked(movies)
         encoded: _Encoded = {}
         return {model: self._predict(movies, model, encoded) for model in models}
 
@@ -228,7 +237,7 @@ class Predictor:
             raise ImportError(
                 "to_frame needs pandas, which is not installed. Run: pip install 'mmgc_jax[tables]'"
             ) from error
-        movies = _listed(movies)
+        movies = listed(movies)
         probabilities = self(movies, model)
         ids = [movie.id for movie in movies]
         index = pandas.Index(ids, name="ID") if ids and all(ids) else None
@@ -245,7 +254,7 @@ class Predictor:
           None if the movie has no plot, or the model has no vocabulary of words.
         """
         self._check_model(model)
-        _check_movie(movie, "movie")
+        check_movie(movie, "movie")
         if not text.has_words(movie.plot):
             return None
         with _damage_explained(self._workdir):
@@ -290,6 +299,74 @@ class Predictor:
                 "of each genre among the training movies."
             )
         return words, notes
+
+    def embed(self, movies: Iterable[Movie], model: str = fusion.FUSION) -> np.ndarray:
+        """Computes vectors of movies, whose cosine says how alike two movies are.
+
+        The vector of an encoder is the input of its last layer in the first fold's model, scaled to
+        length 1; models of different folds cannot be compared. That of a fusion concatenates those
+        of the encoders that it fuses, without those that have none.
+
+        Args:
+          movies: as in `__call__`.
+          model: as in `__call__`.
+
+        Returns:
+          <float32>[movies, features], of length 1; zeros for movies that have nothing that the
+          model looks at.
+
+        Raises:
+          InputError: if no encoder of the model has vectors; as in `__call__`.
+        """
+        movies, parts = checked(movies), []
+        with _damage_explained(self._workdir):
+            encoders = [part for part in self.parts(model).values() if part.embed is not None]
+            if not encoders:
+                raise InputError(f"{model} has no embeddings: it has no layer before its last one.")
+            for encoder in encoders:
+                parts.append(encoder.embeddings(movies))
+        vectors = np.concatenate(parts, axis=1)
+        return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+
+    def parts(self, model: str = fusion.FUSION) -> dict[str, Encoder]:
+        """Returns the trained encoders of a model, by name; after joint training, if there was any.
+
+        Raises:
+          InputError: if the experiment has no such model, or its files are damaged.
+        """
+        self._check_model(model)
+        with _damage_explained(self._workdir):
+            if model == fusion.FUSION and self._is_joint:
+                return dict(self._joint.parts)
+            return {name: self._encoder(name) for name in self._encoders_of(model)}
+
+    def combine(
+        self, model: str, found: Mapping[str, np.ndarray], present: Mapping[str, np.ndarray]
+    ) -> Combined:
+        """Combines the probabilities of a model's encoders, as `__call__` does.
+
+        Args:
+          model: name of the model.
+          found: probabilities of each fold's model, <float32>[folds, movies, genres], by the name
+            of the encoder; those of all of `parts(model)`.
+          present: whether a movie has the encoder's modality, <bool>[movies], by the same names.
+        """
+        if model == fusion.FUSION:
+            names = list(self.config.fusion.encoders)
+            has = np.stack([present[name] for name in names], axis=1)
+            known = [
+                [fill_absent(of_fold, present[name], self._frequencies) for of_fold in found[name]]
+                for name in names
+            ]
+            stacked = np.stack(known, axis=2)  # folds, movies, encoders, genres
+            fuser = self._joint.fuser if self._is_joint else self._fuser
+            stacked = stacked if self._is_joint else stacked.mean(axis=0)
+            uncalibrated, terms = fuser(stacked, has), fuser.terms(stacked, has)
+            some = has.any(axis=1)
+        else:
+            uncalibrated, terms, some = found[model].mean(axis=0), None, present[model]
+        calibrated = self._calibrations[model](uncalibrated)
+        return Combined(fill_absent(calibrated, some, self._frequencies), terms)
 
     def _check_model(self, model: str) -> None:
         if model not in self.models:
@@ -405,71 +482,6 @@ class Predictor:
             if longest and step:
                 lengths |= {*range(step, longest, step), longest}
         return lengths
-
-
-def _checked(movies: Iterable[Movie]) -> list[Movie]:
-    """Checks the types of movies, and reads the posters that are not bytes yet."""
-    return [
-        dataclasses.replace(movie, poster=_poster_bytes(movie.poster, f"movies[{number}].poster"))
-        for number, movie in enumerate(_listed(movies))
-    ]
-
-
-def _listed(movies: Iterable[Movie]) -> list[Movie]:
-    """Makes a list of movies; raises a TypeError that names what has another type."""
-    if isinstance(movies, Movie | str | bytes) or not isinstance(movies, Iterable):
-        wanted = "[movie]" if isinstance(movies, Movie) else "[Movie(plot='...')]"
-        raise TypeError(
-            f"movies is {_type_name(movies)}; a list or another iterable of movies is needed, such "
-            f"as {wanted}."
-        )
-    movies = list(movies)
-    for number, movie in enumerate(movies):
-        _check_movie(movie, f"movies[{number}]")
-    return movies
-
-
-def _check_movie(movie: Movie, name: str) -> None:
-    """Raises a TypeError that begins with a name if a movie, or a field of it, has another type."""
-    if not isinstance(movie, Movie):
-        raise TypeError(
-            f"{name} is {_type_name(movie)}; a Movie is needed, such as Movie(plot='...')."
-        )
-    for field, wanted in (("id", "a str"), ("title", "a str"), ("plot", "a str or None")):
-        value = getattr(movie, field)
-        if isinstance(value, str) or (value is None and field == "plot"):
-            continue
-        hint = ""
-        if field == "plot" and isinstance(value, float) and math.isnan(value):
-            hint = " (nan, as pandas has for missing values)"
-        raise TypeError(f"{name}.{field} is {_type_name(value)}{hint}; {wanted} is needed.")
-    if not isinstance(
-        movie.poster, bytes | bytearray | memoryview | str | os.PathLike | Image.Image | None
-    ):
-        raise TypeError(
-            f"{name}.poster is {_type_name(movie.poster)}; the bytes of an image file, its path, "
-            "a PIL image or None is needed. Of an array: PIL.Image.fromarray(array)."
-        )
-
-
-def _type_name(value) -> str:
-    return "None" if value is None else type(value).__name__
-
-
-def _poster_bytes(poster, name: str) -> bytes | None:
-    """Returns the bytes of an image file; `name` is for errors."""
-    if poster is None or isinstance(poster, bytes):
-        return poster
-    if isinstance(poster, bytearray | memoryview):
-        return bytes(poster)
-    try:
-        if isinstance(poster, Image.Image):
-            return posters.encode_png(poster)
-        return posters.read_image(poster)
-    except (OSError, ValueError) as error:  # ValueError: a closed image, or a path with a zero byte
-        reason = getattr(error, "strerror", None) or error
-        what = "the PIL image" if isinstance(poster, Image.Image) else os.fspath(poster)
-        raise InputError(f"{name}: {what} cannot be read: {reason}.") from error
 
 
 def _check_config(config: ml_collections.ConfigDict, file: Path) -> None:
