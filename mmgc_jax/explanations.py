@@ -195,6 +195,8 @@ def explain(
     thresholds = predictor.thresholds(model)
     if chosen is None:
         chosen = _predicted(predictor, probabilities, thresholds)
+    if not chosen:
+        raise InputError("genres is empty: name a genre, or None for the predicted ones.")
     index = np.array([predictor.genres.index(genre) for genre in chosen], np.int32)
 
     logits = _logit(combined.probabilities[:, index])
@@ -277,18 +279,23 @@ def _known(encoders: Mapping[str, Encoder], words: Sequence[Span]) -> np.ndarray
     return np.array([any(c.known == c.total for c in of_word) for of_word in counts], bool)
 
 
+def _rounded_up(index: np.ndarray) -> np.ndarray:
+    """Repeats the last genre up to a multiple of eight, so that few programs are compiled."""
+    return np.pad(index, (0, -len(index) % 8), mode="edge")
+
+
 def _encoder_words(encoders, plot, words, index, gradients: bool) -> dict[str, WordScores]:
-    found = {}
+    found, padded = {}, _rounded_up(index)
     for name, encoder in encoders.items():
         if encoder.word_scores is not None and (gradients or encoder.exact):
-            folds = [encoder.word_scores(params, plot, words, index) for params in encoder.params]
-            found[name] = WordScores(*(np.mean(parts, axis=0) for parts in zip(*folds)))
+            folds = [encoder.word_scores(params, plot, words, padded) for params in encoder.params]
+            scores, gap = (np.mean(parts, axis=0) for parts in zip(*folds))
+            found[name] = WordScores(scores[:, : len(index)], gap[: len(index)])
     return found
 
 
 def _heat_maps(predictor, encoders, inputs, index, block: int | None) -> dict[str, np.ndarray]:
-    found = {}
-    data = predictor.config.data
+    found, data, padded = {}, predictor.config.data, _rounded_up(index)
     for name, (examples, present) in inputs.items():
         encoder = encoders[name]
         if encoder.heat_maps is None or not present[0]:
@@ -300,7 +307,7 @@ def _heat_maps(predictor, encoders, inputs, index, block: int | None) -> dict[st
             )
         batch = examples(np.arange(1))
         folds = [
-            np.asarray(encoder.heat_maps(params, batch, index, block))[0]
+            np.asarray(encoder.heat_maps(params, batch, padded, block))[0, : len(index)]
             for params in encoder.params
         ]
         found[name] = heat_map(np.mean(folds, axis=0), data.poster_height, data.poster_width)
