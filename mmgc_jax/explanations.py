@@ -56,6 +56,8 @@ class Explanation:
       probabilities: <float32>[genres].
       thresholds: from which a genre is predicted, <float64>[genres].
       chosen: the genres that are explained.
+      titles: of the model's encoders, by their names.
+      plot: the text that the words are of; empty if the movie has no plot.
       words: the words of the plot.
       known: whether an encoder has the word in its vocabulary, <bool>[words].
       word_scores: <float32>[words, chosen], in logits of the answer; positive if the word speaks
@@ -78,6 +80,8 @@ class Explanation:
     probabilities: np.ndarray
     thresholds: np.ndarray
     chosen: tuple[str, ...]
+    titles: Mapping[str, str]
+    plot: str
     words: tuple[Span, ...]
     known: np.ndarray
     word_scores: np.ndarray
@@ -203,7 +207,7 @@ def explain(
     falls = logits[0] - logits[1:]
     has_plot = any(present[name][0] for name in encoders if modality[name] == "plot")
     if not has_plot:
-        words, sentences, explained, falls = [], [], ([], []), falls[:0]
+        plot, words, sentences, explained, falls = "", [], [], ([], []), falls[:0]
     return Explanation(
         movie=movie,
         model=model,
@@ -211,6 +215,8 @@ def explain(
         probabilities=probabilities,
         thresholds=thresholds,
         chosen=tuple(chosen),
+        titles={name: registry.titles(predictor.config)[name] for name in encoders},
+        plot=plot,
         words=tuple(words),
         known=_known(encoders, words),
         word_scores=_padded(falls[: len(explained[0])], len(words)),
@@ -302,8 +308,7 @@ def _heat_maps(predictor, encoders, inputs, index, block: int | None) -> dict[st
             continue
         if block is not None and block not in encoder.blocks:
             raise InputError(
-                f"block is {block}; {name} has heat maps of: "
-                f"{', '.join(map(str, encoder.blocks))}."
+                f"block is {block}; {name} has heat maps of: {', '.join(map(str, encoder.blocks))}."
             )
         batch = examples(np.arange(1))
         folds = [
