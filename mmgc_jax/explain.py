@@ -184,9 +184,8 @@ def describe(explanation: "Explanation") -> str:
     for column, genre in enumerate(e.chosen):
         index = e.genres.index(genre)
         verdict = "predicted" if e.predicted[index] else "not predicted"
-        lines.append(
-            f"{genre}: {e.probabilities[index]:.1%}, {verdict} (threshold {e.thresholds[index]:.1%})"
-        )
+        probability, threshold = e.probabilities[index], e.thresholds[index]
+        lines.append(f"{genre}: {probability:.1%}, {verdict} (threshold {threshold:.1%})")
         order = sorted(range(len(e.words)), key=lambda n: -abs(e.word_scores[n, column]))[:6]
         words = [f"{e.words[n].text} {_signed(e.word_scores[n, column])}" for n in order]
         if words:

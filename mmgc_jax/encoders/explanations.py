@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 _WORD = re.compile(r"\S*\w\S*")
-_SENTENCE = re.compile(r"\S.*?(?:[.!?…。！？]+['\"”’)]*(?=\s|$)|$)", re.DOTALL)
+_SENTENCE = re.compile(r"[^\s.!?…。！？].*?(?:[.!?…。！？]+['\"”’)]*(?=\s|$)|$)", re.DOTALL)
 # The rules of `text.tokenize` join at most this many pieces between blanks: `do n ' t`.
 _JOINED = 4
 
