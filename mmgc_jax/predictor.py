@@ -318,13 +318,14 @@ class Predictor:
           InputError: if no encoder of the model has vectors; as in `__call__`.
         """
         movies, parts = checked(movies), []
+        some = movies or [Movie()]  # of no movies, the number of features
         with _damage_explained(self._workdir):
             encoders = [part for part in self.parts(model).values() if part.embed is not None]
             if not encoders:
                 raise InputError(f"{model} has no embeddings: it has no layer before its last one.")
             for encoder in encoders:
-                parts.append(encoder.embeddings(movies))
-        vectors = np.concatenate(parts, axis=1)
+                parts.append(encoder.embeddings(some))
+        vectors = np.concatenate(parts, axis=1)[: len(movies)]
         return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
     def parts(self, model: str = fusion.FUSION) -> dict[str, Encoder]:

@@ -33,7 +33,7 @@ def test_contributions_of_a_bag_of_words_add_up_to_the_logits(stem_length, longe
     np.testing.assert_allclose(scores.sum(axis=0) + params["bias"][genres], logits[genres], 1e-4)
     np.testing.assert_array_equal(gap, 0)
     first, second = (n for n, span in enumerate(spans) if span.text.lower() in ("york!", "york"))
-    if longest_phrase == 1:  # occurrences of a word share its contribution
+    if longest_phrase == 1 and tokens == "words":  # occurrences of a word share its contribution
         np.testing.assert_allclose(scores[first], scores[second], rtol=1e-5)
 
 
