@@ -1,4 +1,4 @@
-"""Explains answers: which words, which part of the poster, and what each model adds.
+"""Shows why a movie gets its genres: words, part of the poster, and what each model adds.
 
     mmgc explain --workdir=runs/demo --plot="two brothers find a spaceship ."
     mmgc explain --workdir=runs/demo --plot="..." --poster=poster.jpg --output=movie.html
