@@ -141,8 +141,8 @@ def _check_flags(values: flags.FlagValues) -> tuple[bool, str]:
         raise InputError(f"--top is for --format=text; {chosen} has all genres.")
     if chosen not in ("csv", "parquet") and values.decisions:
         raise InputError(f"--decisions is for csv and parquet; {chosen} always has them.")
-    suffix = pathlib.PurePath(values.embeddings or ".npy").suffix.lower()
-    if suffix not in (".npy", ".parquet"):
+    suffix = pathlib.PurePath(values.embeddings or "").suffix.lower()
+    if values.embeddings and suffix not in (".npy", ".parquet"):
         raise InputError(f"--embeddings={values.embeddings}: .npy or .parquet is needed.")
     if chosen == "parquet" and _is_stdout(values.output) and sys.stdout.isatty():
         raise InputError("--format=parquet is no text for a terminal; it needs --output=FILE.")
