@@ -114,9 +114,9 @@ class Predictor:
           workdir: its path.
           kernels: which implementation of each operation to use; None for the fastest ones of this
             process.
-          warm_up: whether to read all parameters and to compile all programs now. Otherwise the
-            first answer of each model takes longer, and so does the first one for a plot of another
-            length.
+          warm_up: whether to read all parameters now, and to compile all programs for one movie at a
+            time. Otherwise the first answer of each model takes longer, and so does the first one
+            for a plot of another length. The first answer for more movies takes longer in any case.
 
         Raises:
           InputError: if it is not such a directory, or its files are damaged. Damaged parameters
