@@ -3,7 +3,8 @@
     python -m benchmarks.torch_talk FOLDER VGG16.npz VECTORS
 
 Uses the same data, number of folds, models, epochs and batch sizes as configs/talk.py with the few
-changes that `python -m benchmarks` makes, but has no checkpoints, calibration or report. Prints the macro AUC of out-of-fold predictions.
+changes that `python -m benchmarks` makes, but has no checkpoints, calibration or report. Prints the
+macro AUC of out-of-fold predictions.
 """
 
 import collections

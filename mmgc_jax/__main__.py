@@ -25,6 +25,7 @@ class Door(NamedTuple):
 DOORS = {
     "train": Door("main", "--workdir=runs/demo"),
     "predict": Door("predict", '--workdir=runs/demo --plot="..."'),
+    "explain": Door("explain", '--workdir=runs/demo --plot="..."'),
     "score": Door("score", "--workdir=runs/a --movies=test.csv"),
     "compare": Door("compare", "runs/seed_0 runs/seed_1"),
 }

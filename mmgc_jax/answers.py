@@ -183,6 +183,35 @@ def write_json(
         stream.flush()
 
 
+def embed(
+    predictor: Predictor, movies: Iterable[Movie], model: str
+) -> tuple[list[str], np.ndarray]:
+    """Returns the ids of movies and their vectors; see `Predictor.embed`."""
+    ids, vectors, movies = [], [], iter(movies)
+    with progress_bar(desc="embedding", unit="movie", shown=True) as bar:
+        while chunk := list(itertools.islice(movies, _MOVIES_AT_ONCE)):
+            ids += [movie.id for movie in chunk]
+            vectors.append(predictor.embed(chunk, model))
+            bar.update(len(chunk))
+    return ids, np.concatenate(vectors) if vectors else np.zeros((0, 0), np.float32)
+
+
+def write_npy(stream: BinaryIO, vectors: np.ndarray) -> None:
+    """Writes vectors <float32>[movies, features] as a file that `numpy.load` reads."""
+    np.lib.format.write_array(stream, vectors, allow_pickle=False)
+
+
+def write_vectors(stream: BinaryIO, ids: Sequence[str], vectors: np.ndarray) -> None:
+    """Writes a Parquet file with the columns `ID` and `embedding`, a list of numbers."""
+    import pyarrow
+    import pyarrow.parquet
+
+    rows = pyarrow.FixedSizeListArray.from_arrays(vectors.ravel(), max(1, vectors.shape[1]))
+    columns = [pyarrow.array(ids, pyarrow.string()), rows]
+    table = pyarrow.Table.from_arrays(columns, names=["ID", "embedding"])
+    pyarrow.parquet.write_table(table, stream)
+
+
 def _columns(genres: Sequence[str], decisions: bool) -> list[str]:
     prefixes = ("p", "d") if decisions else ("p",)
     return ["ID", *(f"{prefix}_{genre}" for prefix in prefixes for genre in genres)]

@@ -261,6 +261,17 @@ def use_compilation_cache() -> None:
         jax.config.update("jax_compilation_cache_dir", str(folder / "compiled"))
 
 
+def cache_small_programs() -> None:
+    """Caches all compiled programs, for doors whose many programs each compile within a second.
+
+    By default JAX caches programs that take a second to compile; together, small ones take longer.
+    """
+    import jax
+
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
 def make_output_safe() -> None:
     """Lets standard output and error replace characters that their encoding lacks.
 

@@ -4,6 +4,7 @@ r"""Predicts genres with a finished experiment: of one movie, or of a table of m
     mmgc predict --workdir=runs/demo --plot_file=plot.txt --poster=poster.jpg --top=3
     mmgc predict --workdir=runs/demo --plot=- --format=json < plot.txt
     mmgc predict --workdir=runs/demo --movies=movies.csv --posters=FOLDER --output=probs.csv
+    mmgc predict --workdir=runs/demo --movies=movies.csv --embeddings=vectors.npy
 
 One movie is shown with all genres whose probability reaches their threshold, and at least the five
 likeliest. A table can be CSV, TSV, JSON lines or Parquet. It needs a plot or posters: in a column
@@ -31,7 +32,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from absl import flags
 
-from mmgc_jax import command_line
+from mmgc_jax import command_line, movie_flags
 from mmgc_jax.runtime.errors import InputError
 
 # Imported by the functions that need them, so that --help and wrong flags are answered at once.
@@ -47,7 +48,6 @@ logger = logging.getLogger("mmgc_jax")
 _FORMATS = ("text", "json", "csv", "parquet")
 _FORMAT_OF_SUFFIX = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
 _STDOUT = "-"
-_STDIN = "-"
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -55,17 +55,8 @@ def define_flags(values: flags.FlagValues) -> None:
         flags.DEFINE_string(name, default, meaning, flag_values=values)
 
     text("workdir", "Working directory of a finished experiment.")
-    text("plot", "Plot of one movie; - reads it from standard input.")
-    text("plot_file", "Text file, UTF-8, with the plot of one movie.")
-    text("poster", "Image file with the poster of one movie.")
-    text("title", "Title of one movie, only to be shown.")
-    text("movies", "Table of movies: CSV, TSV, JSON lines or Parquet.")
-    text("posters", "Folder of the table's posters: <id>.jpg, or another suffix of images.")
-    command_line.define_list(
-        values,
-        "columns",
-        "Columns of the table that have unusual names, such as plot=Inhalt,id=Nummer.",
-    )
+    movie_flags.define_one(values)
+    movie_flags.define_table(values)
     text("stage", "Model that predicts: fusion, or an encoder of the experiment.", "fusion")
     flags.DEFINE_integer(
         "top", None, "Number of genres that text shows.", lower_bound=1, flag_values=values
@@ -79,6 +70,11 @@ def define_flags(values: flags.FlagValues) -> None:
         flag_values=values,
     )
     text("output", "File to write; - is standard output. Needed for a table.")
+    text(
+        "embeddings",
+        "File for vectors of the movies, .npy or .parquet; the cosine of two says how alike the "
+        "movies are. A row for each movie, in their order.",
+    )
     flags.DEFINE_bool(
         "decisions",
         False,
@@ -91,23 +87,27 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def main(values: flags.FlagValues, arguments: list[str]) -> None:
     is_table, answer_format = _check_flags(values)
-    plot = None if is_table else _plot(values)
-
-    import jax
+    plot = None if is_table else movie_flags.read_plot(values)
 
     from mmgc_jax.answers import Counted, predict
     from mmgc_jax.encoders import registry
     from mmgc_jax.predictor import Predictor
 
-    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
-        # By default JAX caches programs that take a second to compile. Each of those that make an
-        # answer takes less, all together more.
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    command_line.cache_small_programs()
     registry.import_modules(values.encoder_modules)
     predictor = Predictor.load(values.workdir)
     command_line.require_model(values.stage, predictor.models)
-    movies = _table(values, predictor.config.data) if is_table else [_movie(values, plot)]
-    answers = Counted(predict(predictor, movies, values.stage, show_progress=is_table))
+
+    def movies() -> Iterable["Movie"]:
+        if is_table:
+            return _table(values, predictor.config.data)
+        return [movie_flags.movie(values, plot)]
+
+    if values.embeddings:
+        _write_embeddings(values, movies(), predictor)
+    if is_table and not values.output:
+        return
+    answers = Counted(predict(predictor, movies(), values.stage, show_progress=is_table))
     _write(values, answer_format, answers, predictor)
     if is_table:
         where = "standard output" if _is_stdout(values.output) else values.output
@@ -127,20 +127,8 @@ def _check_flags(values: flags.FlagValues) -> tuple[bool, str]:
     Raises:
       InputError: if flags contradict one another, or some are missing.
     """
-    one = [name for name in ("plot", "plot_file", "poster", "title") if values[name].value]
-    one += ["plot"] if values.plot == "" else []
-    many = [name for name in ("movies", "posters", "columns") if values[name].value]
-    if one and many:
-        raise InputError(f"--{one[0]} is for one movie and --{many[0]} for a table: choose one.")
-    if "plot" in one and "plot_file" in one:
-        raise InputError("--plot and --plot_file are both given: choose one.")
-    if not many and not set(one) - {"title"}:
-        raise InputError(
-            "Give --plot, --plot_file or --poster for one movie, or --movies for a table."
-        )
-    if many and not values.movies:
-        raise InputError(f"--{many[0]} needs --movies=FILE, a table of movies.")
-    if many and not values.output:
+    many = movie_flags.is_table(values)
+    if many and not values.output and not values.embeddings:
         raise InputError("A table needs --output=FILE, or --output=- for standard output.")
 
     by_suffix = _FORMAT_OF_SUFFIX.get(pathlib.PurePath(values.output or "").suffix.lower())
@@ -153,83 +141,32 @@ def _check_flags(values: flags.FlagValues) -> tuple[bool, str]:
         raise InputError(f"--top is for --format=text; {chosen} has all genres.")
     if chosen not in ("csv", "parquet") and values.decisions:
         raise InputError(f"--decisions is for csv and parquet; {chosen} always has them.")
-    if chosen == "parquet":
-        _check_parquet(values)
-    return bool(many), chosen
-
-
-def _check_parquet(values: flags.FlagValues) -> None:
-    if _is_stdout(values.output) and sys.stdout.isatty():
+    suffix = pathlib.PurePath(values.embeddings or "").suffix.lower()
+    if values.embeddings and suffix not in (".npy", ".parquet"):
+        raise InputError(f"--embeddings={values.embeddings}: .npy or .parquet is needed.")
+    if chosen == "parquet" and _is_stdout(values.output) and sys.stdout.isatty():
         raise InputError("--format=parquet is no text for a terminal; it needs --output=FILE.")
+    if chosen == "parquet":
+        _check_pyarrow("--format=parquet")
+    if suffix == ".parquet":
+        _check_pyarrow(f"--embeddings={values.embeddings}")
+    return many, chosen
+
+
+def _check_pyarrow(flag: str) -> None:
     try:
         import pyarrow  # noqa: F401
     except ImportError as error:
         raise InputError(
-            "--format=parquet needs pyarrow, which is not installed. Run: pip install "
-            "'mmgc_jax[tables]'"
+            f"{flag} needs pyarrow, which is not installed. Run: pip install 'mmgc_jax[tables]'"
         ) from error
 
 
-def _plot(values: flags.FlagValues) -> str | None:
-    """Reads the plot of one movie; None if none is given."""
-    from mmgc_jax.data.movies import MAX_CHARACTERS
-    from mmgc_jax.runtime.remote import local_copy
-
-    most = MAX_CHARACTERS  # its bytes are at most four times as many
-    try:
-        if values.plot_file:
-            flag = f"--plot_file={values.plot_file}"
-            with open(local_copy(values.plot_file), "rb") as file:
-                content = file.read(4 * most + 1)
-        elif values.plot == _STDIN:
-            flag = "--plot=-"
-            if sys.stdin.isatty():
-                print("Type the plot; Ctrl-D on a new line ends it.", file=sys.stderr)
-            content = sys.stdin.buffer.read(4 * most + 1)
-        else:
-            return values.plot
-        plot = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{flag} is not a text in UTF-8: {error}.") from error
-    except OSError as error:
-        raise InputError(f"{flag} cannot be read: {error.strerror}.") from error
-    if len(plot) > most:
-        raise InputError(f"{flag} has more than {most:,} characters: is it a plot?")
-    return plot
-
-
-def _movie(values: flags.FlagValues, plot: str | None) -> "Movie":
-    from mmgc_jax.data import posters
-    from mmgc_jax.data.movies import Movie, clean
-    from mmgc_jax.runtime.remote import local_copy
-
-    poster = None
-    if values.poster:
-        try:
-            poster = posters.read_image(local_copy(values.poster))
-            posters.decode(poster, 32, 32)
-        except (OSError, posters.PosterError) as error:
-            raise InputError(
-                f"--poster={values.poster} cannot be read: {_reason(error)}."
-            ) from error
-    return Movie(title=clean(values.title or ""), plot=plot, poster=poster)
-
-
 def _table(values: flags.FlagValues, data: "ml_collections.ConfigDict") -> Iterable["Movie"]:
-    """Reads the movies of a table; their posters are read when they are reached."""
-    from mmgc_jax.data import table
-    from mmgc_jax.runtime.files import as_path, is_address
-    from mmgc_jax.runtime.remote import local_copy
-
-    given = local_copy(values.movies)
-    posters = values.posters and local_copy(values.posters)
-    settings = table.TableSettings.to_predict(data, values.columns, posters)
-    movies = table.read_movies(given, settings)
-    if not _is_stdout(values.output) and not is_address(values.output):
-        output = as_path(values.output)
-        if output.exists() and output.samefile(given):
-            raise InputError(f"--output={values.output} is the table of --movies itself.")
-    return movies
+    """Reads the movies of a table, unless it would be overwritten."""
+    outputs = [] if _is_stdout(values.output) else [values.output]
+    outputs += [values.embeddings] if values.embeddings else []
+    return movie_flags.table(values, data, outputs)
 
 
 def _is_stdout(output: str | None) -> bool:
@@ -279,13 +216,35 @@ def _write(
         write_atomically(as_path(values.output), write)
     except OSError as error:
         raise InputError(
-            f"--output={values.output} cannot be written: {_reason(error)}."
+            f"--output={values.output} cannot be written: {movie_flags.reason(error)}."
         ) from error
 
 
-def _reason(error: Exception) -> str:
-    """Returns an error's message; of one of the operating system, without number and path."""
-    return getattr(error, "strerror", None) or str(error)
+def _write_embeddings(
+    values: flags.FlagValues, movies: Iterable["Movie"], predictor: "Predictor"
+) -> None:
+    """Writes the vectors of movies to `--embeddings`."""
+    from mmgc_jax import answers as formats
+    from mmgc_jax.runtime.files import as_path, write_atomically
+
+    ids, vectors = formats.embed(predictor, movies, values.stage)
+    is_numpy = values.embeddings.lower().endswith(".npy")
+
+    def write(stream: BinaryIO) -> None:
+        if is_numpy:
+            formats.write_npy(stream, vectors)
+        else:
+            formats.write_vectors(stream, ids, vectors)
+
+    try:
+        write_atomically(as_path(values.embeddings), write)
+    except OSError as error:
+        raise InputError(
+            f"--embeddings={values.embeddings} cannot be written: {movie_flags.reason(error)}."
+        ) from error
+    rows, features = vectors.shape
+    shown = sys.stderr if values.output and _is_stdout(values.output) else sys.stdout
+    print(f"{rows} vectors of {features} features written to {values.embeddings}", file=shown)
 
 
 def start(argv: Sequence[str] | None = None) -> None:

@@ -12,7 +12,7 @@ dtype('bool')
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import flax.errors
@@ -52,6 +52,18 @@ class Prediction(NamedTuple):
     probabilities: np.ndarray
     uncalibrated: np.ndarray
     present: np.ndarray
+
+
+class Combined(NamedTuple):
+    """The answer of a model for some movies, and how it is made.
+
+    Attributes:
+      probabilities: calibrated, <float32>[movies, genres].
+      terms: of late fusion, before the calibration; None for other models.
+    """
+
+    probabilities: np.ndarray
+    terms: fusion.Terms | None
 
 
 class Predictor:
@@ -102,9 +114,9 @@ class Predictor:
           workdir: its path.
           kernels: which implementation of each operation to use; None for the fastest ones of this
             process.
-          warm_up: whether to read all parameters and to compile all programs now. Otherwise the
-            first answer of each model takes longer, and so does the first one for a plot of another
-            length.
+          warm_up: whether to read all parameters now, and to compile all programs for one movie at
+            a time. Otherwise the first answer of each model takes longer, and so does the first one
+            for a plot of another length. The first answer for more movies takes longer in any case.
 
         Raises:
           InputError: if it is not such a directory, or its files are damaged. Damaged parameters
@@ -286,6 +298,75 @@ class Predictor:
                 "of each genre among the training movies."
             )
         return words, notes
+
+    def embed(self, movies: Iterable[Movie], model: str = fusion.FUSION) -> np.ndarray:
+        """Computes vectors of movies, whose cosine says how alike two movies are.
+
+        The vector of an encoder is the input of its last layer in the first fold's model, scaled to
+        length 1; models of different folds cannot be compared. That of a fusion concatenates those
+        of the encoders that it fuses, without those that have none.
+
+        Args:
+          movies: as in `__call__`.
+          model: as in `__call__`.
+
+        Returns:
+          <float32>[movies, features], of length 1; zeros for movies that have nothing that the
+          model looks at.
+
+        Raises:
+          InputError: if no encoder of the model has vectors; as in `__call__`.
+        """
+        movies, parts = given_movies.read(movies), []
+        some = movies or [Movie()]  # of no movies, the number of features
+        with _damage_explained(self._workdir):
+            encoders = [part for part in self.parts(model).values() if part.embed is not None]
+            if not encoders:
+                raise InputError(f"{model} has no embeddings: it has no layer before its last one.")
+            for encoder in encoders:
+                parts.append(encoder.embeddings(some))
+        vectors = np.concatenate(parts, axis=1)[: len(movies)]
+        return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+
+    def parts(self, model: str = fusion.FUSION) -> dict[str, Encoder]:
+        """Returns the trained encoders of a model, by name; after joint training, if there was any.
+
+        Raises:
+          InputError: if the experiment has no such model, or its files are damaged.
+        """
+        self._check_model(model)
+        with _damage_explained(self._workdir):
+            if model == fusion.FUSION and self._is_joint:
+                return dict(self._joint.parts)
+            return {name: self._encoder(name) for name in self._encoders_of(model)}
+
+    def combine(
+        self, model: str, found: Mapping[str, np.ndarray], present: Mapping[str, np.ndarray]
+    ) -> Combined:
+        """Combines the probabilities of a model's encoders, as `__call__` does.
+
+        Args:
+          model: name of the model.
+          found: probabilities of each fold's model, <float32>[folds, movies, genres], by the name
+            of the encoder; those of all of `parts(model)`.
+          present: whether a movie has the encoder's modality, <bool>[movies], by the same names.
+        """
+        if model == fusion.FUSION:
+            names = list(self.config.fusion.encoders)
+            has = np.stack([present[name] for name in names], axis=1)
+            known = [
+                [fill_absent(of_fold, present[name], self._frequencies) for of_fold in found[name]]
+                for name in names
+            ]
+            stacked = np.stack(known, axis=2)  # folds, movies, encoders, genres
+            fuser = self._joint.fuser if self._is_joint else self._fuser
+            stacked = stacked if self._is_joint else stacked.mean(axis=0)
+            uncalibrated, terms = fuser(stacked, has), fuser.terms(stacked, has)
+            some = has.any(axis=1)
+        else:
+            uncalibrated, terms, some = found[model].mean(axis=0), None, present[model]
+        calibrated = self._calibrations[model](uncalibrated)
+        return Combined(fill_absent(calibrated, some, self._frequencies), terms)
 
     def _check_model(self, model: str) -> None:
         if model not in self.models:

@@ -106,7 +106,9 @@ class ZeroShot:
             pixels = np.stack([missing if image is None else image for image in images])
             examples = pipeline.ArrayExamples({"images": pixels})
             rows = np.flatnonzero(present)
-            found = inference.outputs(self._embed_images, examples, present, batch_size())(rows)
+            found = inference.outputs(self._embed_images, examples, present, batch_size(len(rows)))(
+                rows
+            )
             scores[rows] = self._clip.scale * found["vectors"] @ texts.T
         return scores
 

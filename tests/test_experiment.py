@@ -11,7 +11,7 @@ import types
 import numpy as np
 import pytest
 
-from mmgc_jax import experiment, settings
+from mmgc_jax import Movie, experiment, explanations, settings
 from mmgc_jax.answers import predict, write_csv
 from mmgc_jax.configs import demo
 from mmgc_jax.data import mmimdb, talk
@@ -315,6 +315,10 @@ def test_plots_through_a_transformer(inputs, tmp_path, finetune_from, family, po
     movies = list(talk.read(str(inputs[0])))
     shutil.rmtree(tmp_path / "bert")  # prediction needs only the working directory
     check_predictions(tmp_path / "run", config, "plot_transformer", movies)
+    predictor = Predictor.load(tmp_path / "run")
+    movie = Movie(plot="a heist of two brothers")
+    assert explanations.explain(predictor, movie).word_scores.any()
+    assert np.linalg.norm(predictor.embed([movie], "plot_transformer")) == pytest.approx(1)
 
 
 @pytest.mark.slow
@@ -341,6 +345,13 @@ def test_encoders_and_fusion_as_one_network(inputs, tmp_path):
     np.testing.assert_allclose(
         predictor(without), predictor([*without, *movies])[:3], rtol=1e-3, atol=1e-5
     )
+    movie = next(movie for movie in movies if movie.plot and movie.poster)
+    explanation = explanations.explain(predictor, movie)
+    np.testing.assert_allclose(
+        explanation.probabilities, predictor([movie])[0], rtol=1e-3, atol=1e-5
+    )
+    assert set(explanation.evidence) > set(config.encoders) and set(explanation.without)
+    assert set(explanation.encoder_words) == {"plot_bag_of_words"}
     before, after = (
         loop.restore_trained(TrainingRun(f"{stage}/fold_0", tmp_path, seed=0))
         for stage in ("poster", "fusion")

@@ -66,7 +66,7 @@ def test_the_list_may_have_no_reader():
     ("argument", "answer"),
     [
         ("tran", "'tran' is not a command. Did you mean train?"),
-        ("--workdir=x", "'--workdir=x' is not a command. Possible: train, predict, score, "),
+        ("--workdir=x", "'--workdir=x' is not a command. Possible: train, predict, explain, "),
     ],
 )
 def test_a_misspelt_command(capsys, argument, answer):

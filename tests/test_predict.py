@@ -55,6 +55,7 @@ def ask(capsysbinary):
         (("--plot=x", "--output=x.jsonl", "--top=3"), "--top is for --format=text; json has"),
         (("--plot=x", "--decisions"), "--decisions is for csv and parquet; text always"),
         (("--plot=x", "--top=0"), "--top=0"),
+        (("--plot=x", "--embeddings=x.csv"), "--embeddings=x.csv: .npy or .parquet is needed."),
         (("--plot=x", "--format=jsn"), "--format=jsn: possible: text, json, csv, parquet."),
         (("--plot_file=nowhere.txt",), "--plot_file=nowhere.txt cannot be read: No such file"),
     ],
@@ -352,3 +353,28 @@ class TestWhatIsNotARegularFile:
         )  # fmt: skip
         assert run.stdout.startswith(b"ID,") and run.stdout.count(b"\n") == 1
         assert b"Traceback" not in run.stderr and b"Broken pipe" not in run.stderr
+
+
+@pytest.mark.slow
+def test_embeddings_of_a_table(ask, finished, tmp_path):
+    import pyarrow.parquet
+
+    table = tmp_path / "movies.csv"
+    table.write_text("id,plot\na,a heist\nb,\nc,a ghost and a kiss\n")
+    arguments = (f"--workdir={finished.workdir}", f"--movies={table}", "--stage=plot")
+    status, out, err = ask(*arguments, f"--embeddings={tmp_path / 'v.npy'}")
+    assert status == 0, err
+    vectors = np.load(tmp_path / "v.npy")
+    assert out.startswith(f"3 vectors of {vectors.shape[1]} features written to ")
+    movies = [Movie(plot="a heist"), Movie(), Movie(plot="a ghost and a kiss")]
+    expected = Predictor.load(finished.workdir).embed(movies, "plot")
+    np.testing.assert_allclose(vectors, expected, atol=1e-5)
+    # Together with predictions.
+    both = (f"--embeddings={tmp_path / 'v.parquet'}", f"--output={tmp_path / 'p.csv'}")
+    assert ask(*arguments, *both)[0] == 0
+    rows = pyarrow.parquet.read_table(tmp_path / "v.parquet").to_pydict()
+    assert rows["ID"] == ["a", "b", "c"]
+    np.testing.assert_allclose(rows["embedding"], expected, atol=1e-5)
+    assert len((tmp_path / "p.csv").read_text().splitlines()) == 4
+    status, _, err = ask(*arguments, f"--embeddings={table.with_suffix('.npy')}", "--output=-")
+    assert status == 0 and "3 vectors" in err

@@ -314,7 +314,7 @@ class Compilations:
         jax.monitoring.unregister_event_duration_listener(self._note)
 
 
-def test_warm_up_reads_and_compiles_everything(finished, movies, monkeypatch):
+def test_warm_up_reads_everything_and_compiles_for_single_movies(finished, movies, monkeypatch):
     jax.clear_caches()
     with Compilations() as compilations:
         warm = Predictor.load(finished.workdir, warm_up=True)
@@ -328,8 +328,8 @@ def test_warm_up_reads_and_compiles_everything(finished, movies, monkeypatch):
     with Compilations() as compilations:
         for model in warm.models:
             for words in (1, 31, 32, 33, 63, 64, 65, 1000):
-                warm([Movie(plot="heist " * words), movies[0]], model)
-                warm([*movies[:2], MOVIE], model)
+                for movie in (Movie(plot="heist " * words), *movies[:2], MOVIE):
+                    warm([movie], model)
     assert compilations.count == 0
 
 

@@ -10,11 +10,13 @@ PACKAGE = ROOT / "mmgc_jax"
 
 # The layers from top to bottom, with their folders and files of the package.
 FLOORS = (
-    ("__main__", "main", "predict", "score", "compare"),
+    ("__main__", "main", "predict", "explain", "score", "compare"),
+    ("movie_flags",),
     ("api",),
     ("config_flag",),
     ("command_line",),
-    ("answers", "scoring"),
+    ("pages",),
+    ("answers", "explanations", "scoring"),
     ("experiment", "predictor", "zero_shot"),
     ("settings",),
     ("configs",),

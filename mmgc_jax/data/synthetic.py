@@ -82,10 +82,18 @@ class Cues:
     Attributes:
       plot: <bool>[24], whether each genre has a cue in the plot; None if there is no plot.
       poster: <bool>[24], whether each genre has a cue in the poster; None if there is no poster.
+      boxes: <int64>[24, 4], left, top, right and bottom (exclusive) of each cue's figure in the
+        poster, in its pixels; zeros for genres without a cue. None if there is no poster.
     """
 
     plot: np.ndarray | None
     poster: np.ndarray | None
+    boxes: np.ndarray | None = None
+
+
+def cue_words(genre: str) -> tuple[str, ...]:
+    """Returns the three words, two of which are in the plot's cue of a genre."""
+    return tuple(_CUE_WORDS[genre].split())
 
 
 def generate(
@@ -159,15 +167,19 @@ def _movie(rng: np.random.Generator, movie_id: str) -> tuple[Movie, Cues]:
         cues["plot"] = None
     elif missing < _NO_PLOT + _NO_POSTER:
         cues["poster"] = None
+    title = f"The {rng.choice(list(_CUE_WORDS.values())).split()[0].title()} of {movie_id}"
+    year = int(rng.integers(1930, 2020))
+    plot = None if cues["plot"] is None else _write_plot(rng, cues["plot"])
+    poster, boxes = (None, None) if cues["poster"] is None else _draw_poster(rng, cues["poster"])
     movie = Movie(
         id=movie_id,
-        title=f"The {rng.choice(list(_CUE_WORDS.values())).split()[0].title()} of {movie_id}",
-        year=int(rng.integers(1930, 2020)),
-        plot=None if cues["plot"] is None else _write_plot(rng, cues["plot"]),
-        poster=None if cues["poster"] is None else _draw_poster(rng, cues["poster"]),
+        title=title,
+        year=year,
+        plot=plot,
+        poster=poster,
         genres=tuple(genre for genre, is_present in zip(GENRES, present) if is_present),
     )
-    return movie, Cues(**cues)
+    return movie, Cues(**cues, boxes=boxes)
 
 
 def _write_plot(rng: np.random.Generator, cues: np.ndarray) -> str:
@@ -187,20 +199,26 @@ def _write_plot(rng: np.random.Generator, cues: np.ndarray) -> str:
     )
 
 
-def _draw_poster(rng: np.random.Generator, cues: np.ndarray) -> bytes:
-    """Draws the figure of each cue into a separate cell on a grey background; returns a PNG."""
+def _draw_poster(rng: np.random.Generator, cues: np.ndarray) -> tuple[bytes, np.ndarray]:
+    """Draws the figure of each cue into a separate cell on a grey background.
+
+    Returns:
+      A PNG, and `Cues.boxes`.
+    """
     ground = tuple(int(value) for value in rng.integers(100, 130, 3))
     picture = Image.new("RGB", (POSTER_WIDTH, POSTER_HEIGHT), ground)
     draw = ImageDraw.Draw(picture)
     columns = POSTER_WIDTH // _CELL
     cells = rng.permutation(columns * (POSTER_HEIGHT // _CELL))
+    size, boxes = _CELL - 4, np.zeros((len(GENRES), 4), int)
     for genre in np.flatnonzero(cues):
         row, column = divmod(int(cells[genre]), columns)
         x, y = column * _CELL + rng.integers(0, 5), row * _CELL + rng.integers(0, 5)
-        _draw_figure(draw, int(x), int(y), _CELL - 4, genre)
+        _draw_figure(draw, int(x), int(y), size, genre)
+        boxes[genre] = x, y, x + size, y + size
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
-    return buffer.getvalue()
+    return buffer.getvalue(), boxes
 
 
 def _draw_figure(draw: ImageDraw.ImageDraw, x: int, y: int, size: int, genre: int) -> None:

@@ -47,6 +47,7 @@ from ml_collections import config_dict
 from mmgc_jax.data import pipeline, posters
 from mmgc_jax.data.movies import Movie, clean
 from mmgc_jax.data.text import has_words
+from mmgc_jax.encoders.explanations import Span, WordScores
 from mmgc_jax.ops.kernels import Kernels
 from mmgc_jax.runtime.errors import InputError
 from mmgc_jax.runtime.files import Path
@@ -58,7 +59,7 @@ logger = logging.getLogger(__name__)
 
 MODALITIES = ("plot", "poster")
 
-_BATCH_SIZE = 32
+_LARGEST_BATCH = 32
 
 
 class Kind(Protocol):
@@ -172,6 +173,17 @@ class Encoder:
         the arrays that `apply` takes. None if there are none, and `apply` takes the batch itself.
       known_words: counts the words of a plot that the encoder knows; None if it has no vocabulary
         of words.
+      embed: `embed(params, batch)` computes the input of the model's last layer, <float32>[batch,
+        features], of the arrays that `apply` takes; None if the encoder has no such vector.
+      word_scores: `word_scores(params, plot, words, genres)` computes the contributions of words,
+        `explanations.Span`, to the logits of genres, <int32>[genres]: exact ones, or integrated
+        gradients. None if the encoder has neither; occlusion is possible for all encoders.
+      exact: whether `word_scores` is exact, and cheap.
+      heat_maps: `heat_maps(params, batch, genres, block)` computes Grad-CAM before its ReLU,
+        <float32>[batch, genres, rows, columns], of the arrays that `apply` takes. `block` is the
+        number of the block of the network whose activations are used, None for the encoder's
+        choice. None if the encoder has no such map.
+      blocks: the possible numbers of blocks of `heat_maps`.
     """
 
     read: Callable[[Sequence[Movie]], tuple[Callable, np.ndarray]]
@@ -179,6 +191,11 @@ class Encoder:
     params: Sequence[Any]
     frozen: Callable[[dict], dict[str, jax.Array]] | None = None
     known_words: Callable[[str], KnownWords] | None = None
+    embed: Callable[[Any, dict], jax.Array] | None = None
+    word_scores: Callable[[Any, str, Sequence[Span], np.ndarray], WordScores] | None = None
+    exact: bool = False
+    heat_maps: Callable[[Any, dict, np.ndarray, int | None], jax.Array] | None = None
+    blocks: Sequence[int] = ()
 
     def __call__(self, movies: Sequence[Movie], num_genres: int) -> tuple[np.ndarray, np.ndarray]:
         """Predicts genre probabilities.
@@ -196,6 +213,27 @@ class Encoder:
             examples = self._run_frozen(examples, present)
         return mean_probabilities(self.apply, self.params, examples, present, num_genres), present
 
+    def embeddings(self, movies: Sequence[Movie]) -> np.ndarray:
+        """Computes vectors of movies with the first fold's model.
+
+        Returns:
+          <float32>[movies, features], scaled to length 1; zeros for movies without the encoder's
+          modality.
+        """
+        examples, present = self.model_inputs(movies)
+        if not present.any():
+            shape = jax.eval_shape(self.embed, self.params[0], examples(np.arange(1))).shape
+            return np.zeros((len(present), shape[1]), np.float32)
+
+        def embed(batch):
+            names = ("labels", "indices", "mask")
+            inputs = {name: array for name, array in batch.items() if name not in names}
+            return {"embedding": self.embed(self.params[0], inputs)}
+
+        outputs = inference.outputs(embed, examples, present, batch_size(present.sum()))
+        vectors = np.asarray(outputs.arrays["embedding"], np.float32)
+        return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+
     def model_inputs(self, movies: Sequence[Movie]) -> tuple[Callable, np.ndarray]:
         """Computes the arrays that `apply` takes, for joint training and its predictions.
 
@@ -210,7 +248,7 @@ class Encoder:
         if self.frozen is None:
             return examples
         if present.any():
-            return inference.outputs(self.frozen, examples, present, batch_size())
+            return inference.outputs(self.frozen, examples, present, batch_size(present.sum()))
         # No movie has the modality, but `apply` still needs arrays of the right shapes.
         shapes = jax.eval_shape(self.frozen, examples(np.arange(1)))
         return pipeline.ArrayExamples(
@@ -233,19 +271,38 @@ def mean_probabilities(
     Returns:
       <float32>[movies, num_genres], in [0, 1]; zeros for movies that are not present.
     """
+    mean = np.zeros((len(present), num_genres), np.float32)
+    for fold_params in params:
+        mean += probabilities_of(apply, fold_params, examples, present, num_genres) / len(params)
+    return mean
+
+
+def probabilities_of(
+    apply: ApplyFn, params: Any, examples, present: np.ndarray, num_genres: int
+) -> np.ndarray:
+    """Predicts the probabilities of one model; see `mean_probabilities`."""
     probabilities = np.zeros((len(present), num_genres), np.float32)
     rows = np.flatnonzero(present)
     if len(rows):
-        batches = pipeline.Batches(examples, probabilities, rows, batch_size())
-        for fold_params in params:
-            found = inference.probabilities(apply, fold_params, batches)
-            probabilities[rows] += found[rows] / len(params)
+        batches = pipeline.Batches(examples, probabilities, rows, batch_size(len(rows)))
+        probabilities[rows] = inference.probabilities(apply, params, batches)[rows]
     return probabilities
 
 
-def batch_size() -> int:
-    """Returns the batch size of inference, at least 32 and a multiple of the number of devices."""
-    return -(-_BATCH_SIZE // jax.device_count()) * jax.device_count()
+def batch_size(movies: int) -> int:
+    """Returns the batch size of inference: few movies are not padded to a large batch.
+
+    Args:
+      movies: number of movies to predict.
+
+    Returns:
+      The number of devices times a power of two: the smallest that has room for the movies, or for
+      32 of them.
+    """
+    size = jax.device_count()
+    while size < min(movies, _LARGEST_BATCH):
+        size *= 2
+    return size
 
 
 def plots_of(movies: Sequence[Movie]) -> tuple[list[str], np.ndarray]:

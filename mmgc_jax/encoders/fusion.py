@@ -1,6 +1,8 @@
 """Fusion: a network that combines the genre probabilities of the encoders."""
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -10,11 +12,18 @@ import numpy as np
 
 from mmgc_jax.data import pipeline
 from mmgc_jax.encoders import registry
-from mmgc_jax.encoders.base import MODALITIES, load_params, mean_probabilities, training_settings
+from mmgc_jax.encoders.base import (
+    MODALITIES,
+    batch_size,
+    load_params,
+    mean_probabilities,
+    training_settings,
+)
 from mmgc_jax.encoders.checks import Checker
 from mmgc_jax.evaluation.calibration import Calibration
 from mmgc_jax.models import FUSIONS, FusionOfLogits, LateFusion, ProbabilityMLP, drop_modalities
 from mmgc_jax.runtime.files import Path
+from mmgc_jax.training import inference
 from mmgc_jax.training.cross_fit import Recipe, cross_fit
 from mmgc_jax.training.run import ApplyFn, Experiment, make_apply
 
@@ -245,37 +254,107 @@ def calibrated(
     }
 
 
+class Terms(NamedTuple):
+    """The sum that late fusion makes of the encoders, averaged over the folds' models, in logits.
+
+    Attributes:
+      prior: log-odds of the genres, <float32>[genres].
+      evidence: of each encoder; 0 where its modality is missing, <float32>[movies, encoders,
+        genres].
+      correction: by the network, <float32>[movies, genres].
+    """
+
+    prior: np.ndarray
+    evidence: np.ndarray
+    correction: np.ndarray
+
+
 class Fuser:
     """Inference with a trained fusion."""
 
-    def __init__(self, config: ml_collections.ConfigDict, workdir: Path, num_genres: int):
+    def __init__(
+        self,
+        config: ml_collections.ConfigDict,
+        workdir: Path,
+        num_genres: int,
+        params: Sequence[Any] | None = None,
+    ):
         """Reads the trained parameters of `fusion`.
 
         Args:
           config: the config of the experiment.
           workdir: the working directory of the experiment.
           num_genres: number of genres of the experiment.
+          params: the parameters of each fold's model; None to read them.
         """
         self._apply = apply_of(config, FUSION, num_genres)
-        self._params = load_params(config, workdir, FUSION)
+        self._params = load_params(config, workdir, FUSION) if params is None else params
+        self._terms = None
+        if kind_of(config, FUSION) in (LATE, JOINT):
+            model = _model(config, FUSION, num_genres)
 
-    def __call__(self, probabilities: np.ndarray, present: np.ndarray) -> np.ndarray:
+            def terms(params, batch):
+                inputs = (batch[name] for name in _MODEL_INPUTS)
+                found = model.apply({"params": params}, *inputs)[1]
+                return {name: found[name] for name in ("evidence", "correction")}
+
+            self._terms = jax.jit(terms)
+
+    def __call__(
+        self, probabilities: np.ndarray | Sequence[np.ndarray], present: np.ndarray
+    ) -> np.ndarray:
         """Predicts genre probabilities from those of the encoders.
 
         Args:
           probabilities: <float32>[movies, encoders, genres]; the genres' frequencies for encoders
-            whose modality is missing.
+            whose modality is missing. Or such an array for each fold's model.
           present: whether the movie has the encoder's modality, <bool>[movies, encoders].
 
         Returns:
           <float32>[movies, genres], averaged over the folds' models; zeros for movies without any
           modality.
         """
-        examples = pipeline.ArrayExamples(
-            {"probabilities": probabilities, "present": present.astype(np.float32)}
+        some, num_genres = present.any(axis=1), probabilities[0].shape[-1]
+        return sum(
+            mean_probabilities(self._apply, [params], examples, some, num_genres)
+            / len(self._params)
+            for params, examples in self._folds(probabilities, present)
         )
-        some, num_genres = present.any(axis=1), probabilities.shape[-1]
-        return mean_probabilities(self._apply, self._params, examples, some, num_genres)
+
+    def terms(
+        self, probabilities: np.ndarray | Sequence[np.ndarray], present: np.ndarray
+    ) -> Terms | None:
+        """Returns the terms of late fusion for the arguments of `__call__`.
+
+        None for other kinds of fusion, which do not add evidence.
+        """
+        if self._terms is None:
+            return None
+        found = []
+        for params, examples in self._folds(probabilities, present):
+            everyone = np.ones(len(present), bool)
+            outputs = inference.outputs(
+                functools.partial(self._terms, params),
+                examples,
+                everyone,
+                batch_size(len(everyone)),
+            )
+            found.append(outputs.arrays)
+        return Terms(
+            np.mean([params["prior"] for params in self._params], axis=0),
+            np.mean([arrays["evidence"] for arrays in found], axis=0),
+            np.mean([arrays["correction"] for arrays in found], axis=0),
+        )
+
+    def _folds(self, probabilities, present):
+        """Yields the parameters and the examples of each fold's model."""
+        is_common = isinstance(probabilities, np.ndarray) and probabilities.ndim == 3
+        for fold, params in enumerate(self._params):
+            arrays = {
+                "probabilities": probabilities if is_common else probabilities[fold],
+                "present": present.astype(np.float32),
+            }
+            yield params, pipeline.ArrayExamples(arrays)
 
 
 def apply_of(config: ml_collections.ConfigDict, name: str, num_genres: int) -> ApplyFn:

@@ -80,7 +80,10 @@ class JointFuser:
     """Inference with a jointly trained network.
 
     Attributes:
-      encoders: the trained encoders that are fused, by name.
+      encoders: the trained encoders that are fused, by name, before the joint training.
+      parts: the same encoders after it.
+      fuser: the late fusion of the parts' probabilities. Each fold's model takes those of the same
+        fold.
     """
 
     def __init__(
@@ -104,6 +107,13 @@ class JointFuser:
         fuse = fusion.apply_of(config, fusion.FUSION, self._num_genres)
         self._apply = _apply(applies, fuse, frequencies)
         self._params = load_params(config, workdir, fusion.FUSION)
+        # The parts of the jointly trained network, for explanations.
+        self.parts = {
+            name: dataclasses.replace(encoder, params=[params[name] for params in self._params])
+            for name, encoder in self.encoders.items()
+        }
+        fusion_params = [params[fusion.FUSION] for params in self._params]
+        self.fuser = fusion.Fuser(config, workdir, self._num_genres, fusion_params)
 
     def __call__(self, movies: Sequence[Movie]) -> tuple[np.ndarray, np.ndarray]:
         """Predicts genre probabilities.

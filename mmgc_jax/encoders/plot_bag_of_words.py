@@ -3,6 +3,7 @@
 It is not part of the talk. `mmgc_jax.encoders.base.Kind` describes the functions of this module.
 """
 
+import collections
 import functools
 from collections.abc import Callable, Sequence
 
@@ -14,6 +15,7 @@ from mmgc_jax.data.bag_of_words import TfIdf
 from mmgc_jax.data.movies import Movie, clean
 from mmgc_jax.encoders.base import Encoder, KnownWords, load_params, plots_of
 from mmgc_jax.encoders.checks import Checker
+from mmgc_jax.encoders.explanations import Span, WordScores, span_of_tokens
 from mmgc_jax.models import PlotBagOfWords
 from mmgc_jax.ops.kernels import Kernels
 from mmgc_jax.runtime.files import Path
@@ -111,7 +113,14 @@ def load(
     words = TfIdf.load(encoder_folder(workdir, name) / _WORDS)
     params = load_params(config, workdir, name)
     read = functools.partial(_read, words, config[name].pad_to_multiple_of)
-    return Encoder(read, _apply(words, num_genres), params, known_words=_known_words(words))
+    return Encoder(
+        read,
+        _apply(words, num_genres),
+        params,
+        known_words=_known_words(words),
+        word_scores=functools.partial(_word_scores, words),
+        exact=True,
+    )
 
 
 def _read(
@@ -119,6 +128,32 @@ def _read(
 ) -> tuple[pipeline.BagOfWordsExamples, np.ndarray]:
     plots, present = plots_of(movies)
     return pipeline.BagOfWordsExamples(words(plots), pad_to_multiple_of), present
+
+
+def _word_scores(
+    words: TfIdf, params, plot: str, spans: Sequence[Span], genres: np.ndarray
+) -> WordScores:
+    """Computes exact contributions: the logits are their sum and the bias.
+
+    A word of the vocabulary that occurs several times, as a stem perhaps in several forms, divides
+    its contribution among them; a phrase divides it among its words.
+    """
+    plot = clean(plot)
+    row = words([plot])
+    tokens = text.TOKENIZERS[words.tokens](plot)
+    owners = span_of_tokens(plot, spans, text.TOKENIZERS[words.tokens])
+    parts = collections.defaultdict(list)  # the words of the plot that make each of the vocabulary
+    for start in range(len(tokens)):
+        for end in range(start + 1, min(start + words.longest_phrase, len(tokens)) + 1):
+            parts[" ".join(tokens[start:end])] += owners[start:end].tolist()
+        if len(tokens[start]) > words.stem_length > 0:
+            parts[f"{tokens[start][: words.stem_length]}*"].append(owners[start])
+    scores = np.zeros((len(spans), len(genres)), np.float32)
+    for entry, weight in zip(row.indices, row.data):
+        contribution = weight * np.asarray(params["kernel"])[entry, genres]
+        own = parts[words.words[entry]]
+        np.add.at(scores, own, contribution / len(own))
+    return WordScores(scores, np.zeros(len(genres), np.float32))
 
 
 def _known_words(words: TfIdf) -> Callable[[str], KnownWords]:

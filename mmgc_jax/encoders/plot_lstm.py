@@ -7,12 +7,13 @@ import functools
 from collections.abc import Sequence
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
 from mmgc_jax.data import pipeline, text
 from mmgc_jax.data.movies import Movie, clean
-from mmgc_jax.encoders import word_vectors
+from mmgc_jax.encoders import explanations, word_vectors
 from mmgc_jax.encoders.base import (
     Encoder,
     KnownWords,
@@ -21,13 +22,14 @@ from mmgc_jax.encoders.base import (
     training_settings,
 )
 from mmgc_jax.encoders.checks import DTYPES, Checker
+from mmgc_jax.encoders.explanations import Span, WordScores
 from mmgc_jax.models import PlotLSTM
 from mmgc_jax.ops.kernels import Kernels
 from mmgc_jax.runtime import parallel
 from mmgc_jax.runtime.errors import InputError
 from mmgc_jax.runtime.files import Path
 from mmgc_jax.training.cross_fit import Phase, Recipe, in_phases
-from mmgc_jax.training.run import Experiment, encoder_folder, make_apply
+from mmgc_jax.training.run import Experiment, encoder_folder, make_apply, make_embed
 
 MODALITY = "plot"
 
@@ -180,7 +182,14 @@ def load(
     model = _model(settings, num_genres, len(vocabulary), vector_size, kernels)
     read = functools.partial(_read, settings, vocabulary)
     known_words = functools.partial(_known_words, settings, vocabulary)
-    return Encoder(read, make_apply(model, _MODEL_INPUTS), params, known_words=known_words)
+    return Encoder(
+        read,
+        make_apply(model, _MODEL_INPUTS),
+        params,
+        known_words=known_words,
+        embed=make_embed(model, _MODEL_INPUTS),
+        word_scores=None if words is None else _word_scores(settings, vocabulary, model),
+    )
 
 
 def _read(
@@ -194,6 +203,48 @@ def _known_words(settings, vocabulary: text.Vocabulary, plot: str) -> KnownWords
     """Counts words and phrases, up to the length at which plots are cut."""
     ids = vocabulary.encode(text.TOKENIZERS[settings.tokens](clean(plot)), settings.max_length)
     return KnownWords(int((ids != text.UNKNOWN_ID).sum()), len(ids), len(vocabulary.words))
+
+
+def _word_scores(settings, vocabulary: text.Vocabulary, model: PlotLSTM):
+    """Makes the function `Encoder.word_scores`, by integrated gradients over the word vectors.
+
+    The baseline is a plot of unknown words of the same length.
+    """
+    tokenize = text.TOKENIZERS[settings.tokens]
+
+    @jax.jit
+    def gradients(params, tokens, length, genres):
+        table = params["words"]["embedding"]
+
+        def logits_of(vectors):
+            # Each position looks up a vector of its own, in place of the word's.
+            steps, padded, size = vectors.shape
+            network = model.clone(vocabulary_size=steps * padded)
+            own = params | {"words": {"embedding": vectors.reshape(-1, size)}}
+            positions = jnp.arange(steps * padded, dtype=jnp.int32).reshape(steps, padded)
+            lengths = jnp.broadcast_to(length, (steps,))
+            return network.apply({"params": own}, positions, lengths)[0]
+
+        baseline = jnp.broadcast_to(table[text.UNKNOWN_ID], (len(tokens), table.shape[1]))
+        return explanations.integrated_gradients(logits_of, table[tokens], baseline, genres)
+
+    def word_scores(params, plot: str, spans: Sequence[Span], genres: np.ndarray) -> WordScores:
+        plot = clean(plot)
+        batch = _examples(settings, vocabulary, [plot])(np.arange(1))
+        scores, gap = gradients(params, batch["tokens"][0], batch["lengths"][0], genres)
+        owners = iter(explanations.span_of_tokens(plot, spans, tokenize))
+        shares, of_tokens = [], []
+        words = text.join_phrases(tokenize(plot), vocabulary.phrases)[: settings.max_length]
+        for word, of_word in zip(words, np.asarray(scores)):
+            parts = word.count("_") + 1  # of a phrase
+            shares += [of_word / parts] * parts
+            of_tokens += [next(owners) for _ in range(parts)]
+        shares = np.reshape(shares, (-1, len(genres)))
+        return WordScores(
+            explanations.sum_by_span(shares, np.array(of_tokens, int), len(spans)), np.asarray(gap)
+        )
+
+    return word_scores
 
 
 def _examples(settings, vocabulary, plots) -> pipeline.PlotExamples:

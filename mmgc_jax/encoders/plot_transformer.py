@@ -25,7 +25,7 @@ from mmgc_jax.pretrained import bert
 from mmgc_jax.runtime.errors import InputError
 from mmgc_jax.runtime.files import Path, write_atomically
 from mmgc_jax.training.cross_fit import Phase, Recipe, in_phases
-from mmgc_jax.training.run import ApplyFn, Experiment, encoder_folder, make_apply
+from mmgc_jax.training.run import ApplyFn, Experiment, encoder_folder, make_apply, make_embed
 
 MODALITY = "plot"
 
@@ -174,11 +174,13 @@ def load(
     if first_layer > 1:
         params = frozen.restore(workdir, name)
         frozen_part = _backbone(settings, network, params, kernels).frozen_part()
+    model = _model(settings, network, num_genres, first_layer, kernels)
     return Encoder(
         functools.partial(_read, settings, bert.Tokenizer(folder)),
-        _apply(settings, network, num_genres, first_layer, kernels),
+        make_apply(model, _MODEL_INPUTS),
         load_params(config, workdir, name, _HEAD if first_layer > network.layers else ""),
         frozen_part,
+        embed=make_embed(model, _MODEL_INPUTS),
     )
 
 

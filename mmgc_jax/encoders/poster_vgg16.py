@@ -4,28 +4,33 @@
 """
 
 import functools
+from collections.abc import Sequence
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
 from mmgc_jax.data import pipeline, posters
-from mmgc_jax.encoders import frozen
+from mmgc_jax.encoders import explanations, frozen
 from mmgc_jax.encoders.backbone import Activations, Backbone
 from mmgc_jax.encoders.base import Encoder, load_params, posters_of, training_settings
 from mmgc_jax.encoders.checks import DTYPES, Checker
-from mmgc_jax.models import VGG16, PosterVGG16, apply_blocks, pool_blocks
+from mmgc_jax.models import VGG16, GenreHead, PosterVGG16, apply_blocks, pool_blocks
 from mmgc_jax.ops.kernels import Kernels
 from mmgc_jax.pretrained import vgg16
 from mmgc_jax.runtime.errors import InputError
 from mmgc_jax.runtime.files import Path
 from mmgc_jax.training.cross_fit import Phase, Recipe, in_phases
-from mmgc_jax.training.run import ApplyFn, Experiment, make_apply
+from mmgc_jax.training.run import ApplyFn, Experiment, make_apply, make_embed
 
 MODALITY = "poster"
 
 _FIRST_BLOCK = {"block1": 1, "block2": 2, "block3": 3, "block4": 4, "block5": 5, "head": 6}
 _LAST_BLOCK, _HEAD = 5, 6
+# The default block of heat maps is the last one with at least this many positions: block 5 for
+# posters of 256 x 160 pixels, with 8 x 5.
+_LEAST_POSITIONS = 32
 _MODEL_INPUTS = ("images",)
 
 
@@ -197,10 +202,20 @@ def load(
     if first_block > 1:
         network = frozen.restore(workdir, name)
         frozen_part = _backbone(settings, network, kernels).frozen_part()
-    read = functools.partial(
-        posters_of, height=config.data.poster_height, width=config.data.poster_width
+    size = (config.data.poster_height, config.data.poster_width)
+    blocks = _blocks(settings)
+    # Blocks that are not the last have a map of more positions, of features that mean less.
+    fine_enough = [b for b in blocks if (size[0] >> b) * (size[1] >> b) >= _LEAST_POSITIONS]
+    heat_maps = _heat_maps(settings, num_genres, kernels, max(fine_enough, default=blocks[0]))
+    return Encoder(
+        functools.partial(posters_of, height=size[0], width=size[1]),
+        _apply(settings, num_genres, first_block, kernels),
+        params,
+        frozen_part,
+        embed=make_embed(_model(settings, num_genres, kernels, first_block), _MODEL_INPUTS),
+        heat_maps=heat_maps,
+        blocks=blocks,
     )
-    return Encoder(read, _apply(settings, num_genres, first_block, kernels), params, frozen_part)
 
 
 def _colour(settings: ml_collections.ConfigDict) -> str:
@@ -264,9 +279,61 @@ def _backbone(settings: ml_collections.ConfigDict, params, kernels: Kernels) -> 
         maps = {f"block{first - 1}_pool": batch["images"]}
         maps |= apply_blocks(blocks, params, batch["images"])
         if last == _LAST_BLOCK:
-            pooled = pool_blocks(maps, settings.model.head_blocks, settings.model.pooling)
-            return {"images": pooled}
+            blocks, pooling = settings.model.head_blocks, settings.model.pooling
+            vectors = {f"block{b}_vector": pool_blocks(maps, [b], pooling) for b in blocks}
+            pooled = jnp.concatenate(list(vectors.values()), axis=-1)
+            # The vectors and the map are for heat maps.
+            top_map = maps[f"block{_blocks(settings)[-1]}_pool"]
+            return {"images": pooled, "top_map": top_map, **vectors}
         return {"images": maps[f"block{last}_pool"]}
 
     first_trained = _FIRST_BLOCK[settings.finetune_from]
     return Backbone(params, _LAST_BLOCK, first_trained, _block_of, run)
+
+
+def _blocks(settings: ml_collections.ConfigDict) -> Sequence[int]:
+    """Returns the blocks whose maps `Encoder.heat_maps` can use: those that reach the head."""
+    first, last = _FIRST_BLOCK[settings.finetune_from], max(settings.model.head_blocks)
+    return range(last, last + 1) if first == _HEAD else range(max(1, first - 1), last + 1)
+
+
+def _heat_maps(settings: ml_collections.ConfigDict, num_genres: int, kernels: Kernels, default):
+    """Makes the function `Encoder.heat_maps`; `default` is the block that it uses by itself."""
+    model = settings.model
+    head = GenreHead(model.hidden, model.pooling, model.dropout, num_genres)
+    first = _FIRST_BLOCK[settings.finetune_from]
+
+    def run(params, first, last, images) -> dict[str, jax.Array]:
+        if first > last:
+            return {}
+        blocks = _network(settings, first_block=first, last_block=last, kernels=kernels)
+        return blocks.apply({"params": params["vgg16"]}, images)
+
+    def of_block(params, batch, genres, block):
+        if first == _HEAD:
+            seen = {f"block{block}_pool": batch["top_map"]}
+        else:
+            seen = {f"block{first - 1}_pool": batch["images"]}
+            seen |= run(params, first, block, batch["images"])
+
+        def logits_of(activations):
+            above = seen | {f"block{block}_pool": activations}
+            above |= run(params, block + 1, max(model.head_blocks), activations)
+            # Of frozen blocks there may be the vectors alone.
+            parts = [
+                pool_blocks(above, [number], model.pooling)
+                if f"block{number}_pool" in above
+                else batch[f"block{number}_vector"]
+                for number in model.head_blocks
+            ]
+            features = jnp.concatenate(parts, axis=-1)
+            return head.apply({"params": params["head"]}, features)[0]
+
+        return explanations.grad_cam(logits_of, seen[f"block{block}_pool"], genres)
+
+    jitted = jax.jit(of_block, static_argnums=3)
+
+    def heat_maps(params, batch, genres, block=None):
+        return jitted(params, batch, genres, default if block is None else block)
+
+    return heat_maps

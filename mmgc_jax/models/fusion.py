@@ -60,7 +60,9 @@ class LateFusion(nn.Module):
           train: whether to apply dropout; if so, the random stream `dropout` is needed.
 
         Returns:
-          logits <float32>[batch, num_genres], and `embedding` <float32>[batch, hidden].
+          logits <float32>[batch, num_genres]; `embedding` <float32>[batch, hidden]; and the terms
+          that make the logits together with `prior`: `evidence` <float32>[batch, encoders,
+          num_genres] and `correction` <float32>[batch, num_genres].
         """
         logits = _to_logits(probabilities)
         shape = logits.shape[1:]
@@ -76,7 +78,8 @@ class LateFusion(nn.Module):
         embedding = nn.relu(nn.Dense(self.hidden, name="dense")(x))
         x = nn.Dropout(self.dropout, deterministic=not train)(embedding)
         correction = nn.Dense(self.num_genres, kernel_init=nn.initializers.zeros, name="genres")(x)
-        return prior + evidence.sum(axis=1) + correction, {"embedding": embedding}
+        intermediates = {"embedding": embedding, "evidence": evidence, "correction": correction}
+        return prior + evidence.sum(axis=1) + correction, intermediates
 
 
 class ProbabilityMLP(nn.Module):

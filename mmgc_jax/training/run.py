@@ -52,6 +52,16 @@ def make_apply(
     return apply
 
 
+def make_embed(model, input_names: Sequence[str]) -> Callable[[Any, dict], jax.Array]:
+    """Makes the function `Encoder.embed` of a model with the intermediate `embedding`."""
+
+    def embed(params, batch):
+        inputs = (batch[name] for name in input_names)
+        return model.apply({"params": params}, *inputs)[1]["embedding"]
+
+    return jax.jit(embed)
+
+
 @dataclasses.dataclass(frozen=True)
 class TrainingRun:
     """The training of one model: its name in files and logs, its seed and its options.

@@ -111,11 +111,29 @@ class TestMovies:
             used = figures_of(pixels).reshape(8, 32, 4, 32).any(axis=(1, 3))
             assert used.sum() == cues.poster.sum()
 
+    def test_boxes_enclose_the_figures_of_the_cues(self, corpus):
+        for movie, cues in corpus[:50]:
+            if movie.poster is None:
+                assert cues.boxes is None
+                continue
+            figures = figures_of(np.asarray(Image.open(io.BytesIO(movie.poster))))
+            np.testing.assert_array_equal(cues.boxes.any(axis=1), cues.poster)
+            for left, top, right, bottom in cues.boxes[cues.poster]:
+                assert figures[top:bottom, left:right].any()
+                figures[top:bottom, left:right] = False
+            assert not figures.any()
+
+    def test_cue_words_are_those_of_the_plots(self, corpus):
+        for movie, cues in corpus[:50]:
+            for genre, seen in zip(GENRES, cues.plot if movie.plot else ()):
+                words = set(synthetic.cue_words(genre)) & set(text.tokenize(movie.plot))
+                assert len(words) == (2 if seen else 0)
+
     def test_each_genre_has_a_different_figure(self):
         rng = np.random.default_rng(0)
         shown = set()
         for genre in range(24):
-            poster = synthetic._draw_poster(rng, np.arange(24) == genre)
+            poster, _ = synthetic._draw_poster(rng, np.arange(24) == genre)
             pixels = np.asarray(Image.open(io.BytesIO(poster)))
             figure = figures_of(pixels)
             rows, columns = np.flatnonzero(figure.any(axis=1)), np.flatnonzero(figure.any(axis=0))

@@ -89,9 +89,11 @@ def test_training_settings_have_the_given_values():
     assert base.training_settings(3, 16, 0.5).learning_rate_scale.to_dict() == {}
 
 
-def test_inference_batches_fit_the_devices():
-    assert base.batch_size() >= 32
-    assert base.batch_size() % jax.device_count() == 0
+def test_inference_batches_fit_the_movies_and_the_devices(monkeypatch):
+    sizes = {movies: base.batch_size(movies) for movies in (1, 2, 3, 16, 17, 32, 33, 1000)}
+    assert sizes == {1: 1, 2: 2, 3: 4, 16: 16, 17: 32, 32: 32, 33: 32, 1000: 32}
+    monkeypatch.setattr(jax, "device_count", lambda: 3)
+    assert [base.batch_size(movies) for movies in (1, 4, 30)] == [3, 6, 48]
 
 
 def test_blank_plots_count_as_missing():

@@ -49,6 +49,16 @@ def test_before_training_the_fusion_is_the_sum_of_logits(untrained):
     assert np.abs(intermediates["embedding"]).max() > 0.1
 
 
+def test_prior_evidence_and_correction_add_up_to_the_logits(trained):
+    present = PRESENT.copy()
+    present[1:3, 1] = 0
+    logits, terms = run(trained, PROBABILITIES, present)
+    assert terms["evidence"].shape == (5, 2, 24) and np.abs(terms["correction"]).max() > 0.1
+    assert not np.asarray(terms["evidence"])[1:3, 1].any()
+    total = trained["prior"] + terms["evidence"].sum(axis=1) + terms["correction"]
+    np.testing.assert_allclose(logits, total, atol=1e-5)
+
+
 def test_weights_of_encoders_and_genres_scale_their_logits(untrained):
     weights = np.random.default_rng(1).uniform(0, 2, (2, 24)).astype(np.float32)
     logits, _ = run(untrained | {"weights": weights}, PROBABILITIES, PRESENT)
