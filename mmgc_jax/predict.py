@@ -200,7 +200,8 @@ def _plot(values: flags.FlagValues) -> str | None:
 
 def _movie(values: flags.FlagValues, plot: str | None) -> "Movie":
     from mmgc_jax.data import posters
-    from mmgc_jax.data.movies import Movie, clean
+    from mmgc_jax.data.movies import Movie
+    from mmgc_jax.data.text import clean
     from mmgc_jax.runtime.remote import local_copy
 
     poster = None

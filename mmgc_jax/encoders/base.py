@@ -43,8 +43,8 @@ import numpy as np
 from ml_collections import config_dict
 
 from mmgc_jax.data import pipeline
-from mmgc_jax.data.movies import Movie, clean
-from mmgc_jax.data.text import has_words
+from mmgc_jax.data.movies import Movie
+from mmgc_jax.data.text import clean_plots
 from mmgc_jax.ops.kernels import Kernels
 from mmgc_jax.runtime.errors import InputError
 from mmgc_jax.runtime.files import Path
@@ -249,8 +249,7 @@ def plots_of(movies: Sequence[Movie]) -> tuple[list[str], np.ndarray]:
 
     A missing plot becomes an empty text. A text without words is no plot.
     """
-    plots = [clean(movie.plot or "") for movie in movies]
-    return plots, np.array([has_words(plot) for plot in plots], bool)
+    return clean_plots(movie.plot for movie in movies)
 
 
 def load_params(

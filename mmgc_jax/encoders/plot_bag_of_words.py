@@ -11,7 +11,7 @@ import numpy as np
 
 from mmgc_jax.data import pipeline, text
 from mmgc_jax.data.bag_of_words import TfIdf
-from mmgc_jax.data.movies import Movie, clean
+from mmgc_jax.data.movies import Movie
 from mmgc_jax.encoders.base import Encoder, KnownWords, load_params, plots_of
 from mmgc_jax.encoders.checks import Checker
 from mmgc_jax.models import PlotBagOfWords
@@ -130,7 +130,7 @@ def _known_words(words: TfIdf) -> Callable[[str], KnownWords]:
         return word in entries or (len(word) > length > 0 and f"{word[:length]}*" in entries)
 
     def count(plot: str) -> KnownWords:
-        tokens = text.TOKENIZERS[words.tokens](clean(plot))
+        tokens = text.TOKENIZERS[words.tokens](text.clean(plot))
         return KnownWords(sum(map(is_known, tokens)), len(tokens), vocabulary)
 
     return count

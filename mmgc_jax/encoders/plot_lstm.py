@@ -10,8 +10,8 @@ import jax
 import ml_collections
 import numpy as np
 
-from mmgc_jax.data import pipeline, text
-from mmgc_jax.data.movies import Movie, clean
+from mmgc_jax.data import pipeline, text, vocabulary_file
+from mmgc_jax.data.movies import Movie
 from mmgc_jax.encoders import word_vectors
 from mmgc_jax.encoders.base import (
     Encoder,
@@ -158,7 +158,7 @@ def load(
 ) -> Encoder:
     settings = config[name]
     file = encoder_folder(workdir, name) / "vocabulary.json"
-    vocabulary = text.Vocabulary.load(file, settings.tokens)
+    vocabulary = vocabulary_file.load(file, settings.tokens)
     params = load_params(config, workdir, name)
     words = params[0].get("words")
     vector_size = None
@@ -184,7 +184,7 @@ def _read(
 
 def _known_words(settings, vocabulary: text.Vocabulary, plot: str) -> KnownWords:
     """Counts words and phrases, up to the length at which plots are cut."""
-    ids = vocabulary.encode(text.TOKENIZERS[settings.tokens](clean(plot)), settings.max_length)
+    ids = vocabulary.encode(text.TOKENIZERS[settings.tokens](text.clean(plot)), settings.max_length)
     return KnownWords(int((ids != text.UNKNOWN_ID).sum()), len(ids), len(vocabulary.words))
 
 

@@ -13,7 +13,6 @@ import pytest
 
 from mmgc_jax.data import text
 from mmgc_jax.data.text import Vocabulary
-from mmgc_jax.runtime.errors import InputError
 
 
 @pytest.mark.parametrize(
@@ -231,15 +230,6 @@ def test_every_id_is_below_the_size():
     assert set(ids.tolist()) == {1, 2, 3, 4, 5} and len(vocabulary) == 6
 
 
-def test_save_and_load(tmp_path):
-    file = tmp_path / "vocabulary.json"
-    vocabulary = Vocabulary(("the", "l'été", "七", "\u2028"))
-    vocabulary.save(file)
-    loaded = Vocabulary.load(file, "mmimdb")
-    assert loaded.words == vocabulary.words
-    assert loaded.encode(["七"], 1).tolist() == vocabulary.encode(["七"], 1).tolist() == [4]
-
-
 @pytest.mark.parametrize(
     ("longest", "padded"), [(0, 8), (1, 8), (8, 8), (9, 16), (16, 16), (17, 24)]
 )
@@ -280,29 +270,5 @@ def test_tokens_of_mmimdb(plot, tokens):
     assert text.tokenize_mmimdb(plot) == tokens.split()
 
 
-@pytest.mark.parametrize("content", ["", "{", '{"a": 1}', '["a", 1]', '["a", "a"]', "[" * 100_000])
-def test_damaged_vocabulary(tmp_path, content):
-    (tmp_path / "vocabulary.json").write_text(content)
-    with pytest.raises(InputError, match=r"vocabulary\.json"):
-        Vocabulary.load(tmp_path / "vocabulary.json", "words")
-
-
-def test_vocabularies_of_the_tokenizer_are_loaded(tmp_path):
-    plot = "New York’s café, 1984: हिन्दी, ǰ, İstanbul, ΣΑΣ, ½ and don't"
-    words = (*text.tokenize(plot), "new_york", "new_york_s")
-    Vocabulary(words).save(tmp_path / "vocabulary.json")
-    assert Vocabulary.load(tmp_path / "vocabulary.json", "words").words == words
-
-
-@pytest.mark.parametrize(
-    "word", ["don't", "1984", "1990s", "new_york's", "Ship", "N", "e\u0301", ""]
-)
-def test_vocabularies_of_another_tokenizer_are_refused(tmp_path, word):
-    Vocabulary(("ship", word, "new_york")).save(tmp_path / "vocabulary.json")
-    with pytest.raises(InputError) as caught:
-        Vocabulary.load(tmp_path / "vocabulary.json", "words")
-    assert "vocabulary.json has words that plots are no longer split into: " in str(caught.value)
-    assert word.split("_")[-1] in str(caught.value) and "Run the experiment again" in str(
-        caught.value
-    )
-    assert len(Vocabulary.load(tmp_path / "vocabulary.json", "mmimdb").words) == 3
+def test_control_characters_become_blanks_and_lone_surrogates_question_marks():
+    assert text.clean("a\x1b[31m\0 \ttab\n\ud800") == "a [31m  \ttab\n?"
