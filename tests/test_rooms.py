@@ -10,11 +10,11 @@ PACKAGE = ROOT / "mmgc_jax"
 
 # The layers from top to bottom, with their folders and files of the package.
 FLOORS = (
-    ("__main__", "main", "predict", "score", "compare"),
+    ("__main__", "main", "predict", "score", "compare", "export"),
     ("api",),
     ("config_flag",),
     ("command_line",),
-    ("answers", "scoring"),
+    ("answers", "scoring", "deployment"),
     ("experiment", "predictor"),
     ("settings",),
     ("configs",),

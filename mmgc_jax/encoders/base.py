@@ -46,6 +46,7 @@ from mmgc_jax.data import pipeline
 from mmgc_jax.data.movies import Movie
 from mmgc_jax.data.text import clean_plots
 from mmgc_jax.ops.kernels import Kernels
+from mmgc_jax.runtime import tensors
 from mmgc_jax.runtime.errors import InputError
 from mmgc_jax.runtime.files import Path
 from mmgc_jax.training import inference, loop
@@ -60,8 +61,9 @@ _BATCH_SIZE = 32
 class Kind(Protocol):
     """The functions and attributes that the module of a kind of encoder has to define.
 
-    A module can also define two functions:
+    A module can also define three functions:
 
+    - `portable(config, workdir, name) -> Portable` makes `mmgc export` possible.
     - `notes(workdir, name) -> list[str]` returns sentences to print below the tables of results.
     - `training_seconds(settings, data, movies, folds) -> float` estimates how long the models of
       all folds train on two cores of a CPU if none stops early. `movies` is the number of training
@@ -139,6 +141,29 @@ class Kind(Protocol):
         Raises:
           InputError: if a file is missing or damaged.
         """
+
+
+class Portable(NamedTuple):
+    """How an exported folder reads movies for an encoder, without this package.
+
+    Attributes:
+      open: a function of a module that imports Python's, NumPy's and JAX's modules alone, and other
+        libraries only where it cannot do without: the file of the module is copied into the folder.
+        `open(folder, settings)` returns a function from the plots or posters of some movies, None
+        for missing ones, to the arrays of a batch, and to which movies have one, <bool>[movies].
+        `folder` has the encoder's files.
+      settings: argument of `open`; it is written as JSON.
+      shapes: shape and dtype of each array, by its name, such as `("batch, 256", "int32")`. Sizes
+        that are names, of which `batch` is the first, differ from batch to batch.
+      files: files in the encoder's folder that `open` and `Kind.load` read.
+      licences: sentences on the licences of the pretrained weights that are part of the encoder.
+    """
+
+    open: Callable[[Path, Mapping[str, Any]], Callable]
+    settings: Mapping[str, Any]
+    shapes: Mapping[str, tuple[str, str]]
+    files: Sequence[str] = ()
+    licences: Sequence[str] = ()
 
 
 class KnownWords(NamedTuple):
@@ -269,8 +294,12 @@ def load_params(
     Raises:
       InputError: if a fold has no trained parameters, or if they are not finite.
     """
-    names = [f"{fold}/{phase}" if phase else fold for fold in fold_names(config, name)]
-    params = [loop.restore_best(TrainingRun(name, workdir, seed=0)) for name in names]
+    names = fold_names(config, name)
+    if (exported := workdir / tensors.FILE).is_file():
+        params = [tensors.load(exported, name) for name in names]
+    else:
+        names = [f"{name}/{phase}" if phase else name for name in names]
+        params = [loop.restore_best(TrainingRun(name, workdir, seed=0)) for name in names]
     for name, fold_params in zip(names, params):
         # With NumPy, which needs no compilation for each shape.
         leaves = jax.device_get(jax.tree.leaves(fold_params))

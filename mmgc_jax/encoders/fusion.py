@@ -241,7 +241,12 @@ def calibrated(
 
 
 class Fuser:
-    """Inference with a trained fusion."""
+    """Inference with a trained fusion.
+
+    Attributes:
+      apply: forward pass of the network.
+      params: the parameters of each fold's network.
+    """
 
     def __init__(self, config: ml_collections.ConfigDict, workdir: Path, num_genres: int):
         """Reads the trained parameters of `fusion`.
@@ -251,8 +256,8 @@ class Fuser:
           workdir: the working directory of the experiment.
           num_genres: number of genres of the experiment.
         """
-        self._apply = apply_of(config, FUSION, num_genres)
-        self._params = load_params(config, workdir, FUSION)
+        self.apply = apply_of(config, FUSION, num_genres)
+        self.params = load_params(config, workdir, FUSION)
 
     def __call__(self, probabilities: np.ndarray, present: np.ndarray) -> np.ndarray:
         """Predicts genre probabilities from those of the encoders.
@@ -270,7 +275,7 @@ class Fuser:
             {"probabilities": probabilities, "present": present.astype(np.float32)}
         )
         some, num_genres = present.any(axis=1), probabilities.shape[-1]
-        return mean_probabilities(self._apply, self._params, examples, some, num_genres)
+        return mean_probabilities(self.apply, self.params, examples, some, num_genres)
 
 
 def apply_of(config: ml_collections.ConfigDict, name: str, num_genres: int) -> ApplyFn:

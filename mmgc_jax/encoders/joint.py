@@ -76,6 +76,8 @@ class JointFuser:
 
     Attributes:
       encoders: the trained encoders that are fused, by name.
+      apply: forward pass of the whole network, without the encoders' frozen layers.
+      params: the parameters of each fold's network.
     """
 
     def __init__(
@@ -97,8 +99,8 @@ class JointFuser:
         self.encoders = _load(config, workdir, self._num_genres, kernels)
         applies = {name: encoder.apply for name, encoder in self.encoders.items()}
         fuse = fusion.apply_of(config, fusion.FUSION, self._num_genres)
-        self._apply = _apply(applies, fuse, frequencies)
-        self._params = load_params(config, workdir, fusion.FUSION)
+        self.apply = _apply(applies, fuse, frequencies)
+        self.params = load_params(config, workdir, fusion.FUSION)
 
     def __call__(self, movies: Sequence[Movie]) -> tuple[np.ndarray, np.ndarray]:
         """Predicts genre probabilities.
@@ -112,7 +114,7 @@ class JointFuser:
         present = np.stack([available for _, available in read.values()], axis=1)
         examples = JointExamples({name: parts for name, (parts, _) in read.items()}, present)
         some = present.any(axis=1)
-        return mean_probabilities(self._apply, self._params, examples, some, self._num_genres), some
+        return mean_probabilities(self.apply, self.params, examples, some, self._num_genres), some
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 from mmgc_jax.data import pipeline, text
 from mmgc_jax.data.bag_of_words import TfIdf
 from mmgc_jax.data.movies import Movie
-from mmgc_jax.encoders.base import Encoder, KnownWords, load_params, plots_of
+from mmgc_jax.encoders.base import Encoder, KnownWords, Portable, load_params, plots_of
 from mmgc_jax.encoders.checks import Checker
 from mmgc_jax.models import PlotBagOfWords
 from mmgc_jax.ops.kernels import Kernels
@@ -112,6 +112,16 @@ def load(
     params = load_params(config, workdir, name)
     read = functools.partial(_read, words, config[name].pad_to_multiple_of)
     return Encoder(read, _apply(words, num_genres), params, known_words=_known_words(words))
+
+
+def portable(config: ml_collections.ConfigDict, workdir: Path, name: str) -> Portable:
+    del workdir
+    return Portable(
+        text.open_bag_of_words,
+        {"pad_to_multiple_of": config[name].pad_to_multiple_of},
+        {"tokens": ("batch, words", "int32"), "weights": ("batch, words", "float32")},
+        files=(_WORDS,),
+    )
 
 
 def _read(

@@ -4,6 +4,7 @@
 """
 
 import functools
+import pathlib
 from collections.abc import Sequence
 
 import jax
@@ -16,6 +17,7 @@ from mmgc_jax.encoders import word_vectors
 from mmgc_jax.encoders.base import (
     Encoder,
     KnownWords,
+    Portable,
     load_params,
     plots_of,
     training_settings,
@@ -173,6 +175,26 @@ def load(
     read = functools.partial(_read, settings, vocabulary)
     known_words = functools.partial(_known_words, settings, vocabulary)
     return Encoder(read, make_apply(model, _MODEL_INPUTS), params, known_words=known_words)
+
+
+def portable(config: ml_collections.ConfigDict, workdir: Path, name: str) -> Portable:
+    del workdir
+    settings = config[name]
+    length = settings.max_length
+    return Portable(
+        text.open_vocabulary,
+        {"tokens": settings.tokens, "max_length": length},
+        {"tokens": (f"batch, {length}", "int32"), "lengths": ("batch", "int32")},
+        files=("vocabulary.json",),
+        licences=_licences(settings),
+    )
+
+
+def _licences(settings) -> list[str]:
+    if settings.vectorisation != "word2vec" or not settings.vectors.file:
+        return []
+    file = pathlib.PurePath(settings.vectors.file).name
+    return [f"word vectors: the licence of {file}, from which they were taken"]
 
 
 def _read(

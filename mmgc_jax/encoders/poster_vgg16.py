@@ -5,6 +5,7 @@
 
 import functools
 import logging
+import pathlib
 from collections.abc import Sequence
 
 import jax
@@ -15,7 +16,7 @@ from mmgc_jax.data import pipeline, posters
 from mmgc_jax.data.movies import Movie
 from mmgc_jax.encoders import frozen
 from mmgc_jax.encoders.backbone import Activations, Backbone
-from mmgc_jax.encoders.base import Encoder, load_params, training_settings
+from mmgc_jax.encoders.base import Encoder, Portable, load_params, training_settings
 from mmgc_jax.encoders.checks import DTYPES, Checker
 from mmgc_jax.models import VGG16, PosterVGG16, apply_blocks, pool_blocks
 from mmgc_jax.ops.kernels import Kernels
@@ -206,6 +207,24 @@ def load(
     return Encoder(read, _apply(settings, num_genres, first_block, kernels), params, frozen_part)
 
 
+def portable(config: ml_collections.ConfigDict, workdir: Path, name: str) -> Portable:
+    del workdir
+    settings, height, width = config[name], config.data.poster_height, config.data.poster_width
+    licences = []
+    if settings.weights:
+        file = pathlib.PurePath(settings.weights).name
+        licences = [
+            f"VGG16: the licence of {file}, from which its layers were taken; the weights of the "
+            "Oxford Visual Geometry Group, which Keras publishes, are under CC BY 4.0"
+        ]
+    return Portable(
+        posters.open_posters,
+        {"height": height, "width": width},
+        {"images": (f"batch, {height}, {width}, 3", "uint8")},
+        licences=licences,
+    )
+
+
 def _colour(settings: ml_collections.ConfigDict) -> str:
     return "grey" if settings.grey else "colour"
 
@@ -291,9 +310,7 @@ def _decode(movie: Movie, height: int, width: int) -> np.ndarray | None:
     if movie.poster is None:
         return None
     try:
-        # Compressed as JPEG and decoded again, like the posters that the encoder was trained on.
-        pixels = posters.decode(movie.poster, height, width)
-        return posters.decode(posters.encode_jpeg(pixels), height, width)
+        return posters.decode_as_stored(movie.poster, height, width)
     except posters.PosterError as error:
         logger.warning("Unreadable poster, treated as missing: %s: %s", movie.id, error)
         return None
