@@ -7,14 +7,15 @@ import datetime
 import importlib.metadata
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
 import ml_collections
 
+from mmgc_jax.deployment.graphs import PLATFORMS
 from mmgc_jax.encoders import fusion, registry
-from mmgc_jax.encoders.base import MODALITIES
+from mmgc_jax.encoders.base import MODALITIES, Portable
 from mmgc_jax.predictor import Predictor
 from mmgc_jax.runtime.files import Path
 
@@ -38,7 +39,6 @@ _FIGURES = (
     ("f1_micro_tuned", "F1 micro", "f1"),
     ("ece", "calibration error", "ece"),
 )
-_CITED = "https://docs.jax.dev/en/latest/export/export.html#compatibility-guarantees"
 
 
 class About(NamedTuple):
@@ -56,7 +56,7 @@ class About(NamedTuple):
 
 
 def text(
-    predictor: Predictor, workdir: Path, about: About, licences: Mapping[str, Sequence[str]]
+    predictor: Predictor, workdir: Path, about: About, portables: Mapping[str, Portable]
 ) -> str:
     """Returns the card as Markdown.
 
@@ -64,16 +64,17 @@ def text(
       predictor: the finished experiment.
       workdir: its working directory.
       about: what its files do not say.
-      licences: sentences on the licences of pretrained weights, by the encoder's name.
+      portables: how movies are read for the encoders, by the encoder's name.
     """
     results = json.loads((workdir / "results.json").read_text(encoding="utf-8"))
     split = next(name for name in _SPLITS if name in results)
-    figures, config = results[split], predictor.config
+    figures = results[split]
     metadata = _metadata(predictor, about, split, figures)
-    return f"---\n{metadata.to_yaml()}\n---\n\n{_body(predictor, about, split, figures, licences)}"
+    return f"---\n{metadata}\n---\n\n{_body(predictor, about, split, figures, portables)}"
 
 
-def _metadata(predictor: Predictor, about: About, split: str, figures: Mapping):
+def _metadata(predictor: Predictor, about: About, split: str, figures: Mapping) -> str:
+    """Returns the hub's metadata as YAML."""
     from huggingface_hub import EvalResult, ModelCardData  # only here: it takes a moment to import
 
     config = predictor.config
@@ -90,21 +91,20 @@ def _metadata(predictor: Predictor, about: About, split: str, figures: Mapping):
             metric_name=f"{title}, {titles[model]}",
             metric_value=round(figures[model][name], 4),
         )
-        for model in reversed(predictor.models)
+        for model in (fusion.FUSION, *config.encoders)
         for name, title, of_hub in _FIGURES
-        if math.isfinite(figures.get(model, {}).get(name) or math.nan)
+        if _is_number(figures.get(model, {}).get(name))
     ]
     has = _modalities(config)
     tags = ["movies", "genres", "multi-label-classification", "jax", "flax"]
-    pipeline_tag = {("plot",): "text-classification", ("poster",): "image-classification"}
     return ModelCardData(
         model_name=about.title,
         library_name="mmgc_jax",
         license=about.license,
         tags=tags + ["multimodal"] * (len(has) > 1),
-        pipeline_tag=pipeline_tag.get(has),
+        pipeline_tag=_PIPELINE_TAGS.get(has),
         eval_results=evaluated,
-    )
+    ).to_yaml()
 
 
 def _body(
@@ -112,46 +112,61 @@ def _body(
     about: About,
     split: str,
     figures: Mapping,
-    licences: Mapping[str, Sequence[str]],
+    portables: Mapping[str, Portable],
 ) -> str:
-    config = predictor.config
-    has = _modalities(config)
-    what = " and ".join(f"its {modality}" for modality in has)
+    config, has = predictor.config, _modalities(predictor.config)
     data, _ = _SOURCES[config.data.source]
-    place = (about.name and f"hf://{about.name}") or "FOLDER"
-    example = {"plot": '"plot": "A retired spy returns."', "poster": '"poster": "poster.jpg"'}
-    movie = ", ".join(example[modality] for modality in has)
-    arguments = movie.replace('"plot": ', "plot=").replace('"poster": ', "poster=")
-    needs = ["jax", "numpy"]
-    needs += ["pillow"] * ("poster" in has)
-    needs += ["tokenizers"] * any(
-        section.kind == "plot_transformer" for section in (config[n] for n in config.encoders)
+    error = figures[fusion.FUSION].get("ece")
+    of_error = f"Expected calibration error of fusion: {error:.3f}." if _is_number(error) else ""
+    return _TEMPLATE.format(
+        title=about.title,
+        inputs=" and ".join(f"its {modality}" for modality in has),
+        num_genres=len(predictor.genres),
+        genres=", ".join(predictor.genres),
+        version=importlib.metadata.version("mmgc_jax"),
+        place=f"hf://{about.name}" if about.name else "FOLDER",
+        arguments=", ".join(f"{modality}={_EXAMPLES[modality]}" for modality in has),
+        items=", ".join(f'"{modality}": {_EXAMPLES[modality]}' for modality in has),
+        flag=f"--{has[0]}={_EXAMPLES[has[0]]}",
+        needs=" ".join(_needs(portables)),
+        today=datetime.date.today().isoformat(),
+        jax=jax.__version__,
+        platforms=", ".join(PLATFORMS),
+        movies=f"{figures[fusion.FUSION]['movies']:,}",
+        split=_SPLITS[split],
+        data=data,
+        table=_table(predictor, figures),
+        folds=config.folds,
+        rarest=_rarest(figures),
+        missing=" and without a ".join(has),
+        error=of_error,
+        licences="\n".join(_licences(about, portables)),
     )
-    today = datetime.date.today().isoformat()
-    version = importlib.metadata.version("mmgc_jax")
-    of_weights = [f"- {name}: {line}." for name, lines in licences.items() for line in lines]
-    movies = figures[fusion.FUSION]["movies"]
-    return (
-        f"""# {about.title}
 
-Predicts the genres of a movie from {what}: calibrated probabilities of {len(predictor.genres)} genres, of which a
-movie can have several. A movie may lack {" or ".join(f"the {modality}" for modality in has)}.
 
-Genres: {", ".join(predictor.genres)}.
+_PIPELINE_TAGS = {("plot",): "text-classification", ("poster",): "image-classification"}
+_EXAMPLES = {"plot": '"A retired spy returns."', "poster": '"poster.jpg"'}
+_TEMPLATE = """\
+# {title}
+
+Predicts the genres of a movie from {inputs}: a calibrated probability for each of
+{num_genres} genres, of which a movie can have several.
+
+Genres: {genres}.
 
 ## Use
 
-With [mmgc_jax](https://pypi.org/project/mmgc_jax) {version}:
+With mmgc_jax {version}:
 
 ```python
 from mmgc_jax import Movie, Predictor
 
 predictor = Predictor.load("{place}")
-probabilities = predictor([Movie({arguments})])  # <float32>[movies, genres]
-predictor.decide(probabilities)  # which reach the threshold of their genre
+probabilities = predictor([Movie({arguments})])
+predictor.decide(probabilities)  # which ones reach the threshold of their genre
 ```
 
-Without it, in a copy of this folder, with `pip install {" ".join(needs)}` alone:
+Without it, in a copy of this folder, after `pip install {needs}`:
 
 ```python
 import sys
@@ -160,57 +175,71 @@ sys.path.insert(0, "FOLDER")
 from model import Model
 
 model = Model()
-probabilities = model([{{{movie}}}])
+probabilities = model([{{{items}}}])
 model.decide(probabilities)
 ```
 
-or `python FOLDER/model.py --{has[0]}=...`. Both give the same probabilities, up to rounding.
+The same as a command: `python FOLDER/model.py {flag}`.
+Both ways give the same probabilities, up to rounding.
 
-The graphs in `graphs/` are StableHLO, written on {today} by `jax.export` of jax {jax.__version__} for
-{", ".join(("cpu", "cuda"))} and tpu, with a symbolic batch size. **They expire:** JAX guarantees to read them [for six
-months]({_CITED}); later, load the folder with mmgc_jax and export it again.
+`graphs/` has StableHLO, written on {today} by `jax.export` of jax {jax} for the platforms
+{platforms}, with a symbolic batch size; parameters are arguments. **It expires**: JAX
+guarantees to read it for
+[6 months](https://docs.jax.dev/en/latest/export/export.html#compatibility-guarantees). With
+mmgc_jax, the rest of the folder can be read later, too, and exported again.
 
 ## Intended use
 
-To suggest genres for catalogues and searches, where a person can correct them, and for research and teaching. Not
-for decisions about people.
+To suggest genres where a person can correct them, as in catalogues and searches, and for research
+and teaching. It is not meant for decisions about people.
 
 ## Figures
 
-Of {movies:,} {_SPLITS[split]} ({data}). Each model is judged on the movies that have its modality; F1 is at the
-thresholds in `calibration.json`.
+On {movies} {split} ({data}).
+Each model is judged on the movies that have its modality; F1 is at the thresholds of
+`calibration.json`.
 
-{_table(predictor, figures)}
+{table}
 
 ## Data
 
-Trained on {data}: {config.folds} folds, whose models are averaged. {_rare(predictor, figures)}
+Trained on {data}, in {folds} folds, whose models are averaged.
+{rarest}
 
 ## Limits
 
-- Genres are opinions of the source that labelled the training movies; mistakes and gaps in its labels are learned.
-- Movies unlike the training movies, such as other languages, decades or kinds of posters, get poorer predictions
-  than the figures say. Unknown words are ignored: `mmgc predict --format=json` counts them.
-- A movie with neither {" nor ".join(has)} gets the genres' frequencies among the training movies.
+- Labels are opinions. Gaps and mistakes in the labels of the training movies are learned.
+- Movies that are unlike those it was trained on, for example of another language, decade or kind of
+  poster, get poorer predictions than the figures say.
+- A movie without a {missing} gets the genres' frequencies among the training
+  movies.
 
 ## Calibration
 
-Probabilities are calibrated by Platt scaling for each genre, fitted to out-of-fold predictions of the training
-movies, as are the thresholds, which maximise F1 of each genre. Expected calibration error:
-{figures[fusion.FUSION].get("ece", math.nan):.3f} for fusion.
+Probabilities are calibrated by Platt scaling for each genre, on out-of-fold predictions of the
+training movies. The thresholds maximise the F1 of each genre on the same predictions.
+{error}
 
 ## Licences
 
-The model: `{about.license}`{_OTHER if about.license == "other" else ""}. The code: Apache 2.0.
-{"Pretrained weights that are part of it:" if of_weights else "No pretrained weights are part of it."}
-
-{chr(10).join(of_weights)}
-""".rstrip()
-        + "\n"
-    )
+{licences}
+"""
 
 
-_OTHER = ", since its owner has named no licence. Ask the owner before you use it"
+def _needs(portables: Mapping[str, Portable]) -> list[str]:
+    """Returns the packages that the loader needs."""
+    packages = [name for portable in portables.values() for name in portable.packages]
+    return list(dict.fromkeys(["jax", "numpy", "flatbuffers", *packages]))
+
+
+def _licences(about: About, portables: Mapping[str, Portable]) -> list[str]:
+    lines = [f"- The model: {about.license}."]
+    if about.license == "other":
+        lines = ["- The model: its owner has named no licence. Ask the owner before you use it."]
+    lines.append("- The code: Apache 2.0.")
+    return lines + [
+        f"- `{name}`, {line}." for name, portable in portables.items() for line in portable.licences
+    ]
 
 
 def _modalities(config: ml_collections.ConfigDict) -> tuple[str, ...]:
@@ -221,29 +250,28 @@ def _modalities(config: ml_collections.ConfigDict) -> tuple[str, ...]:
 
 def _table(predictor: Predictor, figures: Mapping) -> str:
     titles = fusion.titles(predictor.config)
-    shown = [f for f in _FIGURES if figures[fusion.FUSION].get(f[0]) is not None]
+    shown = [figure for figure in _FIGURES if _is_number(figures[fusion.FUSION].get(figure[0]))]
     lines = [
-        "| model | movies | " + " | ".join(title for _, title, _ in shown) + " |",
-        "| --- |" + " ---: |" * (len(shown) + 1),
+        f"| model | name | movies | {' | '.join(title for _, title, _ in shown)} |",
+        f"| --- | --- |{' ---: |' * (len(shown) + 1)}",
     ]
     for model in predictor.models:
-        if model not in figures:
-            continue
-        of_model = figures[model]
-        cells = ["-" if of_model.get(n) is None else f"{of_model[n]:.3f}" for n, _, _ in shown]
-        name = titles[model] if model == fusion.FUSION else f"{titles[model]}: `{model}`"
-        lines.append(f"| {name} | {of_model['movies']:,} | {' | '.join(cells)} |")
+        if of_model := figures.get(model):
+            values = (of_model.get(name) for name, _, _ in shown)
+            cells = [f"{value:.3f}" if _is_number(value) else "-" for value in values]
+            movies = f"{of_model['movies']:,}"
+            lines.append(f"| {' | '.join([titles[model], f'`{model}`', movies, *cells])} |")
     return "\n".join(lines)
 
 
-def _rare(predictor: Predictor, figures: Mapping) -> str:
+def _rarest(figures: Mapping) -> str:
     """Names the genres with the fewest judged movies."""
-    positives = {
-        genre: of_genre["positives"]
-        for genre, of_genre in figures[fusion.FUSION].get("per_genre", {}).items()
-    }
+    of_genres = figures[fusion.FUSION].get("per_genre", {})
+    positives = {genre: of_genre["positives"] for genre, of_genre in of_genres.items()}
     rarest = sorted(positives, key=positives.get)[:3]
-    if not rarest:
-        return ""
     listed = ", ".join(f"{genre} ({positives[genre]:,})" for genre in rarest)
-    return f"The rarest genres among the judged movies, whose figures say the least: {listed}."
+    return f"Genres with the fewest judged movies: {listed}." if rarest else ""
+
+
+def _is_number(figure) -> bool:
+    return figure is not None and math.isfinite(figure)

@@ -81,8 +81,7 @@ def write(predictor: Predictor, workdir: Path, output: pathlib.Path, about: card
     params = _write_graphs(config, workdir, predictor, encoders, portables, new / "graphs")
     tensors.save(new / tensors.FILE, params)
     write_text(new / _ABOUT, json.dumps(_description(config, portables), indent=2))
-    licences = {name: portable.licences for name, portable in portables.items()}
-    write_text(new / "README.md", card.text(predictor, workdir, about, licences))
+    write_text(new / "README.md", card.text(predictor, workdir, about, portables))
     if output.exists():
         shutil.rmtree(output)
     new.replace(output)

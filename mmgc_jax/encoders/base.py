@@ -156,13 +156,16 @@ class Portable(NamedTuple):
       shapes: shape and dtype of each array, by its name, such as `("batch, 256", "int32")`. Sizes
         that are names, of which `batch` is the first, differ from batch to batch.
       files: files in the encoder's folder that `open` and `Kind.load` read.
-      licences: sentences on the licences of the pretrained weights that are part of the encoder.
+      packages: names of the packages that `open` needs beside JAX and NumPy.
+      licences: what pretrained weights are part of the encoder, and their licences; for the model
+        card.
     """
 
     open: Callable[[Path, Mapping[str, Any]], Callable]
     settings: Mapping[str, Any]
     shapes: Mapping[str, tuple[str, str]]
     files: Sequence[str] = ()
+    packages: Sequence[str] = ()
     licences: Sequence[str] = ()
 
 

@@ -187,6 +187,7 @@ def portable(config: ml_collections.ConfigDict, workdir: Path, name: str) -> Por
         {"max_length": length},
         {"inputs": (f"batch, {length}", "int32"), "lengths": ("batch", "int32")},
         files=tuple(bert.description_files(encoder_folder(workdir, name))),
+        packages=("tokenizers",),
         licences=[
             f"transformer: the licence of {pathlib.PurePath(settings.folder).name}, from which its "
             "layers were taken"

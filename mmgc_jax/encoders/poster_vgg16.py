@@ -221,6 +221,7 @@ def portable(config: ml_collections.ConfigDict, workdir: Path, name: str) -> Por
         posters.open_posters,
         {"height": height, "width": width},
         {"images": (f"batch, {height}, {width}, 3", "uint8")},
+        packages=("pillow",),
         licences=licences,
     )
 
