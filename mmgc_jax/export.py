@@ -29,6 +29,13 @@ def define_flags(values: flags.FlagValues) -> None:
 
     text("workdir", "Working directory of a finished experiment.")
     text("output", "Folder to write; one of an earlier export is replaced.")
+    flags.DEFINE_enum(
+        "format",
+        "stablehlo",
+        ("stablehlo", "onnx"),
+        "onnx adds ONNX files to those of stablehlo; it needs pip install 'mmgc_jax[onnx]'.",
+        flag_values=values,
+    )
     text("title", "Title of the model card. Without it, the name of the folder.")
     text(
         "license",
@@ -59,7 +66,13 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
     registry.import_modules(values.encoder_modules)
     output = pathlib.Path(values.output).absolute()
     about = card.About(values.title or output.name, values.license, values.push_to_hub)
-    folder.write(Predictor.load(values.workdir), as_path(values.workdir), output, about)
+    folder.write(
+        Predictor.load(values.workdir),
+        as_path(values.workdir),
+        output,
+        about,
+        with_onnx=values.format == "onnx",
+    )
     shown = relative_to_here(output)
     print(f"Model card:  {shown / 'README.md'}\nTry it:      python {shown / 'model.py'} --help")
     if values.push_to_hub:

@@ -4,7 +4,8 @@
     model.py                loader that needs JAX and NumPy alone
     model.json              for the loader: how it reads movies for each encoder
     model.safetensors       parameters of all folds' models, and of the frozen layers
-    graphs/<model>.jax_export   forward passes as StableHLO; see `graphs`
+    graphs/<model>.jax_export   models as StableHLO; see `graphs`
+    onnx/<model>.onnx       the same as ONNX, on request; see `onnx`
     text.py, posters.py     copies of modules of this package, which the loader imports
     encoders/<name>/        vocabularies
     config.json, calibration.json, genre_frequencies.json, results.json   of the experiment
@@ -25,13 +26,10 @@ from typing import Any
 
 import jax
 import ml_collections
-import numpy as np
-from jax import export
 
-from mmgc_jax.deployment import card, graphs, model
-from mmgc_jax.encoders import fusion, joint, registry
-from mmgc_jax.encoders.base import Encoder, Portable
-from mmgc_jax.ops.kernels import Kernels
+from mmgc_jax.deployment import card, graphs, model, onnx
+from mmgc_jax.encoders import fusion, registry
+from mmgc_jax.encoders.base import Portable
 from mmgc_jax.predictor import Predictor
 from mmgc_jax.runtime import tensors
 from mmgc_jax.runtime.errors import InputError
@@ -40,11 +38,18 @@ from mmgc_jax.training.run import encoder_folder
 
 logger = logging.getLogger(__name__)
 
-_LOADER, _ABOUT = pathlib.Path(model.__file__).name, "model.json"
+_ABOUT = "model.json"
 _COPIED = ("calibration.json", "genre_frequencies.json", "results.json")
 
 
-def write(predictor: Predictor, workdir: Path, output: pathlib.Path, about: card.About) -> None:
+def write(
+    predictor: Predictor,
+    workdir: Path,
+    output: pathlib.Path,
+    about: card.About,
+    *,
+    with_onnx: bool = False,
+) -> None:
     """Writes the folder; a folder that an earlier call wrote is replaced.
 
     Args:
@@ -52,39 +57,52 @@ def write(predictor: Predictor, workdir: Path, output: pathlib.Path, about: card
       workdir: its working directory.
       output: path of the folder.
       about: name and licence, for the model card.
+      with_onnx: whether to write `onnx/`, too.
 
     Raises:
       InputError: if a kind of encoder cannot be exported, a file is damaged, or the folder exists
         and has other files.
     """
     _check_output(output)
-    config, num_genres = predictor.config, len(predictor.genres)
-    portables = {name: _portable(config, workdir, name) for name in config.encoders}
-    encoders = {
-        name: registry.of(config, name).load(config, workdir, name, num_genres, Kernels())
-        for name in config.encoders
-    }
+    if with_onnx:
+        onnx.require_packages()
     new = output.with_name(f"new-{output.name}")
     shutil.rmtree(new, ignore_errors=True)
+    try:
+        _write_all(predictor, workdir, new, about, with_onnx)
+        if output.exists():
+            shutil.rmtree(output)
+        new.replace(output)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def _write_all(
+    predictor: Predictor, workdir: Path, folder: pathlib.Path, about: card.About, with_onnx: bool
+) -> None:
+    """Writes the files; see `write`."""
+    config = predictor.config
+    portables = {name: _portable(config, workdir, name) for name in config.encoders}
     for name, portable in portables.items():
         for file in portable.files:
-            _copy(encoder_folder(workdir, name) / file, encoder_folder(new, name) / file)
-        module = _module_of(portable)
-        _check_imports(module, config[name].kind)
-        if (copy := new / module.name).exists() and copy.read_bytes() != module.read_bytes():
-            raise InputError(f"Two kinds of encoders have different modules {module.name}.")
-        _copy(module, copy)
-    _copy(pathlib.Path(model.__file__), new / _LOADER)
+            _write(encoder_folder(folder, name) / file, encoder_folder(workdir, name) / file)
+        _write_module(folder, portable)
+    _write(folder / pathlib.Path(model.__file__).name, pathlib.Path(model.__file__))
     for file in _COPIED:
-        _copy(workdir / file, new / file)
-    write_text(new / "config.json", json.dumps(_without_places(config.to_dict()), indent=2))
-    params = _write_graphs(config, workdir, predictor, encoders, portables, new / "graphs")
-    tensors.save(new / tensors.FILE, params)
-    write_text(new / _ABOUT, json.dumps(_description(config, portables), indent=2))
-    write_text(new / "README.md", card.text(predictor, workdir, about, portables))
-    if output.exists():
-        shutil.rmtree(output)
-    new.replace(output)
+        _write(folder / file, workdir / file)
+    write_text(folder / "config.json", json.dumps(_without_places(config.to_dict()), indent=2))
+    made = graphs.of_experiment(config, workdir, portables)
+    tensors.save(folder / tensors.FILE, {name: graph.own_params for name, graph in made.items()})
+    for name, graph in made.items():
+        logger.info("%s: exporting for %s.", name, ", ".join(graphs.PLATFORMS))
+        _write(folder / "graphs" / f"{name}.jax_export", graph.serialize())
+    if with_onnx:
+        made = graphs.of_experiment(config, workdir, portables, onnx.KERNELS)
+        for name, graph in made.items():
+            logger.info("%s: converting to ONNX.", name)
+            _write(folder / "onnx" / f"{name}.onnx", onnx.convert(name, graph))
+    write_text(folder / _ABOUT, json.dumps(_description(config, portables), indent=2))
+    write_text(folder / "README.md", card.text(predictor, workdir, about, portables))
 
 
 def _check_output(output: pathlib.Path) -> None:
@@ -110,60 +128,33 @@ def _module_of(portable: Portable) -> pathlib.Path:
     return pathlib.Path(inspect.getsourcefile(portable.open))
 
 
-def _check_imports(module: pathlib.Path, kind: str) -> None:
-    """Raises `InputError` if a module that is to be copied imports this package."""
+def _write_module(folder: pathlib.Path, portable: Portable) -> None:
+    """Copies the module that reads movies for an encoder.
+
+    Raises:
+      InputError: if it imports this package, or another kind has a module of the same name.
+    """
+    module = _module_of(portable)
     for node in ast.walk(ast.parse(module.read_bytes())):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         if isinstance(node, ast.ImportFrom):
             names = ["mmgc_jax" if node.level else node.module]
         if any(name.split(".")[0] == "mmgc_jax" for name in names):
             raise InputError(
-                f"{kind} cannot be exported: {module}, line {node.lineno}, imports mmgc_jax, which "
-                "is not there where the folder is used. Move the function `open` of its Portable "
-                "to a module of its own."
+                f"{module}, line {node.lineno}, imports mmgc_jax, which is missing where an "
+                f"exported folder is used. Move the function {portable.open.__name__} to a module "
+                "of its own."
             )
+    copy = folder / module.name
+    if copy.exists() and copy.read_bytes() != module.read_bytes():
+        raise InputError(f"Two kinds of encoders have a module {module.name}. Rename {module}.")
+    _write(copy, module)
 
 
-def _copy(source: Path, target: pathlib.Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_bytes(source.read_bytes())
-
-
-def _write_graphs(
-    config: ml_collections.ConfigDict,
-    workdir: Path,
-    predictor: Predictor,
-    encoders: Mapping[str, Encoder],
-    portables: Mapping[str, Portable],
-    folder: pathlib.Path,
-) -> dict[str, Any]:
-    """Writes the graph of each model; returns their parameters, by the model's name."""
-    scope = export.SymbolicScope()
-    specs = {name: graphs.spec_of(portable, scope) for name, portable in portables.items()}
-    params = {name: graphs.params_of(encoder, name) for name, encoder in encoders.items()}
-    fused, num_genres = config.fusion.encoders, len(predictor.genres)
-    of_fusion = graphs.spec_of_fusion(len(fused), num_genres, scope)
-    if config.fusion.kind == fusion.JOINT:
-        shares = json.loads((workdir / "genre_frequencies.json").read_text(encoding="utf-8"))
-        frequencies = np.array(list(shares.values()), np.float32)
-        fuser = joint.JointFuser(config, workdir, frequencies, Kernels())
-        graph = graphs.of_joint(fuser.apply, fuser.encoders)
-        of_fusion = {name: specs[name] for name in fused} | {"present": of_fusion["present"]}
-        frozen = {name: params[name]["frozen"] for name in fused if "frozen" in params[name]}
-    else:
-        fuser = fusion.Fuser(config, workdir, num_genres)
-        graph, frozen = graphs.of_fusion(fuser.apply), None
-    params[fusion.FUSION] = graphs.folds(fuser.params)
-    folder.mkdir(parents=True)
-    made = {name: (graphs.of_encoder(encoder), specs[name]) for name, encoder in encoders.items()}
-    made[fusion.FUSION] = (graph, of_fusion)
-    for name, (graph, spec) in made.items():
-        of_graph = params[name]
-        if name == fusion.FUSION and frozen is not None:
-            of_graph = of_graph | {"frozen": frozen}  # the file has them once, at the encoders
-        logger.info("%s: exporting for %s.", name, ", ".join(graphs.PLATFORMS))
-        (folder / f"{name}.jax_export").write_bytes(graphs.serialize(graph, of_graph, spec))
-    return params
+def _write(file: pathlib.Path, content: bytes | Path) -> None:
+    """Writes a file; its content is given, or copied from another file."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(content if isinstance(content, bytes) else content.read_bytes())
 
 
 def _description(
