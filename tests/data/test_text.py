@@ -2,7 +2,9 @@
 
 import csv
 import itertools
+import pathlib
 import re
+import sys
 import time
 import unicodedata
 
@@ -11,7 +13,8 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 
-from mmgc_jax.data import text
+from mmgc_jax.data import text, vocabulary_file
+from mmgc_jax.data.bag_of_words import TfIdf
 from mmgc_jax.data.text import Vocabulary
 
 
@@ -272,3 +275,40 @@ def test_tokens_of_mmimdb(plot, tokens):
 
 def test_control_characters_become_blanks_and_lone_surrogates_question_marks():
     assert text.clean("a\x1b[31m\0 \ttab\n\ud800") == "a [31m  \ttab\n?"
+
+
+def test_the_module_needs_neither_this_package_nor_other_libraries():
+    # It is copied into exported folders.
+    source = pathlib.Path(text.__file__).read_text(encoding="utf-8")
+    imported = re.findall(r"^(?:import|from) (\w+)", source, re.MULTILINE)
+    assert set(imported) - sys.stdlib_module_names == {"numpy"}
+
+
+MISSING = [None, "", "N/A", "1984"]
+
+
+def test_exported_plots_have_the_ids_of_the_vocabulary(tmp_path):
+    vocabulary = Vocabulary(["the", "heist", "new_york"])
+    vocabulary_file.save(tmp_path / "vocabulary.json", vocabulary)
+    read = text.open_vocabulary(tmp_path, {"tokens": "words", "max_length": 4})
+    arrays, present = read(["The heist\0 in New York", *MISSING, "the " * 9])
+    assert arrays["tokens"].shape == (6, 4) and arrays["tokens"].dtype == np.int32
+    assert arrays["tokens"][0].tolist() == [2, 3, 1, 4]
+    assert arrays["lengths"].tolist() == [4, 0, 0, 2, 1, 4]  # `N/A` has two tokens, and is no plot
+    assert present.tolist() == [True, False, False, False, False, True]
+
+
+@pytest.mark.parametrize("tokens", ["words", "mmimdb"])
+def test_exported_bags_of_words_have_the_weights_of_tf_idf(tmp_path, tokens):
+    plots = ["The heist of two spies, two spies!", "A spy returns to New York", "the end", "spying"]
+    words = TfIdf.fit(plots, tokens, stem_length=3, longest_phrase=2, min_plots=1)
+    words.save(tmp_path / "bag_of_words.json")
+    read = text.open_bag_of_words(tmp_path, {"pad_to_multiple_of": 8})
+    asked = [*plots, "spies spies heist", "zebra", *MISSING]
+    arrays, present = read(asked)
+    assert arrays["tokens"].shape[1] % 8 == 0 and arrays["weights"].dtype == np.float32
+    dense = np.zeros((len(asked), len(words)))
+    np.add.at(dense, (np.arange(len(asked))[:, None], arrays["tokens"]), arrays["weights"])
+    wanted = words([plot or "" for plot in asked]).toarray()
+    np.testing.assert_allclose(dense, wanted, atol=1e-7)
+    assert wanted[:5].any(axis=1).all() and present.tolist() == [True] * 6 + [False] * 4
