@@ -79,6 +79,7 @@ def upload(folder: pathlib.Path, name: str, message: str, *, public: bool = Fals
             repo_id=name,
             folder_path=folder,
             commit_message=message,
+            ignore_patterns=["*.pyc"],
             delete_patterns=["*.py", "graphs/*", "onnx/*", "encoders/*"],
         )
         exists = f"The upload to {url} is complete, but a new repository is still private."

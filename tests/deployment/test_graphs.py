@@ -9,7 +9,7 @@ from mmgc_jax.configs import demo
 from mmgc_jax.deployment import graphs
 from mmgc_jax.encoders import fusion
 from mmgc_jax.models import FUSIONS
-from mmgc_jax.training import checkpoints
+from mmgc_jax.runtime import tensors
 
 GENRES = ("Comedy", "Drama", "War")
 
@@ -24,14 +24,13 @@ def saved(tmp_path, request):
         model.init, jax.random.key(0), np.zeros((1, 2, len(GENRES))), np.ones((1, 2))
     )["params"]
     rng = np.random.default_rng(0)
-    folds = []
-    for fold in range(config.folds):
-        params = jax.tree.map(lambda leaf: np.float32(rng.normal(size=leaf.shape)), shapes)
-        folder = tmp_path / "checkpoints" / f"fusion/fold_{fold}" / "best"
-        checkpoints.save(folder, 0, params, {})
-        folds.append(params)
+    folds = {
+        f"fold_{fold}": jax.tree.map(lambda leaf: np.float32(rng.normal(size=leaf.shape)), shapes)
+        for fold in range(config.folds)
+    }
+    tensors.save(tmp_path / tensors.FILE, {fusion.FUSION: folds})
     (tmp_path / "genre_frequencies.json").write_text('{"Comedy": 0.3, "Drama": 0.5, "War": 0.1}')
-    return config, model, folds
+    return config, model, folds.values()
 
 
 @pytest.mark.slow

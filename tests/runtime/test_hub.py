@@ -19,7 +19,13 @@ def server(monkeypatch, tmp_path):
 
 @pytest.fixture
 def folder(tmp_path):
-    for name in ("README.md", "model.py", "graphs/plot.jax_export", "encoders/plot/words.json"):
+    for name in (
+        "README.md",
+        "model.py",
+        "__pycache__/model.pyc",
+        "graphs/plot.jax_export",
+        "encoders/plot/words.json",
+    ):
         (tmp_path / "made" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "made" / name).write_text(f"the content of {name}")
     return tmp_path / "made"
@@ -36,7 +42,7 @@ def test_a_folder_is_uploaded_in_one_commit_and_downloaded_without_code(server, 
     assert server.repositories[NAME]["private"] is True
     assert len([r for r in server.requests if "/commit/" in r]) == 1
     assert files_of(server)["encoders/plot/words.json"].startswith(b"the content of")
-    assert "model.py" in files_of(server)
+    assert "model.py" in files_of(server) and "pyc" not in str(files_of(server))
 
     copy = hub.download(f"hf://{NAME}")
     names = {str(file.relative_to(copy)) for file in copy.rglob("*") if file.is_file()}
