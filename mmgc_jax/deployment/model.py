@@ -75,9 +75,30 @@ class Model:
         """Returns which probabilities reach the threshold of their genre, <bool>[..., genres]."""
         return np.asarray(probabilities) >= self._numbers(model, "threshold")
 
+    def read(self, name: str, movies: list[Mapping]) -> tuple[dict, np.ndarray]:
+        """Reads movies for an encoder.
+
+        Returns:
+          The arrays of a batch by name, which the graph takes and ONNX, too; and which movies have
+          what the encoder looks at, <bool>[movies].
+        """
+        encoder = self._encoders[name]
+        values = [movie.get(encoder["modality"]) for movie in movies]
+        if any(isinstance(value, np.ndarray) for value in values):
+            present = np.array([value is not None for value in values])
+            (array,) = encoder["arrays"]
+            missing = np.zeros_like(next(v for v in values if v is not None))
+            return {array: np.stack([missing if v is None else v for v in values])}, present
+        if name not in self._readers:
+            module = _import(self._folder / encoder["module"])
+            open_reader = getattr(module, encoder["open"])
+            folder = self._folder / "encoders" / name
+            self._readers[name] = open_reader(folder, encoder["settings"])
+        return self._readers[name](values)
+
     def _predict(self, movies: list[Mapping], model: str) -> np.ndarray:
         names = self._fusion["encoders"] if model == "fusion" else [model]
-        read = {name: self._read(name, movies) for name in names}
+        read = {name: self.read(name, movies) for name in names}
         present = np.stack([of_movies for _, of_movies in read.values()], axis=1)
         if model != "fusion":
             probabilities = self._run(model, read[model][0])
@@ -95,22 +116,6 @@ class Model:
             probabilities = self._run("fusion", batch)
         calibrated = self._calibrate(probabilities, model)
         return np.where(present.any(axis=1)[:, None], calibrated, self._frequencies)
-
-    def _read(self, name: str, movies: list[Mapping]) -> tuple[dict, np.ndarray]:
-        """Returns the arrays of a batch, and which movies have the encoder's modality."""
-        encoder = self._encoders[name]
-        values = [movie.get(encoder["modality"]) for movie in movies]
-        if any(isinstance(value, np.ndarray) for value in values):
-            present = np.array([value is not None for value in values])
-            (array,) = encoder["arrays"]
-            missing = np.zeros_like(next(v for v in values if v is not None))
-            return {array: np.stack([missing if v is None else v for v in values])}, present
-        if name not in self._readers:
-            module = _import(self._folder / encoder["module"])
-            open_reader = getattr(module, encoder["open"])
-            folder = self._folder / "encoders" / name
-            self._readers[name] = open_reader(folder, encoder["settings"])
-        return self._readers[name](values)
 
     def _run(self, name: str, batch: dict) -> np.ndarray:
         """Runs the graph of an encoder or fusion: the mean probabilities of the folds' models."""
