@@ -3,9 +3,10 @@
     mmgc export --workdir=runs/demo --output=demo_model
     mmgc export --workdir=runs/demo --output=demo_model --push_to_hub=OWNER/NAME
 
-The folder works without this package: `python demo_model/model.py --plot="..."` needs JAX and NumPy
-alone (Pillow for posters that are files, tokenizers for transformers). With this package,
-`Predictor.load("demo_model")` reads it, and so does --workdir of other commands.
+The folder works without this package: `python demo_model/model.py --plot="..."` needs JAX, NumPy
+and flatbuffers, with which JAX reads StableHLO; for posters that are files Pillow, too, and for
+transformers tokenizers. With this package, `Predictor.load("demo_model")` reads it, and so does
+--workdir of other commands.
 
 --push_to_hub uploads the folder to the Hugging Face Hub, in one commit. A new repository there is
 private; --public makes it public after the upload. `Predictor.load("hf://OWNER/NAME")` reads it.

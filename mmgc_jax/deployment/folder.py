@@ -1,7 +1,7 @@
 """Writes a folder from which a finished experiment predicts, with this package or without.
 
     README.md               model card; see `card`
-    model.py                loader that needs JAX and NumPy alone
+    model.py                loader that does not need this package
     model.json              for the loader: how it reads movies for each encoder
     model.safetensors       parameters of all folds' models, and of the frozen layers
     graphs/<model>.jax_export   models as StableHLO; see `graphs`

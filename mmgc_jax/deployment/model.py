@@ -1,6 +1,7 @@
-"""Predicts genres of movies with the files of this folder; needs JAX and NumPy alone.
+"""Predicts genres of movies with the files of this folder.
 
-Posters that are files need Pillow, too, and transformers need tokenizers.
+Needs JAX, NumPy and flatbuffers, with which JAX reads StableHLO; for posters that are files Pillow,
+too, and for transformers tokenizers.
 
     model = Model("FOLDER")
     probabilities = model([{"plot": "A heist.", "poster": "poster.jpg"}, {"plot": "A robot."}])
