@@ -24,7 +24,8 @@ import numpy as np
 from scipy.special import logit
 
 from mmgc_jax.data import given_movies, posters
-from mmgc_jax.data.movies import Movie, clean
+from mmgc_jax.data.movies import Movie
+from mmgc_jax.data.text import clean
 from mmgc_jax.encoders import fusion, registry
 from mmgc_jax.encoders.base import MODALITIES, Encoder, probabilities_of
 from mmgc_jax.encoders.explanations import (

@@ -106,7 +106,8 @@ def movie(values: flags.FlagValues, plot: str | None) -> "Movie":
       InputError: if its poster cannot be read.
     """
     from mmgc_jax.data import posters
-    from mmgc_jax.data.movies import Movie, clean
+    from mmgc_jax.data.movies import Movie
+    from mmgc_jax.data.text import clean
     from mmgc_jax.runtime.remote import local_copy
 
     poster = None

@@ -28,6 +28,7 @@ from mmgc_jax.encoders.base import Encoder, KnownWords
 from mmgc_jax.evaluation import calibration
 from mmgc_jax.evaluation.results import fill_absent
 from mmgc_jax.ops.kernels import Kernels, auto
+from mmgc_jax.runtime import hub
 from mmgc_jax.runtime.errors import InputError
 from mmgc_jax.runtime.files import Path, as_path, read_json
 
@@ -111,7 +112,8 @@ class Predictor:
         """Opens the working directory of a finished experiment.
 
         Args:
-          workdir: its path.
+          workdir: its path; that of a folder that `mmgc export` wrote, or its address on the
+            Hugging Face Hub, `hf://owner/name`.
           kernels: which implementation of each operation to use; None for the fastest ones of this
             process.
           warm_up: whether to read all parameters now, and to compile all programs for one movie at
@@ -122,7 +124,7 @@ class Predictor:
           InputError: if it is not such a directory, or its files are damaged. Damaged parameters
             are found only when they are read.
         """
-        workdir = as_path(workdir)
+        workdir = hub.download(workdir) if hub.is_address(workdir) else as_path(workdir)
         file = workdir / "config.json"
         if not file.is_file():
             raise InputError(_no_experiment(workdir))

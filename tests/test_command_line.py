@@ -11,13 +11,13 @@ import jax
 import pytest
 from absl import flags
 
-from mmgc_jax import command_line, compare, main, predict
+from mmgc_jax import command_line, compare, export, main, predict
 from mmgc_jax.runtime.errors import InputError, Interrupted
 from tests import tiny
 from tests.terminal import screen_of
 
 CACHE = "jax_compilation_cache_dir"
-MODULES = {"train": main, "predict": predict, "compare": compare}
+MODULES = {"train": main, "predict": predict, "compare": compare, "export": export}
 DOCUMENTATION = r"""Does something.
 
     mmgc something --folder=x \
@@ -296,8 +296,8 @@ def test_help_of_every_command(name, capsys):
         assert foreign not in out
 
 
-def test_both_readers_of_runs_take_kinds_of_ones_own(capsys):
-    for module in (predict, compare):
+def test_readers_of_runs_take_kinds_of_ones_own(capsys):
+    for module in (predict, compare, export):
         values = flags.FlagValues()
         module.define_flags(values)
         command_line.parse(values, ["x", "--encoder_modules=a", "--encoder_modules=b"])
@@ -310,7 +310,8 @@ def test_help_and_wrong_flags_need_no_heavy_library():
         from mmgc_jax import __main__ as commands
         commands.start(["mmgc"])
         for arguments in (["train", "--help"], ["predict", "--help"], ["predict", "--x"],
-                          ["compare", "--help"], ["compare", "--x"]):
+                          ["compare", "--help"], ["compare", "--x"],
+                          ["export", "--help"], ["export", "--x"]):
             try:
                 commands.start(["mmgc", *arguments])
             except SystemExit as stop:

@@ -10,13 +10,13 @@ PACKAGE = ROOT / "mmgc_jax"
 
 # The layers from top to bottom, with their folders and files of the package.
 FLOORS = (
-    ("__main__", "main", "predict", "explain", "score", "compare"),
+    ("__main__", "main", "predict", "explain", "score", "compare", "export"),
     ("movie_flags",),
     ("api",),
     ("config_flag",),
     ("command_line",),
     ("pages",),
-    ("answers", "explanations", "scoring"),
+    ("answers", "explanations", "scoring", "deployment"),
     ("experiment", "predictor", "zero_shot"),
     ("settings",),
     ("configs",),

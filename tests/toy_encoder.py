@@ -12,12 +12,19 @@ import numpy as np
 
 from mmgc_jax.data import pipeline
 from mmgc_jax.data.movies import Movie
-from mmgc_jax.encoders.base import Encoder, load_params, plots_of, training_settings
+from mmgc_jax.encoders.base import (
+    Encoder,
+    Portable,
+    load_params,
+    plots_of,
+    training_settings,
+)
 from mmgc_jax.encoders.checks import Checker
 from mmgc_jax.ops.kernels import Kernels
 from mmgc_jax.runtime.files import Path
 from mmgc_jax.training.cross_fit import Phase, Recipe, in_phases
 from mmgc_jax.training.run import Experiment, make_apply
+from tests import toy_reader
 
 MODALITY = "plot"
 
@@ -78,6 +85,12 @@ def load(
 
     apply = make_apply(PlotLength(num_genres), ("lengths_of_plots",))
     return Encoder(read, apply, load_params(config, workdir, name))
+
+
+def portable(config: ml_collections.ConfigDict, workdir: Path, name: str) -> Portable:
+    del workdir
+    shapes = {"lengths_of_plots": ("batch, 1", "float32")}
+    return Portable(toy_reader.open_lengths, {"longest": config[name].longest}, shapes)
 
 
 def _examples(settings, plots) -> pipeline.ArrayExamples:

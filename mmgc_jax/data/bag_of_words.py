@@ -14,7 +14,7 @@ import numpy as np
 import scipy.sparse
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from mmgc_jax.data import text
+from mmgc_jax.data import text, vocabulary_file
 from mmgc_jax.runtime.errors import InputError
 from mmgc_jax.runtime.files import Path, read_json, write_text
 
@@ -107,7 +107,7 @@ class TfIdf:
         if problem := _problem(content):
             raise InputError(f"{file} is not a vocabulary with TF-IDF weights: {problem}.")
         parts = (part for word in content["idf"] for part in word.removesuffix("*").split(" "))
-        text.check_words(parts, content["tokens"], file)
+        vocabulary_file.check_words(parts, content["tokens"], file)
         idf = content.pop("idf")
         return cls(tuple(idf), np.array(list(idf.values()), np.float64), **content)
 
@@ -123,19 +123,12 @@ class TfIdf:
 
 
 def _vectorizer(tokens: str, stem_length: int, longest_phrase: int, **settings) -> TfidfVectorizer:
-    tokenize = text.TOKENIZERS[tokens]
-
-    def analyze(plot: str) -> list[str]:
-        words = tokenize(plot)
-        phrases = [
-            " ".join(words[start : start + length])
-            for length in range(1, longest_phrase + 1)
-            for start in range(len(words) - length + 1)
-        ]
-        if not stem_length:
-            return phrases
-        return phrases + [word[:stem_length] + "*" for word in words if len(word) > stem_length]
-
+    analyze = functools.partial(
+        text.words_and_stems,
+        tokens=tokens,
+        stem_length=stem_length,
+        longest_phrase=longest_phrase,
+    )
     return TfidfVectorizer(analyzer=analyze, sublinear_tf=True, **settings)
 
 

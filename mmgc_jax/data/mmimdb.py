@@ -82,7 +82,7 @@ class Catalogue:
 def read(path) -> Catalogue:
     """Reads and checks the texts and the split.
 
-    Genres outside `GENRES` are dropped, and titles and plots are cleaned by `movies.clean`. The
+    Genres outside `GENRES` are dropped, and titles and plots are cleaned by `text.clean`. The
     number of movies left out or changed is logged.
 
     Args:
@@ -119,7 +119,7 @@ class _Parsed(NamedTuple):
     Attributes:
       movie: the movie, without its poster.
       dropped_genres: number of its genres outside `GENRES`.
-      is_cleaned: whether `movies.clean` changed the title or the plot.
+      is_cleaned: whether `text.clean` changed the title or the plot.
     """
 
     movie: Movie
@@ -244,7 +244,7 @@ def _parse_movie(name: pathlib.PurePosixPath, content: bytes) -> _Parsed:
     written, genres = _title_and_plot(name, fields), fields.get("genres") or []
     if not isinstance(genres, list):
         raise InputError(f"{name}: genres is not a list")
-    title, plot = map(movies.clean, written)
+    title, plot = map(text.clean, written)
     year = fields.get("year")
     movie = Movie(
         id=name.stem,

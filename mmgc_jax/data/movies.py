@@ -27,8 +27,6 @@ GENRES = (
 # A longer text means a damaged file.
 MAX_CHARACTERS = 1_000_000
 _MAX_PROBLEMS_SHOWN = 10
-# Control characters except tabs and line ends.
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,15 +52,6 @@ class Movie:
     plot: str | None = None
     poster: bytes | str | os.PathLike | Image.Image | None = None
     genres: tuple[str, ...] | None = None
-
-
-def clean(words: str) -> str:
-    """Replaces characters that other libraries cannot handle.
-
-    Control characters except tabs and line ends become blanks. Lone surrogates, which JSON and
-    command lines can contain but UTF-8 cannot, become question marks.
-    """
-    return _CONTROL.sub(" ", words).encode(errors="replace").decode()
 
 
 def leads_out(file: pathlib.Path) -> bool:

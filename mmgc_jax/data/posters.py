@@ -2,14 +2,21 @@
 
 Pixels are RGB <uint8>[height, width, 3]. Preprocessing that belongs to a network (grey, BGR, means)
 is part of that network: see `mmgc_jax.models`.
+
+This file imports nothing of this package: `mmgc export` copies it into the folders that it writes,
+so that posters become the same pixels there.
 """
 
 import io
+import logging
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from PIL import ExifTags, Image
+
+logger = logging.getLogger(__name__)
 
 # Larger files are mistakes or attacks. Decoding 64 megapixels takes 256 MB of memory. A progressive
 # JPEG usually has about ten scans, and decoding each of them passes over all pixels.
@@ -90,6 +97,39 @@ def decode(image: bytes, height: int | None = None, width: int | None = None) ->
             "not an image of a known format"
         )  # fmt: skip
         raise PosterError(reason) from error
+
+
+def decode_as_stored(image: bytes, height: int, width: int) -> np.ndarray:
+    """As `decode`; then compresses the pixels as JPEG and decodes them again.
+
+    The posters that encoders are trained on are stored like this.
+    """
+    return decode(encode_jpeg(decode(image, height, width)), height, width)
+
+
+def open_posters(folder, settings: Mapping) -> Callable:
+    """Makes the function that reads posters for an exported encoder; see `encoders.base.Portable`.
+
+    A poster is the bytes or the path of an image file.
+    """
+    del folder
+    height, width = settings["height"], settings["width"]
+
+    def read(posters: Sequence) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        images = np.zeros((len(posters), height, width, 3), np.uint8)
+        present = np.zeros(len(posters), bool)
+        for number, poster in enumerate(posters):
+            if poster is None:
+                continue
+            try:
+                image = poster if isinstance(poster, bytes) else read_image(poster)
+                images[number] = decode_as_stored(image, height, width)
+                present[number] = True
+            except PosterError as error:
+                logger.warning("Unreadable poster, treated as missing: %s: %s", number, error)
+        return {"images": images}, present
+
+    return read
 
 
 def _check_cost(picture: Image.Image, image: bytes) -> None:

@@ -13,9 +13,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import ml_collections
 
 from mmgc_jax.data import table_files
-from mmgc_jax.data.movies import Movie, clean, raise_if_any, read_poster
+from mmgc_jax.data.movies import Movie, raise_if_any, read_poster
 from mmgc_jax.data.table_files import Rows, shorten
-from mmgc_jax.data.text import has_words
+from mmgc_jax.data.text import clean, has_words
 from mmgc_jax.runtime.errors import InputError, did_you_mean
 from mmgc_jax.runtime.files import cache_folder
 

@@ -1,17 +1,20 @@
-"""Converts plots to padded sequences of word ids: tokens, phrases, vocabulary, padding."""
+"""Converts plots to padded sequences of word ids: tokens, phrases, vocabulary, padding.
+
+This file imports NumPy and the standard library alone: `mmgc export` copies it into the folders
+that it writes, so that plots become the same arrays there. Functions named `open_...` are called
+there; see `encoders.base.Portable`.
+"""
 
 import collections
 import functools
 import itertools
 import json
+import math
 import re
 import unicodedata
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import numpy as np
-
-from mmgc_jax.runtime.errors import InputError
-from mmgc_jax.runtime.files import as_path, read_json, write_text
 
 PADDING_ID, UNKNOWN_ID, FIRST_WORD_ID = 0, 1, 2
 
@@ -31,6 +34,9 @@ _RULES = (
     (re.compile(r"\d+"), f" {_NUMBER} "),
 )
 
+# Control characters except tabs and line ends.
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+
 # Whole texts that stand for a missing plot, as tokens joined by blanks: `n a` is `N/A`.
 _PLACEHOLDERS = frozenset({
     "n a", "na", "nan", "nil", "none", "null", "tba", "tbd", "unknown", "plot unknown", "untitled",
@@ -39,6 +45,15 @@ _PLACEHOLDERS = frozenset({
     "no description", "no description available", "no summary", "no summary available",
     "no synopsis", "no synopsis available",
 })  # fmt: skip
+
+
+def clean(words: str) -> str:
+    """Replaces characters that other libraries cannot handle.
+
+    Control characters except tabs and line ends become blanks. Lone surrogates, which JSON and
+    command lines can contain but UTF-8 cannot, become question marks.
+    """
+    return _CONTROL.sub(" ", words).encode(errors="replace").decode()
 
 
 def tokenize(plot: str) -> list[str]:
@@ -88,6 +103,15 @@ def has_words(plot: str | None) -> bool:
     )
 
 
+def clean_plots(plots: Iterable[str | None]) -> tuple[list[str], np.ndarray]:
+    """Cleans plots; also returns whether each one has words, <bool>[plots].
+
+    A missing plot becomes an empty text. A text without words is no plot.
+    """
+    cleaned = [clean(plot or "") for plot in plots]
+    return cleaned, np.array([has_words(plot) for plot in cleaned], bool)
+
+
 # Replacements, in this order, before a plot is split at blanks. From make_dataset.py (see below).
 _MMIMDB_RULES = (
     (re.compile(r"<br />"), " "),
@@ -114,28 +138,21 @@ def tokenize_mmimdb(plot: str) -> list[str]:
 TOKENIZERS = {"words": tokenize, "mmimdb": tokenize_mmimdb}
 
 
-def check_words(words: Iterable[str], tokens: str, file) -> None:
-    """Checks that the words of a stored vocabulary are tokens of `tokenize`.
+def words_and_stems(plot: str, tokens: str, stem_length: int, longest_phrase: int) -> list[str]:
+    """Returns the words of a plot for a bag of words; `bag_of_words.TfIdf` has the arguments.
 
-    Earlier versions of `tokenize` had others, such as `don't` and `1984`, which no plot has now.
-
-    Args:
-      words: the words, without phrases.
-      tokens: name of the tokenizer that the vocabulary belongs to; only `words` is checked.
-      file: the vocabulary's file, for the message.
-
-    Raises:
-      InputError: if there are other words.
+    >>> words_and_stems("Two spies", "words", 4, 2)
+    ['two', 'spies', 'two spies', 'spie*']
     """
-    words = list(words)
-    if tokens != "words" or tokenize("\n".join(words)) == words:
-        return
-    foreign = [word for word in words if tokenize(word) != [word]]
-    raise InputError(
-        f"{file} has words that plots are no longer split into: {', '.join(foreign[:5])}"
-        f"{', ...' if len(foreign) > 5 else ''}. It was written by an earlier version of mmgc_jax. "
-        "Run the experiment again in a new --workdir."
-    )
+    words = TOKENIZERS[tokens](plot)
+    phrases = [
+        " ".join(words[start : start + length])
+        for length in range(1, longest_phrase + 1)
+        for start in range(len(words) - length + 1)
+    ]
+    if not stem_length:
+        return phrases
+    return phrases + [word[:stem_length] + "*" for word in words if len(word) > stem_length]
 
 
 def count_words(plots: Iterable[Sequence[str]], phrases: bool = False) -> collections.Counter:
@@ -201,29 +218,6 @@ class Vocabulary:
         kept = sorted((-n, word) for word, n in counts.items() if n >= min_count)
         return cls([word for _, word in kept[: max_size - FIRST_WORD_ID]])
 
-    @classmethod
-    def load(cls, path, tokens: str) -> "Vocabulary":
-        """Reads a file that `save` wrote.
-
-        Args:
-          path: path of the file.
-          tokens: name of the tokenizer in `TOKENIZERS` that plots are split by.
-
-        Raises:
-          InputError: if the file is missing, is not a JSON list of distinct words, or has words
-            that the tokenizer does not make.
-        """
-        words = read_json(as_path(path), "Run the experiment again to write it again.")
-        is_list = isinstance(words, list) and all(isinstance(word, str) for word in words)
-        if not is_list or len(set(words)) < len(words):
-            raise InputError(f"{path} is not a list of distinct words.")
-        check_words((part for word in words for part in word.split("_")), tokens, path)
-        return cls(words)
-
-    def save(self, path) -> None:
-        """Writes the words as a JSON list, atomically."""
-        write_text(as_path(path), json.dumps(self.words, ensure_ascii=False))
-
     def encode(self, tokens: Sequence[str], max_length: int) -> np.ndarray:
         """Converts tokens to ids.
 
@@ -261,3 +255,75 @@ def pad(
     for row, sequence in zip(tokens, sequences):
         row[: len(sequence)] = sequence
     return tokens, lengths
+
+
+Arrays = dict[str, np.ndarray]
+_ReadPlots = Callable[[Sequence[str | None]], tuple[Arrays, np.ndarray]]
+
+
+def open_vocabulary(folder, settings: Mapping) -> _ReadPlots:
+    """Opens `vocabulary.json` to read plots for an exported LSTM, padded to `max_length`."""
+    vocabulary = Vocabulary(_read_json(folder / "vocabulary.json"))
+    tokenize, length = TOKENIZERS[settings["tokens"]], settings["max_length"]
+
+    def read(plots):
+        cleaned, present = clean_plots(plots)
+        ids = [vocabulary.encode(tokenize(plot), length) for plot in cleaned]
+        tokens, lengths = pad(ids, length)
+        return {"tokens": tokens, "lengths": lengths}, present
+
+    return read
+
+
+def open_bag_of_words(folder, settings: Mapping) -> _ReadPlots:
+    """Opens `bag_of_words.json` to read plots for an exported bag of words.
+
+    The weights are those of `bag_of_words.TfIdf`, which leaves them to scikit-learn.
+    """
+    content = _read_json(folder / "bag_of_words.json")
+    idf = content.pop("idf")
+    ids = {word: number for number, word in enumerate(idf)}
+
+    def weigh(plot):
+        counts = collections.Counter(words_and_stems(plot, **content))
+        weights = {
+            ids[word]: (1 + math.log(count)) * idf[word]
+            for word, count in counts.items()
+            if word in ids
+        }
+        norm = math.hypot(*weights.values()) or 1.0
+        return {number: weights[number] / norm for number in sorted(weights)}
+
+    def read(plots):
+        cleaned, present = clean_plots(plots)
+        rows = [weigh(plot) for plot in cleaned]
+        tokens, _ = pad(
+            [np.array([*row], np.int32) for row in rows], settings["pad_to_multiple_of"]
+        )
+        weights = np.zeros(tokens.shape, np.float32)
+        for padded, row in zip(weights, rows):
+            padded[: len(row)] = [*row.values()]
+        return {"tokens": tokens, "weights": weights}, present
+
+    return read
+
+
+def open_tokenizer(folder, settings: Mapping) -> _ReadPlots:
+    """Opens `tokenizer.json` to read plots for an exported transformer; needs `tokenizers`."""
+    import tokenizers
+
+    tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(settings["max_length"])
+
+    def read(plots):
+        cleaned, present = clean_plots(plots)
+        ids = [np.array(tokenizer.encode(plot).ids, np.int32) for plot in cleaned]
+        inputs, lengths = pad(ids, settings["max_length"])
+        return {"inputs": inputs, "lengths": lengths}, present
+
+    return read
+
+
+def _read_json(file):
+    return json.loads(file.read_text(encoding="utf-8"))

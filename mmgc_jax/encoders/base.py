@@ -45,10 +45,11 @@ import numpy as np
 from ml_collections import config_dict
 
 from mmgc_jax.data import pipeline, posters
-from mmgc_jax.data.movies import Movie, clean
-from mmgc_jax.data.text import has_words
+from mmgc_jax.data.movies import Movie
+from mmgc_jax.data.text import clean_plots
 from mmgc_jax.encoders.explanations import Span, WordScores
 from mmgc_jax.ops.kernels import Kernels
+from mmgc_jax.runtime import tensors
 from mmgc_jax.runtime.errors import InputError
 from mmgc_jax.runtime.files import Path
 from mmgc_jax.training import inference, loop
@@ -65,8 +66,9 @@ _LARGEST_BATCH = 32
 class Kind(Protocol):
     """The functions and attributes that the module of a kind of encoder has to define.
 
-    A module can also define two functions:
+    A module can also define three functions:
 
+    - `portable(config, workdir, name) -> Portable` makes `mmgc export` possible.
     - `notes(workdir, name) -> list[str]` returns sentences to print below the tables of results.
     - `training_seconds(settings, data, movies, folds) -> float` estimates how long the models of
       all folds train on two cores of a CPU. `movies` is the number of training movies that have the
@@ -144,6 +146,32 @@ class Kind(Protocol):
         Raises:
           InputError: if a file is missing or damaged.
         """
+
+
+class Portable(NamedTuple):
+    """How an exported folder reads movies for an encoder, without this package.
+
+    Attributes:
+      open: a function of a module that imports Python's, NumPy's and JAX's modules alone, and other
+        libraries only where it cannot do without: the file of the module is copied into the folder.
+        `open(folder, settings)` returns a function from the plots or posters of some movies, None
+        for missing ones, to the arrays of a batch, and to which movies have one, <bool>[movies].
+        `folder` has the encoder's files.
+      settings: argument of `open`; it is written as JSON.
+      shapes: shape and dtype of each array, by its name, such as `("batch, 256", "int32")`. Sizes
+        that are names, of which `batch` is the first, differ from batch to batch.
+      files: files in the encoder's folder that `open` and `Kind.load` read.
+      packages: names of the packages that `open` needs beside JAX and NumPy.
+      licences: what pretrained weights are part of the encoder, and their licences; for the model
+        card.
+    """
+
+    open: Callable[[Path, Mapping[str, Any]], Callable]
+    settings: Mapping[str, Any]
+    shapes: Mapping[str, tuple[str, str]]
+    files: Sequence[str] = ()
+    packages: Sequence[str] = ()
+    licences: Sequence[str] = ()
 
 
 class KnownWords(NamedTuple):
@@ -310,8 +338,7 @@ def plots_of(movies: Sequence[Movie]) -> tuple[list[str], np.ndarray]:
 
     A missing plot becomes an empty text. A text without words is no plot.
     """
-    plots = [clean(movie.plot or "") for movie in movies]
-    return plots, np.array([has_words(plot) for plot in plots], bool)
+    return clean_plots(movie.plot for movie in movies)
 
 
 def posters_of(
@@ -340,9 +367,7 @@ def _decode(movie: Movie, height: int, width: int) -> np.ndarray | None:
     if movie.poster is None:
         return None
     try:
-        # Compressed as JPEG and decoded again, like the posters that the encoder was trained on.
-        pixels = posters.decode(movie.poster, height, width)
-        return posters.decode(posters.encode_jpeg(pixels), height, width)
+        return posters.decode_as_stored(movie.poster, height, width)
     except posters.PosterError as error:
         logger.warning("Unreadable poster, treated as missing: %s: %s", movie.id, error)
         return None
@@ -365,9 +390,12 @@ def load_params(
     Raises:
       InputError: if a model has no trained parameters, or if they are not finite.
     """
-    models = [model for of_fold in names_of_models(config, name) for model in of_fold]
-    names = [f"{model}/{phase}" if phase else model for model in models]
-    params = [loop.restore_trained(TrainingRun(name, workdir, seed=0)) for name in names]
+    names = [model for of_fold in names_of_models(config, name) for model in of_fold]
+    if (exported := workdir / tensors.FILE).is_file():
+        params = [tensors.load(exported, name) for name in names]
+    else:
+        names = [f"{name}/{phase}" if phase else name for name in names]
+        params = [loop.restore_trained(TrainingRun(name, workdir, seed=0)) for name in names]
     for name, of_model in zip(names, params):
         # With NumPy, which needs no compilation for each shape.
         leaves = jax.device_get(jax.tree.leaves(of_model))

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmgc_jax.data import pipeline
-from mmgc_jax.runtime import parallel, preemption
+from mmgc_jax.runtime import parallel, preemption, tensors
 from mmgc_jax.runtime.errors import InputError
 from mmgc_jax.runtime.files import Path
 from mmgc_jax.runtime.progress import progress_bar
@@ -90,6 +90,8 @@ def restore(workdir: Path, name: str) -> Any:
     Raises:
       InputError: if they are missing or damaged.
     """
+    if (exported := workdir / tensors.FILE).is_file():
+        return tensors.load(exported, f"{name}/frozen")
     folder = _frozen_folder(workdir, name)
     if (restored := checkpoints.restore(folder)) is None:
         raise InputError(f"{folder}, with the frozen parameters of {name}, is missing.")

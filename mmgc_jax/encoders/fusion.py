@@ -270,7 +270,12 @@ class Terms(NamedTuple):
 
 
 class Fuser:
-    """Inference with a trained fusion."""
+    """Inference with a trained fusion.
+
+    Attributes:
+      apply: forward pass of the network.
+      params: the parameters of each fold's network.
+    """
 
     def __init__(
         self,
@@ -287,8 +292,8 @@ class Fuser:
           num_genres: number of genres of the experiment.
           params: the parameters of each fold's model; None to read them.
         """
-        self._apply = apply_of(config, FUSION, num_genres)
-        self._params = load_params(config, workdir, FUSION) if params is None else params
+        self.apply = apply_of(config, FUSION, num_genres)
+        self.params = load_params(config, workdir, FUSION) if params is None else params
         self._terms = None
         if kind_of(config, FUSION) in (LATE, JOINT):
             model = _model(config, FUSION, num_genres)
@@ -316,8 +321,7 @@ class Fuser:
         """
         some, num_genres = present.any(axis=1), probabilities[0].shape[-1]
         return sum(
-            mean_probabilities(self._apply, [params], examples, some, num_genres)
-            / len(self._params)
+            mean_probabilities(self.apply, [params], examples, some, num_genres) / len(self.params)
             for params, examples in self._folds(probabilities, present)
         )
 
@@ -341,7 +345,7 @@ class Fuser:
             )
             found.append(outputs.arrays)
         return Terms(
-            np.mean([params["prior"] for params in self._params], axis=0),
+            np.mean([params["prior"] for params in self.params], axis=0),
             np.mean([arrays["evidence"] for arrays in found], axis=0),
             np.mean([arrays["correction"] for arrays in found], axis=0),
         )
@@ -349,7 +353,7 @@ class Fuser:
     def _folds(self, probabilities, present):
         """Yields the parameters and the examples of each fold's model."""
         is_common = isinstance(probabilities, np.ndarray) and probabilities.ndim == 3
-        for fold, params in enumerate(self._params):
+        for fold, params in enumerate(self.params):
             arrays = {
                 "probabilities": probabilities if is_common else probabilities[fold],
                 "present": present.astype(np.float32),

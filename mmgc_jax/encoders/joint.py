@@ -84,6 +84,8 @@ class JointFuser:
       parts: the same encoders after it.
       fuser: the late fusion of the parts' probabilities. Each fold's model takes those of the same
         fold.
+      apply: forward pass of the whole network, without the encoders' frozen layers.
+      params: the parameters of each fold's network.
     """
 
     def __init__(
@@ -105,14 +107,14 @@ class JointFuser:
         self.encoders = _load(config, workdir, self._num_genres, kernels)
         applies = {name: encoder.apply for name, encoder in self.encoders.items()}
         fuse = fusion.apply_of(config, fusion.FUSION, self._num_genres)
-        self._apply = _apply(applies, fuse, frequencies)
-        self._params = load_params(config, workdir, fusion.FUSION)
+        self.apply = _apply(applies, fuse, frequencies)
+        self.params = load_params(config, workdir, fusion.FUSION)
         # The parts of the jointly trained network, for explanations.
         self.parts = {
-            name: dataclasses.replace(encoder, params=[params[name] for params in self._params])
+            name: dataclasses.replace(encoder, params=[params[name] for params in self.params])
             for name, encoder in self.encoders.items()
         }
-        fusion_params = [params[fusion.FUSION] for params in self._params]
+        fusion_params = [params[fusion.FUSION] for params in self.params]
         self.fuser = fusion.Fuser(config, workdir, self._num_genres, fusion_params)
 
     def __call__(self, movies: Sequence[Movie]) -> tuple[np.ndarray, np.ndarray]:
@@ -127,7 +129,7 @@ class JointFuser:
         present = np.stack([available for _, available in read.values()], axis=1)
         examples = JointExamples({name: parts for name, (parts, _) in read.items()}, present)
         some = present.any(axis=1)
-        return mean_probabilities(self._apply, self._params, examples, some, self._num_genres), some
+        return mean_probabilities(self.apply, self.params, examples, some, self._num_genres), some
 
 
 @dataclasses.dataclass(frozen=True)

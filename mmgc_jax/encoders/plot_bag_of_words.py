@@ -12,8 +12,8 @@ import numpy as np
 
 from mmgc_jax.data import pipeline, text
 from mmgc_jax.data.bag_of_words import TfIdf
-from mmgc_jax.data.movies import Movie, clean
-from mmgc_jax.encoders.base import Encoder, KnownWords, load_params, plots_of
+from mmgc_jax.data.movies import Movie
+from mmgc_jax.encoders.base import Encoder, KnownWords, Portable, load_params, plots_of
 from mmgc_jax.encoders.checks import Checker
 from mmgc_jax.encoders.explanations import Span, WordScores, span_of_tokens
 from mmgc_jax.models import PlotBagOfWords
@@ -123,6 +123,16 @@ def load(
     )
 
 
+def portable(config: ml_collections.ConfigDict, workdir: Path, name: str) -> Portable:
+    del workdir
+    return Portable(
+        text.open_bag_of_words,
+        {"pad_to_multiple_of": config[name].pad_to_multiple_of},
+        {"tokens": ("batch, words", "int32"), "weights": ("batch, words", "float32")},
+        files=(_WORDS,),
+    )
+
+
 def _read(
     words: TfIdf, pad_to_multiple_of: int, movies: Sequence[Movie]
 ) -> tuple[pipeline.BagOfWordsExamples, np.ndarray]:
@@ -138,7 +148,7 @@ def _word_scores(
     A word of the vocabulary that occurs several times, as a stem perhaps in several forms, divides
     its contribution among them; a phrase divides it among its words.
     """
-    plot = clean(plot)
+    plot = text.clean(plot)
     row = words([plot])
     tokens = text.TOKENIZERS[words.tokens](plot)
     owners = span_of_tokens(plot, spans, text.TOKENIZERS[words.tokens])
@@ -165,7 +175,7 @@ def _known_words(words: TfIdf) -> Callable[[str], KnownWords]:
         return word in entries or (len(word) > length > 0 and f"{word[:length]}*" in entries)
 
     def count(plot: str) -> KnownWords:
-        tokens = text.TOKENIZERS[words.tokens](clean(plot))
+        tokens = text.TOKENIZERS[words.tokens](text.clean(plot))
         return KnownWords(sum(map(is_known, tokens)), len(tokens), vocabulary)
 
     return count

@@ -4,6 +4,7 @@
 """
 
 import functools
+import pathlib
 from collections.abc import Sequence
 
 import jax
@@ -11,12 +12,13 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from mmgc_jax.data import pipeline, text
-from mmgc_jax.data.movies import Movie, clean
+from mmgc_jax.data import pipeline, text, vocabulary_file
+from mmgc_jax.data.movies import Movie
 from mmgc_jax.encoders import explanations, word_vectors
 from mmgc_jax.encoders.base import (
     Encoder,
     KnownWords,
+    Portable,
     load_params,
     plots_of,
     training_settings,
@@ -168,7 +170,7 @@ def load(
 ) -> Encoder:
     settings = config[name]
     file = encoder_folder(workdir, name) / "vocabulary.json"
-    vocabulary = text.Vocabulary.load(file, settings.tokens)
+    vocabulary = vocabulary_file.load(file, settings.tokens)
     params = load_params(config, workdir, name)
     words = params[0].get("words")
     vector_size = None
@@ -192,6 +194,26 @@ def load(
     )
 
 
+def portable(config: ml_collections.ConfigDict, workdir: Path, name: str) -> Portable:
+    del workdir
+    settings = config[name]
+    length = settings.max_length
+    return Portable(
+        text.open_vocabulary,
+        {"tokens": settings.tokens, "max_length": length},
+        {"tokens": (f"batch, {length}", "int32"), "lengths": ("batch", "int32")},
+        files=("vocabulary.json",),
+        licences=_licences(settings),
+    )
+
+
+def _licences(settings) -> list[str]:
+    if settings.vectorisation != "word2vec" or not settings.vectors.file:
+        return []
+    file = pathlib.PurePath(settings.vectors.file).name
+    return [f"word vectors: the licence of {file}, from which they were taken"]
+
+
 def _read(
     settings, vocabulary, movies: Sequence[Movie]
 ) -> tuple[pipeline.PlotExamples, np.ndarray]:
@@ -201,7 +223,7 @@ def _read(
 
 def _known_words(settings, vocabulary: text.Vocabulary, plot: str) -> KnownWords:
     """Counts words and phrases, up to the length at which plots are cut."""
-    ids = vocabulary.encode(text.TOKENIZERS[settings.tokens](clean(plot)), settings.max_length)
+    ids = vocabulary.encode(text.TOKENIZERS[settings.tokens](text.clean(plot)), settings.max_length)
     return KnownWords(int((ids != text.UNKNOWN_ID).sum()), len(ids), len(vocabulary.words))
 
 
@@ -229,7 +251,7 @@ def _word_scores(settings, vocabulary: text.Vocabulary, model: PlotLSTM):
         return explanations.integrated_gradients(logits_of, table[tokens], baseline, genres)
 
     def word_scores(params, plot: str, spans: Sequence[Span], genres: np.ndarray) -> WordScores:
-        plot = clean(plot)
+        plot = text.clean(plot)
         batch = _examples(settings, vocabulary, [plot])(np.arange(1))
         scores, gap = gradients(params, batch["tokens"][0], batch["lengths"][0], genres)
         owners = iter(explanations.span_of_tokens(plot, spans, tokenize))

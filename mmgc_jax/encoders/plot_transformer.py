@@ -13,11 +13,11 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from mmgc_jax.data import pipeline
+from mmgc_jax.data import pipeline, text
 from mmgc_jax.data.movies import Movie
 from mmgc_jax.encoders import frozen
 from mmgc_jax.encoders.backbone import Activations, Backbone
-from mmgc_jax.encoders.base import Encoder, load_params, plots_of, training_settings
+from mmgc_jax.encoders.base import Encoder, Portable, load_params, plots_of, training_settings
 from mmgc_jax.encoders.checks import DTYPES, Checker
 from mmgc_jax.models import BertEncoder, PlotTransformer, pool_tokens
 from mmgc_jax.ops.kernels import Kernels
@@ -181,6 +181,23 @@ def load(
         load_params(config, workdir, name, _HEAD if first_layer > network.layers else ""),
         frozen_part,
         embed=make_embed(model, _MODEL_INPUTS),
+    )
+
+
+def portable(config: ml_collections.ConfigDict, workdir: Path, name: str) -> Portable:
+    settings, length = config[name], config[name].max_length
+    return Portable(
+        text.open_tokenizer,
+        {"max_length": length},
+        {"inputs": (f"batch, {length}", "int32"), "lengths": ("batch", "int32")},
+        files=tuple(bert.description_files(encoder_folder(workdir, name))),
+        packages=("tokenizers",),
+        licences=[
+            f"transformer: the licence of {pathlib.PurePath(settings.folder).name}, from which its "
+            "layers were taken"
+            if settings.folder
+            else "transformer: all-MiniLM-L6-v2 (sentence-transformers), Apache 2.0"
+        ],
     )
 
 

@@ -4,6 +4,7 @@
 """
 
 import functools
+import pathlib
 from collections.abc import Sequence
 
 import jax
@@ -14,7 +15,13 @@ import numpy as np
 from mmgc_jax.data import pipeline, posters
 from mmgc_jax.encoders import explanations, frozen
 from mmgc_jax.encoders.backbone import Activations, Backbone
-from mmgc_jax.encoders.base import Encoder, load_params, posters_of, training_settings
+from mmgc_jax.encoders.base import (
+    Encoder,
+    Portable,
+    load_params,
+    posters_of,
+    training_settings,
+)
 from mmgc_jax.encoders.checks import DTYPES, Checker
 from mmgc_jax.models import VGG16, GenreHead, PosterVGG16, apply_blocks, pool_blocks
 from mmgc_jax.ops.kernels import Kernels
@@ -215,6 +222,25 @@ def load(
         embed=make_embed(_model(settings, num_genres, kernels, first_block), _MODEL_INPUTS),
         heat_maps=heat_maps,
         blocks=blocks,
+    )
+
+
+def portable(config: ml_collections.ConfigDict, workdir: Path, name: str) -> Portable:
+    del workdir
+    settings, height, width = config[name], config.data.poster_height, config.data.poster_width
+    licences = []
+    if settings.weights:
+        file = pathlib.PurePath(settings.weights).name
+        licences = [
+            f"VGG16: the licence of {file}, from which its layers were taken; the weights of the "
+            "Oxford Visual Geometry Group, which Keras publishes, are under CC BY 4.0"
+        ]
+    return Portable(
+        posters.open_posters,
+        {"height": height, "width": width},
+        {"images": (f"batch, {height}, {width}, 3", "uint8")},
+        packages=("pillow",),
+        licences=licences,
     )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 import ml_collections
 import numpy as np
 
-from mmgc_jax.data import table, text
+from mmgc_jax.data import table, text, vocabulary_file
 from mmgc_jax.data.text import FIRST_WORD_ID, Vocabulary
 from mmgc_jax.encoders.checks import Checker
 from mmgc_jax.pretrained import vector_file
@@ -116,9 +116,9 @@ def prepare(experiment: Experiment, name: str) -> tuple[Vocabulary, np.ndarray |
     settings, corpus = experiment.config[name], experiment.corpus
     folder = encoder_folder(experiment.workdir, name)
     given = settings.vectorisation == "word2vec"
-    vocabulary_file, table_file = folder / "vocabulary.json", folder / "word_vectors.npy"
-    if vocabulary_file.exists():  # this file is written last, so the others are complete
-        vocabulary = Vocabulary.load(vocabulary_file, settings.tokens)
+    words_file, table_file = folder / "vocabulary.json", folder / "word_vectors.npy"
+    if words_file.exists():  # this file is written last, so the others are complete
+        vocabulary = vocabulary_file.load(words_file, settings.tokens)
         return vocabulary, _read_table(table_file, len(vocabulary)) if given else None
 
     plots = _Tokenized(
@@ -134,7 +134,7 @@ def prepare(experiment: Experiment, name: str) -> tuple[Vocabulary, np.ndarray |
         write_atomically(table_file, lambda stream: np.save(stream, table))
     else:
         vocabulary, table = _vocabulary(settings, text.count_words(plots)), None
-    vocabulary.save(vocabulary_file)
+    vocabulary_file.save(words_file, vocabulary)
     return vocabulary, table
 
 

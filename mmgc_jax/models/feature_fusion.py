@@ -189,7 +189,9 @@ class GatedMultimodalUnit(nn.Module):
         ]
         tied = len(inputs) == 2
         gate = nn.Dense((1 if tied else len(inputs)) * self.hidden, name="gate")
-        scores = gate(jnp.concatenate(inputs, axis=-1)).reshape(len(present), -1, self.hidden)
+        # `shape[0]`, not `len`: in an exported graph the batch size is symbolic.
+        rows = present.shape[0]
+        scores = gate(jnp.concatenate(inputs, axis=-1)).reshape(rows, -1, self.hidden)
         if tied:
             scores = jnp.concatenate([scores, -scores], axis=1)  # 1 - sigmoid(s) = sigmoid(-s)
         # The softmax of log-sigmoids divides the sigmoids by their sum without underflow.
@@ -240,7 +242,7 @@ class LowRankTensorFusion(nn.Module):
         kernel_init = nn.initializers.variance_scaling(
             1 / (self.rank * len(inputs)), "fan_in", "normal"
         )
-        terms = jnp.ones((len(present), self.rank * self.hidden))
+        terms = jnp.ones((present.shape[0], self.rank * self.hidden))
         for number, x in enumerate(inputs, start=1):
             factor = nn.Dense(
                 self.rank * self.hidden,

@@ -122,6 +122,7 @@ class PlotLSTM(nn.Module):
             self.dtype,
             self.kernels.scan_unroll,
             self.kernels.transpose_first,
+            self.kernels.reverse_scan,
         )
 
     def _read_one_hot(
@@ -151,6 +152,7 @@ class PlotLSTM(nn.Module):
             self.dtype,
             self.kernels.scan_unroll,
             self.kernels.transpose_first,
+            self.kernels.reverse_scan,
         )
 
     def _pool(self, states: jax.Array, ends: Sequence[jax.Array], is_word: jax.Array) -> jax.Array:

@@ -47,6 +47,8 @@ class Kernels:
       scan_unroll: unroll factor of the LSTM's scan. On a GPU every iteration has launch overhead:
         a factor of 1 took 35 ms, 8 took 21 ms, and 32 took 19 ms but twice as long to compile (8
         batches of 64 plots of 200 words, state of 128, H100). On a CPU, unrolling did not help.
+      reverse_scan: whether an LSTM that reads backwards scans from the last step to the first. If
+        False, its inputs and states are reversed, for converters that know forward scans alone.
     """
 
     convolution: str = "xla"
@@ -55,6 +57,7 @@ class Kernels:
     pixels_per_group: int | None = None
     transpose_first: bool = False
     scan_unroll: int = 1
+    reverse_scan: bool = True
 
     def convolution_for(self, dtype: str) -> str:
         """Returns the implementation of convolutions for images of this dtype."""

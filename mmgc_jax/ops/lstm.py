@@ -24,6 +24,7 @@ def scan_states(
     dtype: str = "float32",
     unroll: int = 1,
     transpose_first: bool = False,
+    reverse_scan: bool = True,
 ) -> jax.Array:
     """Computes an LSTM's state after every word.
 
@@ -38,6 +39,7 @@ def scan_states(
       dtype: see `recurrent_states`.
       unroll: see `recurrent_states`.
       transpose_first: see `recurrent_states`.
+      reverse_scan: see `recurrent_states`.
 
     Returns:
       <float32>[batch, length, hidden * directions], 0 at padding positions.
@@ -51,7 +53,7 @@ def scan_states(
         bias = jnp.concatenate([cell[f"h{gate}"]["bias"] for gate in _GATES])
         inputs.append(matmul(words, input_kernel, dtype, transpose_first) + bias)
         kernels.append(kernel)
-    return recurrent_states(inputs, lengths, kernels, dtype, unroll, transpose_first)
+    return recurrent_states(inputs, lengths, kernels, dtype, unroll, transpose_first, reverse_scan)
 
 
 def recurrent_states(
@@ -61,6 +63,7 @@ def recurrent_states(
     dtype: str = "float32",
     unroll: int = 1,
     transpose_first: bool = False,
+    reverse_scan: bool = True,
 ) -> jax.Array:
     """Computes an LSTM's state after every word, from inputs already multiplied by input kernels.
 
@@ -73,16 +76,22 @@ def recurrent_states(
         are float32.
       unroll: scan unroll factor; every GPU iteration has launch overhead (see `kernels.Kernels`).
       transpose_first: see `matmul.matmul_transposed`.
+      reverse_scan: whether the second direction scans from the last word to the first; otherwise
+        the inputs and states are reversed instead (see `kernels.Kernels`).
 
     Returns:
       <float32>[batch, length, hidden * directions], 0 at padding positions.
     """
     is_word = (jnp.arange(len(inputs[0]))[:, None] < lengths)[..., None].astype(jnp.float32)
+
+    def recur(x, kernel, backwards):
+        if backwards and not reverse_scan:
+            states = _recur(x[::-1], kernel, is_word[::-1], dtype, False, unroll, transpose_first)
+            return states[::-1]
+        return _recur(x, kernel, is_word, dtype, backwards, unroll, transpose_first)
+
     # The backward direction starts in the padding, where the mask keeps its state at 0.
-    states = [
-        _recur(x, kernel, is_word, dtype, backwards, unroll, transpose_first)
-        for x, kernel, backwards in zip(inputs, kernels, (False, True))
-    ]
+    states = [recur(*direction) for direction in zip(inputs, kernels, (False, True))]
     return jnp.swapaxes(jnp.concatenate(states, axis=-1), 0, 1)
 
 

@@ -28,7 +28,3 @@ def test_only_the_first_of_many_problems_are_shown():
     with pytest.raises(InputError, match=r"a\.csv has 1 bad row of 30"):
         movies.raise_if_any(["line 2: wrong"], "a.csv", "bad rows of 30")
     movies.raise_if_any([], "a.csv", "bad rows of 30")
-
-
-def test_control_characters_become_blanks_and_lone_surrogates_question_marks():
-    assert movies.clean("a\x1b[31m\0 \ttab\n\ud800") == "a [31m  \ttab\n?"

@@ -1,7 +1,10 @@
 """Tests decoding posters, including damaged and malicious files, and augmentation."""
 
 import io
+import pathlib
+import re
 import struct
+import sys
 import zlib
 
 import jax
@@ -279,3 +282,22 @@ class TestAugment:
         assert 107 < augmented.max() <= 100 * 1.1**2 + 0.01
         assert (np.ptp(augmented, axis=(1, 2)) == 0).all(), "a channel changes uniformly"
         assert (np.ptp(augmented, axis=3) > 0).any(), "channels change differently"
+
+
+def test_the_module_needs_nothing_of_this_package():
+    # It is copied into exported folders.
+    source = pathlib.Path(posters.__file__).read_text(encoding="utf-8")
+    imported = re.findall(r"^(?:import|from) (\w+)", source, re.MULTILINE)
+    assert set(imported) - sys.stdlib_module_names == {"jax", "numpy", "PIL"}
+
+
+def test_exported_posters_are_decoded_as_stored_ones(noise, tmp_path, caplog):
+    image = image_bytes(Image.fromarray(noise), "PNG")
+    (tmp_path / "poster.png").write_bytes(image)
+    read = posters.open_posters(tmp_path, {"height": 40, "width": 20})
+    arrays, present = read([image, None, tmp_path / "poster.png", b"broken"])
+    stored = posters.encode_jpeg(posters.decode(image, 40, 20))
+    wanted = posters.decode(stored, 40, 20)
+    np.testing.assert_array_equal(arrays["images"], [wanted, 0 * wanted, wanted, 0 * wanted])
+    assert present.tolist() == [True, False, True, False]
+    assert "Unreadable poster, treated as missing: 3: not an image" in caplog.text

@@ -2,7 +2,9 @@
 
 import csv
 import itertools
+import pathlib
 import re
+import sys
 import time
 import unicodedata
 
@@ -11,9 +13,9 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 
-from mmgc_jax.data import text
+from mmgc_jax.data import text, vocabulary_file
+from mmgc_jax.data.bag_of_words import TfIdf
 from mmgc_jax.data.text import Vocabulary
-from mmgc_jax.runtime.errors import InputError
 
 
 @pytest.mark.parametrize(
@@ -231,15 +233,6 @@ def test_every_id_is_below_the_size():
     assert set(ids.tolist()) == {1, 2, 3, 4, 5} and len(vocabulary) == 6
 
 
-def test_save_and_load(tmp_path):
-    file = tmp_path / "vocabulary.json"
-    vocabulary = Vocabulary(("the", "l'été", "七", "\u2028"))
-    vocabulary.save(file)
-    loaded = Vocabulary.load(file, "mmimdb")
-    assert loaded.words == vocabulary.words
-    assert loaded.encode(["七"], 1).tolist() == vocabulary.encode(["七"], 1).tolist() == [4]
-
-
 @pytest.mark.parametrize(
     ("longest", "padded"), [(0, 8), (1, 8), (8, 8), (9, 16), (16, 16), (17, 24)]
 )
@@ -280,29 +273,42 @@ def test_tokens_of_mmimdb(plot, tokens):
     assert text.tokenize_mmimdb(plot) == tokens.split()
 
 
-@pytest.mark.parametrize("content", ["", "{", '{"a": 1}', '["a", 1]', '["a", "a"]', "[" * 100_000])
-def test_damaged_vocabulary(tmp_path, content):
-    (tmp_path / "vocabulary.json").write_text(content)
-    with pytest.raises(InputError, match=r"vocabulary\.json"):
-        Vocabulary.load(tmp_path / "vocabulary.json", "words")
+def test_control_characters_become_blanks_and_lone_surrogates_question_marks():
+    assert text.clean("a\x1b[31m\0 \ttab\n\ud800") == "a [31m  \ttab\n?"
 
 
-def test_vocabularies_of_the_tokenizer_are_loaded(tmp_path):
-    plot = "New York’s café, 1984: हिन्दी, ǰ, İstanbul, ΣΑΣ, ½ and don't"
-    words = (*text.tokenize(plot), "new_york", "new_york_s")
-    Vocabulary(words).save(tmp_path / "vocabulary.json")
-    assert Vocabulary.load(tmp_path / "vocabulary.json", "words").words == words
+def test_the_module_needs_neither_this_package_nor_other_libraries():
+    # It is copied into exported folders.
+    source = pathlib.Path(text.__file__).read_text(encoding="utf-8")
+    imported = re.findall(r"^(?:import|from) (\w+)", source, re.MULTILINE)
+    assert set(imported) - sys.stdlib_module_names == {"numpy"}
 
 
-@pytest.mark.parametrize(
-    "word", ["don't", "1984", "1990s", "new_york's", "Ship", "N", "e\u0301", ""]
-)
-def test_vocabularies_of_another_tokenizer_are_refused(tmp_path, word):
-    Vocabulary(("ship", word, "new_york")).save(tmp_path / "vocabulary.json")
-    with pytest.raises(InputError) as caught:
-        Vocabulary.load(tmp_path / "vocabulary.json", "words")
-    assert "vocabulary.json has words that plots are no longer split into: " in str(caught.value)
-    assert word.split("_")[-1] in str(caught.value) and "Run the experiment again" in str(
-        caught.value
-    )
-    assert len(Vocabulary.load(tmp_path / "vocabulary.json", "mmimdb").words) == 3
+MISSING = [None, "", "N/A", "1984"]
+
+
+def test_exported_plots_have_the_ids_of_the_vocabulary(tmp_path):
+    vocabulary = Vocabulary(["the", "heist", "new_york"])
+    vocabulary_file.save(tmp_path / "vocabulary.json", vocabulary)
+    read = text.open_vocabulary(tmp_path, {"tokens": "words", "max_length": 4})
+    arrays, present = read(["The heist\0 in New York", *MISSING, "the " * 9])
+    assert arrays["tokens"].shape == (6, 4) and arrays["tokens"].dtype == np.int32
+    assert arrays["tokens"][0].tolist() == [2, 3, 1, 4]
+    assert arrays["lengths"].tolist() == [4, 0, 0, 2, 1, 4]  # `N/A` has two tokens, and is no plot
+    assert present.tolist() == [True, False, False, False, False, True]
+
+
+@pytest.mark.parametrize("tokens", ["words", "mmimdb"])
+def test_exported_bags_of_words_have_the_weights_of_tf_idf(tmp_path, tokens):
+    plots = ["The heist of two spies, two spies!", "A spy returns to New York", "the end", "spying"]
+    words = TfIdf.fit(plots, tokens, stem_length=3, longest_phrase=2, min_plots=1)
+    words.save(tmp_path / "bag_of_words.json")
+    read = text.open_bag_of_words(tmp_path, {"pad_to_multiple_of": 8})
+    asked = [*plots, "spies spies heist", "zebra", *MISSING]
+    arrays, present = read(asked)
+    assert arrays["tokens"].shape[1] % 8 == 0 and arrays["weights"].dtype == np.float32
+    dense = np.zeros((len(asked), len(words)))
+    np.add.at(dense, (np.arange(len(asked))[:, None], arrays["tokens"]), arrays["weights"])
+    wanted = words([plot or "" for plot in asked]).toarray()
+    np.testing.assert_allclose(dense, wanted, atol=1e-7)
+    assert wanted[:5].any(axis=1).all() and present.tolist() == [True] * 6 + [False] * 4

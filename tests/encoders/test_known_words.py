@@ -4,6 +4,7 @@ import ml_collections
 import numpy as np
 import pytest
 
+from mmgc_jax.data import vocabulary_file
 from mmgc_jax.data.bag_of_words import TfIdf
 from mmgc_jax.data.text import Vocabulary
 from mmgc_jax.encoders import plot_bag_of_words, plot_lstm
@@ -36,9 +37,8 @@ def load(module, workdir, **settings):
     ],
 )
 def test_lstm(tmp_path, plot, known, total):
-    Vocabulary(["heist", "new_york", "city"]).save(
-        encoder_folder(tmp_path, "plot") / "vocabulary.json"
-    )
+    file = encoder_folder(tmp_path, "plot") / "vocabulary.json"
+    vocabulary_file.save(file, Vocabulary(["heist", "new_york", "city"]))
     encoder = load(plot_lstm, tmp_path, max_length=8, vectorisation="one_hot")
     assert encoder.known_words(plot) == KnownWords(known, total, vocabulary=3)
 

@@ -5,8 +5,10 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
+from mmgc_jax.deployment.model import Model
 from tests import tiny
 
 
@@ -36,6 +38,14 @@ def test_an_encoder_of_ones_own_in_training_prediction_and_tables(inputs, tmp_pa
     predicted = run("predict", *predict, module, "--stage=length")
     assert predicted.returncode == 0, predicted.stderr
     assert len(list(csv.reader(output.open()))) == 91
+
+    exported = run("export", f"--workdir={workdir}", f"--output={tmp_path / 'exported'}", module)
+    assert exported.returncode == 0, exported.stderr
+    plots = [row["plot"] for row in csv.DictReader(table.open())][:20]
+    model = Model(tmp_path / "exported")
+    found = model([{"plot": plot} for plot in plots], "length")
+    rows = list(csv.reader(output.open()))[1:21]
+    np.testing.assert_allclose(found, np.float64([row[1:] for row in rows]), atol=1e-5)
 
     # A working directory must not decide what code is run.
     refused = run("predict", *predict)

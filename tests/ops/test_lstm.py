@@ -99,3 +99,12 @@ def test_initial_parameters_equal_those_of_flax():
 
     expected = Flax().init(jax.random.key(0), np.zeros((1, 3, DIM)))["params"]
     jax.tree.map(np.testing.assert_array_equal, params["forward"], expected["forward"])
+
+
+def test_without_a_reverse_scan_the_states_are_the_same(words, cells):
+    def states(reverse_scan):
+        return lstm.scan_states(words, LENGTHS, cells, reverse_scan=reverse_scan)
+
+    np.testing.assert_allclose(states(False), states(True), atol=1e-6)
+    jaxpr = str(jax.make_jaxpr(states, static_argnums=0)(False))
+    assert "reverse=False" in jaxpr and "reverse=True" not in jaxpr

@@ -1,0 +1,1 @@
+"""Folders to deploy or to share: `mmgc export` writes them."""
