@@ -116,11 +116,7 @@ class Predictor:
             Hugging Face Hub, `hf://owner/name`.
           kernels: which implementation of each operation to use; None for the fastest ones of this
             process.
-<<<<<<< HEAD
           warm_up: whether to read all parameters now, and to compile all programs for one movie at
-=======
-          warm_up: whether to read all parameters now, and to compile the programs for one movie at
->>>>>>> exp22
             a time. Otherwise the first answer of each model takes longer, and so does the first one
             for a plot of another length. The first answer for more movies takes longer in any case.
 
