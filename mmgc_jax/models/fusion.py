@@ -107,7 +107,7 @@ class ProbabilityMLP(nn.Module):
           logits <float32>[batch, num_genres], and `embedding` <float32>[batch, hidden].
         """
         del present
-        x = probabilities.reshape(len(probabilities), -1)
+        x = probabilities.reshape(probabilities.shape[0], -1)
         embedding = nn.relu(nn.Dense(self.hidden, name="dense")(x))
         x = nn.Dropout(self.dropout, deterministic=not train)(embedding)
         return nn.Dense(self.num_genres, name="genres")(x), {"embedding": embedding}

@@ -188,7 +188,7 @@ class SelfAttentivePooling(nn.Module):
         scores = nn.Dense(self.heads, use_bias=False, name="scores")(hidden)
         weights = jax.nn.softmax(jnp.where(is_word, scores, -jnp.inf), axis=1)
         pooled = jnp.einsum("blh,bld->bhd", weights, states)
-        return pooled.reshape(len(pooled), -1)
+        return pooled.reshape(pooled.shape[0], -1)
 
 
 def _mean(x: jax.Array, is_word: jax.Array) -> jax.Array:
