@@ -9,7 +9,8 @@
 configs/talk.py explains FOLDER and VECTORS. MPNet is copied from Hugging Face; docs/inputs.md says
 how to get it otherwise.
 
-[[BESTDOC]]
+Not measured as a whole yet. An earlier version, with MiniLM in place of MPNet, took 56 minutes on a
+2-core AMD EPYC (2026-11-25); docs/results.md has its figures.
 """
 
 import ml_collections

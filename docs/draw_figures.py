@@ -27,7 +27,7 @@ from mmgc_jax.data import synthetic
 from mmgc_jax.data.movies import GENRES
 
 _DOCS = pathlib.Path(__file__).parent
-RESULTS = tuple(_DOCS / "results" / f"{n}.csv" for n in ("talk", "best", "missing_modalities"))
+RESULTS = tuple(_DOCS / "results" / f"{n}.csv" for n in ("talk", "missing_modalities"))
 IMAGES = _DOCS / "images"
 
 # Of the palette by Okabe and Ito, which colour-blind people can tell apart; grey is for text.
@@ -135,12 +135,12 @@ def _arrow(ax, start, end, colour: str, bend: float = 0.0) -> None:
 
 def draw_results() -> Figure:
     """Draws AUC of all models, and of fusions when posters or plots are missing."""
-    talk, best, missing = map(read_rows, RESULTS)
+    talk, missing = map(read_rows, RESULTS)
     figure, (left, right) = pyplot.subplots(
         1, 2, figsize=(10, 3.9), width_ratios=(1.25, 1), layout="constrained"
     )
     figure.get_layout_engine().set(wspace=0.05)
-    _draw_models(left, talk, best)
+    _draw_models(left, talk)
     _draw_missing(right, missing)
     for ax in (left, right):
         ax.spines[["top", "right"]].set_visible(False)
@@ -149,14 +149,8 @@ def draw_results() -> Figure:
     return figure
 
 
-def _draw_models(ax: Axes, talk: list[dict], best: list[dict]) -> None:
-    fused = {"talk": "Fusion, config talk", "best": "Fusion, config best"}
-    rows = {}
-    for config, table in (("talk", talk), ("best", best)):
-        for row in table:
-            cross_validated = row["split"] == "cross-validation" and row["movies_with"] == "both"
-            if cross_validated and not row["model"].startswith("Fusion:"):
-                rows[fused[config] if row["model"] == "Fusion" else row["model"]] = row
+def _draw_models(ax: Axes, talk: list[dict]) -> None:
+    rows = {row["model"]: row for row in talk if row["movies_with"] == "both"}
     rows = dict(sorted(rows.items(), key=lambda item: float(item[1]["auc_steady"])))
     for y, (name, row) in enumerate(rows.items()):
         auc, low, high = (
@@ -180,16 +174,14 @@ def _draw_models(ax: Axes, talk: list[dict], best: list[dict]) -> None:
 
 def _draw_missing(ax: Axes, missing: list[dict]) -> None:
     shares = (0, 25, 50, 75, 100)
-    for config, style in (("best", "-"), ("talk", "--")):
-        for modality, colour, marker in (("poster", _PLOT, "o"), ("plot", _POSTER, "s")):
-            (row,) = (
-                row
-                for row in missing
-                if (row["config"], row["missing"], row["model"]) == (config, modality, "Fusion")
-            )
-            values = [float(row[f"auc_macro_{share}"]) for share in shares]
-            ax.plot(shares, values, style, color=colour, marker=marker, markersize=5,
-                    label=f"{modality}s, config {config}")  # fmt: skip
+    for modality, colour, marker in (("poster", _PLOT, "o"), ("plot", _POSTER, "s")):
+        (row,) = (
+            row
+            for row in missing
+            if (row["config"], row["missing"], row["model"]) == ("talk", modality, "Fusion")
+        )
+        values = [float(row[f"auc_macro_{share}"]) for share in shares]
+        ax.plot(shares, values, color=colour, marker=marker, markersize=5, label=f"{modality}s")
     ax.set_xticks(shares, [f"{share} %" for share in shares])
     ax.set_ylim(0.72, 0.97)
     ax.set_xlabel("share of movies that lose their poster or plot", fontsize=10)

@@ -27,14 +27,16 @@ _LOST = tuple(f"auc_macro_{percent}" for percent in (0, 25, 50, 75, 100))
 
 COLUMNS = {
     "talk.csv": (*_MODEL, *_SCORES, *_MEASURED),
-    "best.csv": (*_MODEL, *_SCORES, *_MEASURED),
+    # Of an earlier version.
+    "best.csv": ("model", "split", "movies_with", "movies", "auc_macro", "auc_macro_std",
+                 "auc_micro", "map", "f1_micro", "f1_macro", *_MEASURED),
     "demo.csv": (*_MODEL, *_SCORES, "auc_macro_reachable", *_MEASURED),
     "talk_comparisons.csv": ("model", "split", "movies_with", "movies", "seeds", "folds",
                              "auc_macro", "auc_macro_std", *_MEASURED),
     "repeats.csv": ("config", "date", "machine", "minutes", "plot", "poster", "poster_grey",
                     "fusion", "fusion_both", "gain_both", "command"),
     "missing_modalities.csv": ("config", "missing", "model", *_LOST, *_MEASURED),
-    "calibration.csv": ("config", "model", "split", "ece_uncalibrated", "ece", *_MEASURED),
+    "calibration.csv": ("model", "split", "ece_uncalibrated", "ece", *_MEASURED),
     "ablations.csv": ("change", "field", "model", "measured_on", "auc_macro_before",
                       "auc_macro_after", "in_config", "date"),
     "mmimdb.csv": ("model", "modalities", "f1_micro", "f1_macro", "f1_weighted", "f1_samples",
@@ -52,7 +54,7 @@ KEYS = {
     "missing_modalities.csv": ("config", "missing", "model"),
     "ablations.csv": ("change", "model", "measured_on"),
     "mmimdb.csv": ("model",),
-    "calibration.csv": ("config", "model"),
+    "calibration.csv": ("model", "split"),
     "mmimdb_data.csv": ("step",),
     "speed.csv": ("workload", "against", "machine"),
     "memory.csv": ("parameters", "placement"),
@@ -60,6 +62,7 @@ KEYS = {
 _MODEL_KEY = ("model", "split", "movies_with")
 # Cells of these columns may be empty: not measured, or not published.
 OPTIONAL = {
+    "best.csv": ("auc_macro_std", "auc_micro", "map", "f1_micro", "f1_macro"),
     "demo.csv": ("auc_macro_reachable",),
     "repeats.csv": ("plot", "poster", "poster_grey", "gain_both"),
     "ablations.csv": ("field",),
@@ -84,7 +87,7 @@ CHOICES = {
 # The column that a header of the manual's tables stands for.
 HEADERS = {
     "Model": "model", "Movies": "movies", "Movies with": "movies_with",
-    "AUC macro": "auc_macro", "±": "auc_macro_std", "mAP": "map", "AUC steady": "auc_steady",
+    "AUC macro": "auc_macro", "±": "auc_macro_std", "mAP": "map", "AUC steady": "auc_steady", "AUC micro": "auc_micro",
     "Low": "auc_steady_low", "High": "auc_steady_high",
     "F1 micro": "f1_micro", "F1 macro": "f1_macro", "F1 weighted": "f1_weighted",
     "F1 samples": "f1_samples", "F1 micro, tuned": "f1_micro_tuned",
