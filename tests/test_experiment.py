@@ -8,7 +8,9 @@ import shutil
 import subprocess
 import types
 
+import jax
 import numpy as np
+import optax
 import pytest
 
 from mmgc_jax import Movie, experiment, explanations, settings
@@ -18,7 +20,8 @@ from mmgc_jax.data import mmimdb, talk
 from mmgc_jax.data.mmimdb import GENRES as MMIMDB_GENRES
 from mmgc_jax.data.movies import GENRES
 from mmgc_jax.encoders import plot_bag_of_words
-from mmgc_jax.evaluation import metrics, saved
+from mmgc_jax.evaluation import bootstrap, metrics, saved
+from mmgc_jax.evaluation.tables import interval_note
 from mmgc_jax.predictor import Predictor
 from mmgc_jax.runtime import workdir
 from mmgc_jax.runtime.errors import InputError
@@ -228,6 +231,7 @@ def test_several_models_for_each_fold(inputs, tmp_path):
     config = tiny.config_of(inputs)
     config.encoders = config.fusion.encoders = ("plot",)
     config.plot.models_per_fold = 2
+    config.plot.training.learning_rate = 0.05
     experiment.run(config, tmp_path)
     folders = sorted(path.name for path in (tmp_path / "checkpoints" / "plot").iterdir())
     assert folders == ["fold_0", "fold_0_model_1", "fold_1", "fold_1_model_1"]
@@ -285,7 +289,13 @@ def test_an_experiment_without_validation_and_test_split_is_judged_by_cross_vali
         ["cross-validation,", "calibration"], ["plots", "missing,"], ["95", "%"],
         ["Word", "vectors"],
     ]  # fmt: skip
-    assert " training movies." in tables[4] and tables[0].splitlines()[:8] == screen[:8]
+    rows = judged.present[2]
+    limits = bootstrap.auc_macro_interval(
+        judged.labels[rows], judged.probabilities[2, rows], judged.folds[rows]
+    )
+    note = interval_note("cross_validation", rows.sum(), *limits)
+    assert tables[4] == note and note in " ".join(screen)
+    assert tables[0].splitlines()[:8] == screen[:8]
     assert len(list((tmp_path / "figures").iterdir())) == 8
     # New movies are decided by thresholds that were tuned on all training movies.
     np.testing.assert_array_equal(Predictor.load(tmp_path).thresholds(), judged.thresholds[2])
@@ -326,6 +336,7 @@ def test_encoders_and_fusion_as_one_network(inputs, tmp_path):
     config = tiny.config_of(inputs)
     config.encoders = config.fusion.encoders = ("plot", "plot_bag_of_words", "poster")
     config.plot_bag_of_words = plot_bag_of_words.default_settings()
+    config.plot.models_per_fold = 2
     config.fusion.kind = "joint"
     config.fusion.compare = ("late", "gated")
     results = experiment.run(config, tmp_path)
@@ -358,6 +369,18 @@ def test_encoders_and_fusion_as_one_network(inputs, tmp_path):
     )
     kernel = after["poster"]["vgg16"]["block5_conv1"]["kernel"]
     assert (kernel != before["vgg16"]["block5_conv1"]["kernel"]).any()
+    # The network of a fold starts from the first model of the fold, and stays near it.
+    plots = {
+        name: loop.restore_trained(TrainingRun(f"plot/{name}", tmp_path, seed=0))
+        for name in ("fold_0", "fold_0_model_1", "fold_1", "fold_1_model_1")
+    }
+    for fold in ("fold_0", "fold_1"):
+        joint = loop.restore_trained(TrainingRun(f"fusion/{fold}", tmp_path, seed=0))["plot"]
+        distances = {
+            name: optax.global_norm(jax.tree.map(np.subtract, joint, of_model))
+            for name, of_model in plots.items()
+        }
+        assert min(distances, key=distances.get) == fold
 
 
 def test_a_missing_transformer_is_an_error(inputs, tmp_path):
