@@ -28,7 +28,7 @@ DOORS = {
     "explain": Door("explain", '--workdir=runs/demo --plot="..."'),
     "score": Door("score", "--workdir=runs/a --movies=test.csv"),
     "compare": Door("compare", "runs/seed_0 runs/seed_1"),
-    "export": Door("export", "--workdir=runs/demo --output=demo_model"),
+    "export": Door("export", "--workdir=runs/a --output=model"),
 }
 
 
