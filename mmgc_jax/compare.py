@@ -193,7 +193,7 @@ def _table(
     width = _width(names)
     header = f"{split.replace('_', '-'):<{width}}{'seeds':>6}{'movies':>8}"
     for figure, column in COLUMNS.items():
-        header += f"{column:>10}" + (f"{'+-':>7}" if figure == "auc_macro" else "")
+        header += f"{column:>11}" + (f"{'+-':>7}" if figure == "auc_macro" else "")
     lines = [header]
     for model, title in models.items():
         lines.append(title)
@@ -203,7 +203,7 @@ def _table(
             figures = averaged[model]
             row = f"{'  ' + name:<{width}}{len(group.runs):>6}{figures['movies']:>8}"
             for figure in COLUMNS:
-                row += f"{figures[figure]:>10.3f}"
+                row += f"{figures[figure]:>11.3f}"
                 if figure == "auc_macro":
                     std = figures.get("auc_macro_std")
                     row += " " * 7 if std is None else f"{std:>7.3f}"

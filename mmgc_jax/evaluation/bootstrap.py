@@ -86,15 +86,15 @@ class Resampled:
         """
         pairs = [rankings.pairs(counts[rows]) for rows, rankings in self._parts]
         auc, micro = (_ratio(*np.sum(of_parts, axis=0)) for of_parts in zip(*pairs))
-        counted = np.isfinite(auc)
+        defined, positives = np.isfinite(auc), self._positives @ counts
+        counted = (positives > 0) & (positives < counts.sum(axis=0))
         figures = {
             "auc_per_genre": auc,
-            "auc_macro": _mean(auc, counted),
-            "auc_steady": _mean(auc, counted & self._steady[:, None]),
+            "auc_macro": _mean(auc, defined),
+            "auc_steady": _mean(auc, defined & self._steady[:, None]),
             "auc_micro": micro,
             "map": _mean(self._whole.precision(counts), counted),
         }
-        positives = self._positives @ counts
         for suffix, decisions in self._decisions.items():
             f1 = decisions.f1_averages(counts, positives, counted)
             figures |= {f"{name}{suffix}": values for name, values in f1.items()}
