@@ -34,6 +34,8 @@ _SPLITS = ("cross_validation", "validation", "test", "scored")
 _WIDTH = 100
 _LEAST_NAME, _MOST_NAME = 28, 40
 _MOST_FIELDS = 8
+# The figures whose differences are shown; more would not fit into 100 columns.
+_DIFFERENCES = ("auc_macro", "auc_steady", "map")
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -193,7 +195,7 @@ def _table(
     width = _width(names)
     header = f"{split.replace('_', '-'):<{width}}{'seeds':>6}{'movies':>8}"
     for figure, column in COLUMNS.items():
-        header += f"{column:>11}" + (f"{'+-':>7}" if figure == "auc_macro" else "")
+        header += f"{column:>10}" + (f"{'+-':>6} " if figure == "auc_macro" else "")
     lines = [header]
     for model, title in models.items():
         lines.append(title)
@@ -203,10 +205,10 @@ def _table(
             figures = averaged[model]
             row = f"{'  ' + name:<{width}}{len(group.runs):>6}{figures['movies']:>8}"
             for figure in COLUMNS:
-                row += f"{figures[figure]:>11.3f}"
+                row += f"{figures[figure]:>10.3f}"
                 if figure == "auc_macro":
                     std = figures.get("auc_macro_std")
-                    row += " " * 7 if std is None else f"{std:>7.3f}"
+                    row += " " * 7 if std is None else f"{std:>6.3f} "
             lines.append(row.rstrip())
     which = "with both plot and poster" if both else "that have the modality of the model"
     lines.append(f"On the movies {which}.")
@@ -262,13 +264,13 @@ def _differences(
     intervals,
 ) -> str:
     """Shows the differences of all models to the baseline, with their intervals."""
-    from mmgc_jax.evaluation.comparison import FIGURES, NotPaired, OtherMovies
+    from mmgc_jax.evaluation.comparison import NotPaired, OtherMovies
     from mmgc_jax.evaluation.score_tables import COLUMNS
 
     baseline, by_group = names[groups.index(first)], list(zip(groups, averages, names))
     width = _width(names)
     lines = _wrapped(f"Differences to {baseline}, with their 95 % intervals")
-    lines.append(" " * width + "".join(f"{COLUMNS[figure]:>24}" for figure in FIGURES))
+    lines.append(" " * width + "".join(f"{COLUMNS[figure]:>24}" for figure in _DIFFERENCES))
     reasons: dict[str, None] = {}
     compared = False
     of_baseline = averages[groups.index(first)]
@@ -279,7 +281,7 @@ def _differences(
                 continue
             try:
                 found = intervals.differences(group, first, model)
-                cells = [_cell(found[figure]) for figure in FIGURES]
+                cells = [_cell(found[figure]) for figure in _DIFFERENCES]
             except OtherMovies as reason:
                 reasons[f"Not compared: {reason}."] = None
                 continue
@@ -287,7 +289,7 @@ def _differences(
                 reasons[f"No interval: {str(reason).rstrip('.')}."] = None
                 cells = [
                     f"{averaged[model][figure] - of_baseline[model][figure]:+.3f}{' ' * 15}"
-                    for figure in FIGURES
+                    for figure in _DIFFERENCES
                 ]
             rows.append((f"{'  ' + name:<{width}}" + "".join(f"{c:>24}" for c in cells)).rstrip())
         lines += [title, *rows] if rows else []
