@@ -33,8 +33,6 @@ COLUMNS = {
     "demo.csv": (*_MODEL, *_SCORES, "auc_macro_reachable", *_MEASURED),
     "talk_comparisons.csv": ("model", "split", "movies_with", "movies", "seeds", "folds",
                              "auc_macro", "auc_macro_std", *_MEASURED),
-    "repeats.csv": ("config", "date", "machine", "minutes", "plot", "poster", "poster_grey",
-                    "fusion", "fusion_both", "gain_both", "command"),
     "missing_modalities.csv": ("config", "missing", "model", *_LOST, *_MEASURED),
     "calibration.csv": ("model", "split", "ece_uncalibrated", "ece", *_MEASURED),
     "ablations.csv": ("change", "field", "model", "measured_on", "auc_macro_before",
@@ -50,7 +48,6 @@ COLUMNS = {
 }  # fmt: skip
 # Columns that identify a row.
 KEYS = {
-    "repeats.csv": ("config", "date", "machine"),
     "missing_modalities.csv": ("config", "missing", "model"),
     "ablations.csv": ("change", "model", "measured_on"),
     "mmimdb.csv": ("model",),
@@ -64,15 +61,14 @@ _MODEL_KEY = ("model", "split", "movies_with")
 OPTIONAL = {
     "best.csv": ("auc_macro_std", "auc_micro", "map", "f1_micro", "f1_macro"),
     "demo.csv": ("auc_macro_reachable",),
-    "repeats.csv": ("plot", "poster", "poster_grey", "gain_both"),
     "ablations.csv": ("field",),
     "mmimdb.csv": ("f1_micro", "f1_weighted", "f1_samples"),
     "speed.csv": ("target",),
 }
 
 # The form of a cell, by the names of columns; all others hold text.
-SCORE = re.compile(r"auc_.*|map|f1_.*|ece.*|fusion.*|gain_both|plot|poster|poster_grey")
-COUNT = re.compile(r"movies|seeds|folds|minutes|pairs|parameters|devices|.*_mb")
+SCORE = re.compile(r"auc_.*|map|f1_.*|ece.*")
+COUNT = re.compile(r"movies|seeds|folds|pairs|parameters|devices|.*_mb")
 AMOUNT = re.compile(r"seconds|movies_per_second|cpu_seconds|ours|theirs|ratio.*|target")
 CHOICES = {
     "split": {"cross-validation", "validation", "test"},
@@ -95,9 +91,7 @@ HEADERS = {
     "0 %": "auc_macro_0", "25 %": "auc_macro_25", "50 %": "auc_macro_50",
     "75 %": "auc_macro_75", "100 %": "auc_macro_100",
     "ECE before": "ece_uncalibrated", "ECE after": "ece",
-    "Config": "config", "Date": "date", "Machine": "machine", "Minutes": "minutes",
-    "Plot": "plot", "Poster": "poster", "Poster, grey": "poster_grey", "Fusion": "fusion",
-    "Fusion, both": "fusion_both", "Gain, both": "gain_both",
+    "Date": "date",
     "Change": "change", "Measured on": "measured_on", "Before": "auc_macro_before",
     "After": "auc_macro_after", "In config": "in_config",
     "Modalities": "modalities", "Source": "source",

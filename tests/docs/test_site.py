@@ -152,7 +152,7 @@ def test_the_line_of_the_talk_crosses_no_label_and_whiskers_are_seen(draw_figure
         [ends] = whisker.get_segments()
         start, end = left.transData.transform(ends)[:, 0]
         assert end - start > size
-    assert "standard deviation" in left.get_xlabel()
+    assert "95 % interval" in left.get_xlabel()
 
 
 def test_the_figure_of_results_is_of_the_csv_files(draw_figures):
