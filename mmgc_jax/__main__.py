@@ -27,6 +27,7 @@ DOORS = {
     "predict": Door("predict", '--workdir=runs/demo --plot="..."'),
     "explain": Door("explain", '--workdir=runs/demo --plot="..."'),
     "score": Door("score", "--workdir=runs/a --movies=test.csv"),
+    "report": Door("report", "--workdir=runs/demo"),
     "compare": Door("compare", "runs/seed_0 runs/seed_1"),
     "export": Door("export", "--workdir=runs/demo --output=demo_model"),
 }
