@@ -50,20 +50,25 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
     from mmgc_jax.evaluation import gallery, saved
     from mmgc_jax.pages import browser
     from mmgc_jax.predictor import Predictor
+    from mmgc_jax.runtime import hub
     from mmgc_jax.runtime.files import as_path
 
     command_line.cache_small_programs()
     registry.import_modules(values.encoder_modules)
     predictor = Predictor.load(values.workdir, warm_up=True)
-    workdir = as_path(values.workdir)
-    predictions = saved.load(workdir / saved.FILE)
-    kept = {} if predictions is None else gallery.load(workdir, predictions)
-    examples = list(kept.values())[:_MOST_EXAMPLES]
+    examples = []
+    if not hub.is_address(values.workdir):
+        workdir = as_path(values.workdir)
+        predictions = saved.load(workdir / saved.FILE)
+        kept = {} if predictions is None else gallery.load(workdir, predictions)
+        examples = list(kept.values())[:_MOST_EXAMPLES]
     with tempfile.TemporaryDirectory(prefix="mmgc-serve-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder
         service = browser.Service(predictor, pathlib.Path(folder))
         browser.warm_up(service, examples)
-        page = browser.build(service, f"Movie genres: {workdir.name}", examples)
+        page = browser.build(
+            service, f"Movie genres: {pathlib.PurePath(values.workdir).name}", examples
+        )
         browser.launch(page, values.host, values.port)
 
 
