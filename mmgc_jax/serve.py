@@ -63,7 +63,8 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
         kept = {} if predictions is None else gallery.load(workdir, predictions)
         examples = list(kept.values())[:_MOST_EXAMPLES]
     with tempfile.TemporaryDirectory(prefix="mmgc-serve-") as folder:
-        os.environ["GRADIO_TEMP_DIR"] = folder
+        # Read by gradio when it is imported: where uploads are, and what it must not keep.
+        os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_RUN_HISTORY": "False"}
         service = browser.Service(predictor, pathlib.Path(folder))
         browser.warm_up(service, examples)
         page = browser.build(

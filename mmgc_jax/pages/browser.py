@@ -3,8 +3,9 @@
 gradio is imported only by `build`, so that answers can be made, and tested, without it.
 """
 
-import logging
+import html
 import pathlib
+import signal
 import tempfile
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -19,8 +20,6 @@ from mmgc_jax.runtime.errors import InputError
 
 if TYPE_CHECKING:
     import gradio
-
-logger = logging.getLogger(__name__)
 
 MAX_UPLOAD = "16mb"
 _MOST_MOVIES = 2000  # of a table
@@ -164,7 +163,8 @@ def build(service: Service, title: str, examples: Sequence[Movie]) -> "gradio.Bl
             try:
                 return function(*arguments)
             except InputError as error:
-                raise gradio.Error(str(error), duration=None, print_exception=False) from error
+                message = html.escape(str(error), quote=False)  # gradio would render it
+                raise gradio.Error(message, duration=None, print_exception=False) from error
 
         return call
 
@@ -224,7 +224,7 @@ def _poster_file(service: Service, movie: Movie) -> str | None:
 
 
 def launch(page: "gradio.Blocks", host: str, port: int) -> None:
-    """Serves the page until the process is interrupted.
+    """Serves the page until the process is interrupted, by Ctrl-C or SIGTERM.
 
     Raises:
       InputError: if the port cannot be used.
@@ -240,12 +240,16 @@ def launch(page: "gradio.Blocks", host: str, port: int) -> None:
             share=False,
             max_file_size=MAX_UPLOAD,
             footer_links=["api"],
-            run_history=False,
             enable_monitoring=False,
             ssr_mode=False,
             pwa=False,
             theme=theme,
             show_error=True,
+            quiet=True,
+            prevent_thread_lock=True,
         )
     except OSError as error:
         raise InputError(f"--host={host} --port={port} cannot be used: {error}") from error
+    print(f"Open http://{host}:{port} in a browser. Ctrl-C ends it.", flush=True)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    page.block_thread()

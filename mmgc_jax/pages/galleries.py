@@ -24,11 +24,12 @@ _TITLES = {
     "wrong": "Surest and wrong: is the label missing?",
     "missed": "Missed",
 }
-_HEIGHT = 80  # pixels of a thumbnail
+# Pixels of a thumbnail, and of those of more movies than this.
+_HEIGHT, _SMALL_HEIGHT, _MANY = 80, 48, 400
 _MOST_PLOT = 220  # characters
 _MOST_WORDS = 4
 # Bytes of all thumbnails; later movies are shown without.
-_MOST_PICTURE_BYTES = 1_700_000
+_MOST_PICTURE_BYTES = 1_300_000
 
 
 class Galleries:
@@ -48,6 +49,8 @@ class Galleries:
         self._chosen = gallery.choose(predictions, split)
         self._explained: dict[int, Explanation] = {}
         self._bytes_left = _MOST_PICTURE_BYTES
+        cards = sum(len(rows) for of_genre in self._chosen.values() for rows in of_genre)
+        self._height = _HEIGHT if cards <= _MANY else _SMALL_HEIGHT
 
     def explain(self, predictor: Predictor, most: int, until: float) -> None:
         """Explains the first movies of all lists, those of wrong answers first.
@@ -115,7 +118,7 @@ class Galleries:
             "maps": [],
             "words": [],
         }
-        pixels = None if movie is None else _thumbnail(movie)
+        pixels = None if movie is None else _thumbnail(movie, self._height)
         if pixels is not None:
             card["poster"] = self._picture(posters.encode_jpeg(pixels, quality=80))
         if row in self._explained and genre in self._explained[row].chosen:
@@ -141,13 +144,13 @@ class Galleries:
         return pages.data_url(jpeg)
 
 
-def _thumbnail(movie: Movie) -> np.ndarray | None:
-    """Decodes a poster, RGB <uint8>[80, width, 3]; None if there is none that can be decoded."""
+def _thumbnail(movie: Movie, height: int) -> np.ndarray | None:
+    """Decodes a poster, RGB <uint8>[height, width, 3]; None if there is none to decode."""
     if movie.poster is None:
         return None
     try:
         rows, columns = posters.decode(movie.poster).shape[:2]
-        return posters.decode(movie.poster, _HEIGHT, max(1, round(_HEIGHT * columns / rows)))
+        return posters.decode(movie.poster, height, max(1, round(height * columns / rows)))
     except posters.PosterError:
         return None
 

@@ -5,6 +5,7 @@ figures and tables from `results.json`, `predictions.npz` and `figures/`, movies
 `gallery.jsonl`, the command and times from `run.log`.
 """
 
+import hashlib
 import io
 import json
 import logging
@@ -33,7 +34,7 @@ FILE = "report.html"
 # Explanations at the end of a run: the demo must not take more than 20 s longer for its report.
 EXPLAINED, _SECONDS = 24, 10.0
 # Bytes of all images of figures; a figure that does not fit is named instead of shown.
-_MOST_FIGURE_BYTES = 1_800_000
+_MOST_FIGURE_BYTES = 1_500_000
 _WIDEST = 1400  # pixels of a figure
 _COLUMNS = {"auc_macro": "AUC macro", "map": "mAP", "f1_macro_tuned": "F1 macro"}
 _SOURCES = {
@@ -73,7 +74,8 @@ _FIGURES = {
 def after_training(folder) -> None:
     """Writes the report at the end of a run, and prints where it is; on process 0 only.
 
-    If it cannot be written, a warning says why: the run itself has finished.
+    A report on the same results, of a run that had finished before, is kept. If the report cannot
+    be written, a warning says why: the run itself has finished.
 
     Args:
       folder: the working directory, as `experiment.run` takes it.
@@ -84,7 +86,9 @@ def after_training(folder) -> None:
     # Parameters of several processes are read by all of them together.
     explained = EXPLAINED if parallel.is_alone() else 0
     try:
-        file = write(workdir, explained=explained, seconds=_SECONDS)
+        file = workdir / FILE
+        if not (file.is_file() and _fingerprint(workdir) in file.read_text(encoding="utf-8")):
+            write(workdir, explained=explained, seconds=_SECONDS)
     except (InputError, OSError) as error:
         logger.warning("%s is not written: %s `mmgc report` tries again.", workdir / FILE, error)
         return
@@ -106,6 +110,15 @@ def write(workdir: Path, *, explained: int = EXPLAINED, seconds: float = math.in
     content = html(workdir, explained=explained, seconds=seconds)
     write_text(workdir / FILE, content)
     return workdir / FILE
+
+
+def _fingerprint(workdir: Path) -> str:
+    """Returns a hash of the figures and predictions of a run, 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for name in ("results.json", saved.FILE):
+        if (workdir / name).is_file():
+            digest.update((workdir / name).read_bytes())
+    return digest.hexdigest()
 
 
 class _Run(NamedTuple):
@@ -155,6 +168,7 @@ def html(workdir: Path, *, explained: int = EXPLAINED, seconds: float = math.inf
         pages.environment()
         .get_template("report.html")
         .render(
+            fingerprint=_fingerprint(workdir),
             headline=_headline(read, intervals),
             parts=_models(read, intervals),
             columns=list(_COLUMNS.values()),

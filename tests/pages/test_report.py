@@ -63,7 +63,7 @@ def test_the_headline_says_what_was_trained_and_how_good_it_is(run, page):
 
 def test_tables_have_a_row_for_each_model_and_each_genre(run, page):
     text, fusion = text_of(page), results_of(run)["fusion"]
-    for title in ("Plot (LSTM)", "Poster (VGG16, colour)", "Fusion"):
+    for title in ("Plot (LSTM)", "Poster (small VGG, colour)", "Fusion"):
         assert text.count(f" {title} ") >= 2  # all movies, and those with both
     for genre, figures in fusion["per_genre"].items():
         row = (
@@ -180,7 +180,16 @@ def test_a_run_ends_with_the_place_of_its_report(tmp_path, run, capsys, monkeypa
     monkeypatch.setattr(report, "EXPLAINED", 0)
     report.after_training(copy)
     assert capsys.readouterr().out == f"Report:      {copy / 'report.html'}\n"
-    assert (copy / "report.html").read_text().startswith("<!doctype html>")
+    file = copy / "report.html"
+    assert file.read_text().startswith("<!doctype html>")
+    file.write_text(file.read_text() + "<!-- kept -->")
+    report.after_training(copy)  # the run had finished before
+    assert "<!-- kept -->" in file.read_text()
+    (copy / "results.json").write_text((copy / "results.json").read_text() + " ")
+    report.after_training(copy)
+    assert "<!-- kept -->" not in file.read_text()
+    assert capsys.readouterr().out.count("Report: ") == 2
+    file.unlink()
     (copy / "config.json").unlink()
     with caplog.at_level(logging.WARNING, "mmgc_jax"):
         report.after_training(copy)
@@ -192,7 +201,7 @@ def test_movies_are_explained(tmp_path, finished):
     workdir = tmp_path / "finished"
     shutil.copytree(finished.workdir, workdir, ignore=shutil.ignore_patterns("data"))
     content = report.html(workdir, explained=2)
-    assert "Heat map of Poster (VGG16, colour)" in content
+    assert "Heat map of Poster (small VGG, colour)" in content
     assert re.search(r'<mark class="(for|against)">[\w\' ]+ <small>[+−]\d', content)
     explained = re.findall(r"<article>.*?</article>", content, re.S)
     assert 0 < sum("<mark" in card for card in explained) < len(explained)
