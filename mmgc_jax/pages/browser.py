@@ -3,6 +3,7 @@
 gradio is imported only by `build`, so that answers can be made, and tested, without it.
 """
 
+import functools
 import html
 import pathlib
 import signal
@@ -25,6 +26,8 @@ MAX_UPLOAD = "16mb"
 _MOST_MOVIES = 2000  # of a table
 _MOST_WAITING, _AT_ONCE = 32, 2
 _SECONDS_KEPT = 900  # of uploads, so that a second question can be asked about a poster
+# gradio draws lines around all cells.
+_WITHIN_GRADIO = "#answer .movie :is(table, tr, td, th) { border: 0 !important; }"
 _IMAGES = [".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp"]
 
 
@@ -59,7 +62,8 @@ class Service:
           InputError: if neither is given, or one of them cannot be read.
         """
         explanation = explanations.explain(self._predictor, self._movie(plot, poster))
-        return f"<style>{pages.style('colours', 'movie')}</style>{pages.movie(explanation)}"
+        style = pages.style("colours", "movie") + _WITHIN_GRADIO
+        return f"<style>{style}</style>{pages.movie(explanation)}"
 
     def predict(self, plot: str | None = "", poster: str | None = None) -> dict[str, Any]:
         """Returns the probabilities of a movie, for programs.
@@ -157,8 +161,9 @@ def build(service: Service, title: str, examples: Sequence[Movie]) -> "gradio.Bl
     import gradio
 
     def safe(function):
-        """Shows an InputError to the visitor."""
+        """Shows an InputError to the visitor; the names of arguments are those of the API."""
 
+        @functools.wraps(function)
         def call(*arguments):
             try:
                 return function(*arguments)
@@ -167,6 +172,13 @@ def build(service: Service, title: str, examples: Sequence[Movie]) -> "gradio.Bl
                 raise gradio.Error(message, duration=None, print_exception=False) from error
 
         return call
+
+    def explain(plot, poster):
+        """Shows an InputError where the answer would be."""
+        try:
+            return service.explain(plot, poster)
+        except InputError as error:
+            return f'<p role="alert">{html.escape(str(error))}</p>'
 
     has_plot, has_poster = ("plot" in service.modalities, "poster" in service.modalities)
     given = " and ".join(service.modalities)
@@ -188,9 +200,7 @@ def build(service: Service, title: str, examples: Sequence[Movie]) -> "gradio.Bl
                     cache_examples=False,
                 )
             answer = gradio.HTML(elem_id="answer")
-            ask.click(
-                safe(service.explain), [plot, poster], answer, api_visibility="private"
-            )  # fmt: skip
+            ask.click(explain, [plot, poster], answer, api_visibility="private")
             # Without a button on the page: for programs alone.
             gradio.Button(visible=False).click(
                 safe(service.predict), [plot, poster], gradio.JSON(visible=False),

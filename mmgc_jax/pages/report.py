@@ -231,7 +231,7 @@ def _gain(read: _Run, intervals: comparison.Intervals) -> dict[str, Any] | None:
         if bootstrap.is_shown(movies, found.low, found.high):
             limits = f"{_plus(found.low)} to {_plus(found.high)}"
     except (comparison.NotPaired, InputError) as error:
-        logger.info("The gain of fusion has no interval: %s.", error)
+        logger.debug("The gain of fusion has no interval: %s.", error)
     return {
         "value": _plus(gain),
         "amount": tables.number(abs(gain)),
@@ -289,7 +289,7 @@ def _estimate(
     try:
         found = intervals.figures(comparison.Group([read.run]), model)["auc_macro"]
     except (comparison.NotPaired, InputError) as error:
-        logger.info("%s has no interval: %s.", model, error)
+        logger.debug("%s has no interval: %s.", model, error)
         return None
     movies = read.figures[model]["movies"]
     return found if bootstrap.is_shown(movies, found.low, found.high) else None
