@@ -26,7 +26,9 @@ DOORS = {
     "train": Door("main", "--workdir=runs/demo"),
     "predict": Door("predict", '--workdir=runs/demo --plot="..."'),
     "explain": Door("explain", '--workdir=runs/demo --plot="..."'),
+    "serve": Door("serve", "--workdir=runs/demo"),
     "score": Door("score", "--workdir=runs/a --movies=test.csv"),
+    "report": Door("report", "--workdir=runs/demo"),
     "compare": Door("compare", "runs/seed_0 runs/seed_1"),
     "export": Door("export", "--workdir=runs/a --output=model"),
 }

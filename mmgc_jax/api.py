@@ -14,13 +14,19 @@ import ml_collections
 
 from mmgc_jax import config_flag, experiment
 from mmgc_jax.data import table
+from mmgc_jax.pages import report as pages_report
 from mmgc_jax.predictor import Predictor
 from mmgc_jax.runtime.errors import InputError, did_you_mean
 from mmgc_jax.runtime.files import as_path, write_atomically
 
 
 def train(
-    movies, workdir, config: str | ml_collections.ConfigDict = "own", **overrides
+    movies,
+    workdir,
+    config: str | ml_collections.ConfigDict = "own",
+    *,
+    report: bool = True,
+    **overrides,
 ) -> Predictor:
     """Trains on a table, as `mmgc train` does; returns a predictor of its genres.
 
@@ -33,6 +39,7 @@ def train(
         of plots or posters; `mmgc_jax.data.table` says how they are found.
       workdir: path of the working directory, which is made if it does not exist.
       config: name or path of a config, as after `--config`, or a config.
+      report: whether to write `report.html`, a page on the run.
       **overrides: values of fields; those of a section are a dictionary. `data={"genres": ...}` can
         be a dictionary of new names, such as `{"Science Fiction": "Sci-Fi"}`.
 
@@ -55,6 +62,8 @@ def train(
     config.data.source = "table"
     config.data.path = _path(movies, config, workdir)
     experiment.run(config.lock(), workdir)
+    if report:
+        pages_report.after_training(workdir)
     return Predictor.load(workdir)
 
 

@@ -18,7 +18,7 @@ from mmgc_jax import settings
 from mmgc_jax.data import builder, pipeline, splits, synthetic
 from mmgc_jax.encoders import estimate, fusion, joint, registry
 from mmgc_jax.encoders.base import MODALITIES
-from mmgc_jax.evaluation import calibration, report, results, saved
+from mmgc_jax.evaluation import calibration, gallery, history, report, results, saved
 from mmgc_jax.ops import kernels
 from mmgc_jax.runtime import parallel, preemption, workdir
 from mmgc_jax.runtime.errors import InputError
@@ -41,13 +41,14 @@ logger = logging.getLogger(__name__)
 Arrays = dict[str, np.ndarray]
 
 
-def run(config: ml_collections.ConfigDict, folder) -> dict:
+def run(config: ml_collections.ConfigDict, folder, command: str = "") -> dict:
     """Runs an experiment, or resumes it.
 
     Args:
       config: the fields of `configs/default.py`, and a section for each encoder.
       folder: path of the working directory, which is made if it does not exist; also in a bucket,
         `gs://...`.
+      command: the command line that was given, for the log; may be empty.
 
     Returns:
       The content of `results.json`.
@@ -76,6 +77,9 @@ def run(config: ml_collections.ConfigDict, folder) -> dict:
         workdir.logging_to(folder / "run.log"),
     ):
         try:
+            if command:
+                logger.info("%s", history.command_line(command))
+            logger.info("%s", history.versions_line())
             experiment = _begin(config, folder, directory, as_given, inputs)
             arrays, present = _train(experiment)
             return _report(experiment, arrays, present)
@@ -240,6 +244,7 @@ def _report(experiment: Experiment, arrays: dict[str, Arrays], present: Arrays) 
     calibrated = results.cross_calibrate(corpus, folds, probabilities, present, calibrations)
     judged = saved.of_experiment(corpus, folds, present, fused, calibrated, calibrations)
     saved.save(folder / saved.FILE, judged)
+    gallery.save(folder, corpus, judged, saved.shown_split(corpus.split))
     best = _best_reachable(config, corpus)
     figures = results.evaluate_models(
         corpus, folds, probabilities, present, fused, calibrated, best

@@ -13,6 +13,7 @@ SIGTERM continues where it stopped when the same command is given again. `mmgc t
 """
 
 import logging
+import shlex
 from collections.abc import Sequence
 
 from absl import flags
@@ -44,6 +45,12 @@ def define_flags(values: flags.FlagValues) -> None:
         flag_values=values,
     )
     flags.DEFINE_bool(
+        "report",
+        True,
+        "Whether to write report.html at the end, a page on the run; `mmgc report` writes it, too.",
+        flag_values=values,
+    )
+    flags.DEFINE_bool(
         "distributed",
         False,
         "Whether this is one of several processes that run the experiment together, with the same "
@@ -63,6 +70,7 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
     import jax
 
     from mmgc_jax import config_flag, experiment
+    from mmgc_jax.pages import report
     from mmgc_jax.runtime import failures, parallel, preemption
 
     if values.help_config:
@@ -76,7 +84,15 @@ def main(values: flags.FlagValues, arguments: list[str]) -> None:
             logger.setLevel(logging.INFO if parallel.is_first() else logging.WARNING)
             config = config_flag.load(values.config, arguments, values)
             logger.info("%d device(s): %s", jax.device_count(), jax.devices()[0].device_kind)
-            experiment.run(config, values.workdir)
+            experiment.run(config, values.workdir, _command(values, arguments))
+            if values.report:
+                report.after_training(values.workdir)
+
+
+def _command(values: flags.FlagValues, arguments: Sequence[str]) -> str:
+    """Returns a command line that does the same."""
+    given = [values[name].serialize() for name in values if values[name].present]
+    return shlex.join(["mmgc", "train", *given, *arguments])
 
 
 def start(argv: Sequence[str] | None = None) -> None:

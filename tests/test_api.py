@@ -70,7 +70,9 @@ class TestTrain:
         workdir, predictor = trained
         checkpoints = sorted((workdir / "predictions").iterdir())
         before = [file.stat().st_mtime_ns for file in checkpoints]
+        report = (workdir / "report.html").stat().st_mtime_ns
         again = mmgc_jax.train(frame(), workdir, **SMALL)
+        assert (workdir / "report.html").stat().st_mtime_ns == report
         assert again.genres == predictor.genres
         assert [file.stat().st_mtime_ns for file in checkpoints] == before
 
@@ -78,7 +80,8 @@ class TestTrain:
         workdir, _ = trained
         results = (workdir / "results.json").read_text()
         arrow = pyarrow.Table.from_pandas(frame())
-        mmgc_jax.train(arrow, tmp_path / "arrow", **SMALL)
+        mmgc_jax.train(arrow, tmp_path / "arrow", report=False, **SMALL)
+        assert not (tmp_path / "arrow" / "report.html").exists()
         assert (tmp_path / "arrow" / "results.json").read_text() == results
         file = tmp_path / "movies.csv"
         frame().assign(genre=lambda f: f.genre.map("|".join)).to_csv(file, index=False)

@@ -23,7 +23,7 @@ from mmgc_jax.encoders import plot_bag_of_words
 from mmgc_jax.evaluation import bootstrap, metrics, saved
 from mmgc_jax.evaluation.tables import interval_note
 from mmgc_jax.predictor import Predictor
-from mmgc_jax.runtime import workdir
+from mmgc_jax.runtime import files, workdir
 from mmgc_jax.runtime.errors import InputError
 from mmgc_jax.training import loop
 from mmgc_jax.training.run import TrainingRun
@@ -65,7 +65,12 @@ def test_an_experiment_writes_the_documented_files(finished):
     assert tables[:10] == screen[:10]  # below the rows, long lines are wrapped on the screen
     assert tables[-1].startswith("Word vectors (trained) cover 100.0% of the words in the training")
     assert "Traceback" not in run.stderr
-    assert "plot: starting" in (workdir / "run.log").read_text()
+    log = (workdir / "run.log").read_text()
+    assert "plot: starting" in log
+    assert re.search(r" Command: mmgc train .*--workdir=\S+finished .*--config\.data\.path=", log)
+    assert re.search(r" Versions: Python 3\..*, jax \d.*; \w+, \d x \w+", log)
+    assert screen[-1] == f"Report:      {files.relative_to_here(workdir / 'report.html')}"
+    assert (workdir / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
 
 
 @pytest.mark.slow

@@ -46,7 +46,7 @@ def live(arguments, log, prepare):
 
 def run(workdir, inputs, *further, prepare=None, **settings) -> int:
     """Runs an experiment in another process; returns its exit code. `output_of` has its output."""
-    command = tiny.command(workdir, *inputs, *further, **settings)
+    command = [*tiny.command(workdir, *inputs, *further, **settings), "--noreport"]
     arguments = (command, f"{workdir}.log", prepare)
     process = _CONTEXT.Process(target=live, args=arguments)
     process.start()

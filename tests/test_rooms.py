@@ -10,7 +10,7 @@ PACKAGE = ROOT / "mmgc_jax"
 
 # The layers from top to bottom, with their folders and files of the package.
 FLOORS = (
-    ("__main__", "main", "predict", "explain", "score", "compare", "export"),
+    ("__main__", "main", "predict", "explain", "score", "compare", "report", "serve", "export"),
     ("movie_flags",),
     ("api",),
     ("config_flag",),

@@ -234,7 +234,7 @@ class Intervals:
         Raises:
           NotPaired: if the predictions are not known, or there are too few movies.
         """
-        values = self._resample(of_group.runs, model)
+        values = self._resample([(run, model) for run in of_group.runs])
         averaged = average(of_group, self._split)[model]
         return {
             name: Estimate(
@@ -255,7 +255,8 @@ class Intervals:
           OtherMovies: if they have not judged the same movies, or not with the same labels.
           NotPaired: if that is not known, or there are too few movies.
         """
-        values = self._resample((*of_group.runs, *baseline.runs), model)
+        runs = (*of_group.runs, *baseline.runs)
+        values = self._resample([(run, model) for run in runs])
         count = len(of_group.runs)
         averages = [average(one, self._split)[model] for one in (of_group, baseline)]
         result = {}
@@ -268,11 +269,32 @@ class Intervals:
             result[name] = Estimate(value, *bootstrap.interval(ours - theirs))
         return result
 
-    def _resample(self, runs: Sequence[Run], model: str) -> list[dict[str, np.ndarray]]:
-        """Computes the figures of runs on the same resamples of the movies."""
-        samples = [self._sample(run, model) for run in runs]
-        first_run, first = runs[-1], samples[-1]
-        for run, sample in zip(runs, samples):
+    def gain(self, run: Run, model: str, other: str) -> dict[str, Estimate]:
+        """Estimates by how much a model of a run exceeds another one in each of `FIGURES`.
+
+        Args:
+          run: the run.
+          model: a model of it; with `other` on the same movies, such as `fusion_both`.
+          other: the model that is subtracted.
+
+        Raises:
+          NotPaired: as `differences`.
+        """
+        ours, theirs = self._resample([(run, model), (run, other)])
+        figures = average(Group([run]), self._split)
+        return {
+            name: Estimate(
+                figures[model][name] - figures[other][name],
+                *bootstrap.interval(ours[name] - theirs[name]),
+            )
+            for name in FIGURES
+        }
+
+    def _resample(self, judges: Sequence[tuple[Run, str]]) -> list[dict[str, np.ndarray]]:
+        """Computes the figures of models, each of a run, on the same resamples of the movies."""
+        samples = [self._sample(run, model) for run, model in judges]
+        first_run, first = judges[-1][0], samples[-1]
+        for (run, _), sample in zip(judges, samples):
             _require_same(first_run, first, run, sample)
         if len(first.ids) < bootstrap.LEAST_MOVIES:
             raise NotPaired(f"too few movies, {len(first.ids)}")

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from mmgc_jax.data.pipeline import Corpus
 from mmgc_jax.evaluation import bootstrap, figures, score_tables, tables
 from mmgc_jax.evaluation.results import Calibrated, Predictions, predictions_of_split
-from mmgc_jax.evaluation.saved import CROSS_VALIDATION, SCORED
+from mmgc_jax.evaluation.saved import CROSS_VALIDATION, SCORED, shown_split
 from mmgc_jax.runtime import parallel
 from mmgc_jax.runtime.files import Path, write_text
 
@@ -47,7 +47,7 @@ def write(
     content = results | ({"missing_modalities": missing} if missing else {})
     write_text(workdir / "results.json", json.dumps(_without_nan(content), indent=2))
 
-    split = next((name for name in ("test", "validation") if name in results), CROSS_VALIDATION)
+    split = shown_split(results)
     part = "train" if split == CROSS_VALIDATION else split
     predictions = predictions_of_split(
         corpus, part, folds, probabilities, present, fused, calibrated

@@ -8,7 +8,7 @@ import hashlib
 import json
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +22,11 @@ from mmgc_jax.runtime.files import Path, write_atomically
 FILE = "predictions.npz"
 # Names of the training movies, judged out-of-fold, and of those that `mmgc score` judges.
 CROSS_VALIDATION, SCORED = "cross_validation", "scored"
+
+
+def shown_split(splits: Container[str]) -> str:
+    """Returns the split that tables and figures show first: test, or else the next best."""
+    return next((name for name in ("test", "validation") if name in splits), CROSS_VALIDATION)
 
 
 class Saved(NamedTuple):

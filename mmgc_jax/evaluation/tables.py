@@ -34,7 +34,7 @@ _F1_NOTE = (
 )
 
 # The size of the final screen.
-_SCREEN_LINES, _SCREEN_COLUMNS = 40, 100
+_SCREEN_LINES, _SCREEN_COLUMNS = 39, 100  # the line of the report follows
 
 
 def final_screen(

@@ -14,10 +14,15 @@ import numpy as np
 from mmgc_jax.explanations import CALIBRATION, CORRECTION, PRIOR, Explanation, poster_pixels
 
 _FOLDER = pathlib.Path(__file__).parent
+
+
+def style(*names: str) -> str:
+    """Returns the styles of this folder with these names: `colours`, `page`, `movie`, `report`."""
+    return "\n".join((_FOLDER / f"{name}.css").read_text(encoding="utf-8") for name in names)
+
+
 # Styles of all pages, light and dark.
-STYLE = "\n".join(
-    (_FOLDER / f"{name}.css").read_text(encoding="utf-8") for name in ("colours", "page", "movie")
-)
+STYLE = style("colours", "page", "movie")
 _POSTER_HEIGHT = 288  # pixels
 _MOST_BARS = 10
 # Words with less than this share of the strongest score have no colour, and no number.
@@ -41,16 +46,17 @@ def environment() -> jinja2.Environment:
     )
 
 
-def document(title: str, body: str) -> str:
+def document(title: str, body: str, further_style: str = "") -> str:
     """Returns a whole page.
 
     Args:
       title: plain text.
       body: HTML, such as from `movie`; it is not escaped.
+      further_style: CSS in addition to `STYLE`.
     """
     template = environment().get_template("page.html")
     return template.render(
-        title=title, style=markupsafe.Markup(STYLE), body=markupsafe.Markup(body)
+        title=title, style=markupsafe.Markup(STYLE + further_style), body=markupsafe.Markup(body)
     )
 
 
@@ -72,7 +78,7 @@ def movie(explanation: Explanation, number: int = 0) -> str:
         .render(
             name=e.movie.title or e.movie.id or "The movie",
             notes=e.notes,
-            poster=None if poster is None else _data_url(_jpeg(poster)),
+            poster=None if poster is None else data_url(_jpeg(poster)),
             bars=[_bar(e, n) for n in shown],
             more_bars=[_bar(e, n) for n in order if n not in shown],
             group=f"movie{number}",
@@ -85,8 +91,8 @@ def _bar(e: Explanation, index: int) -> dict:
     return {
         "genre": e.genres[index],
         "predicted": bool(e.predicted[index]),
-        "percent": _percent(e.probabilities[index]),
-        "threshold": _percent(e.thresholds[index]),
+        "percent": percent(e.probabilities[index]),
+        "threshold": percent(e.thresholds[index]),
         "width": _share(e.probabilities[index]),
         "mark": _share(e.thresholds[index]),
     }
@@ -137,7 +143,7 @@ def _genre(e: Explanation, column: int, poster: np.ndarray | None) -> dict:
                 "known": bool(known),
                 "kind": _kind(score) if strength >= _LEAST_COLOUR else "",
                 "strength": f"{0.75 * strength:.2f}",
-                "score": _signed(score) if strength >= _LEAST_NUMBER else "",
+                "score": signed(score) if strength >= _LEAST_NUMBER else "",
             }
         )
         end = word.end
@@ -146,14 +152,14 @@ def _genre(e: Explanation, column: int, poster: np.ndarray | None) -> dict:
     sentences = list(zip(e.sentences, e.sentence_scores[:, column]))
     return {
         "genre": genre,
-        "percent": _percent(e.probabilities[index]),
-        "threshold": _percent(e.thresholds[index]),
+        "percent": percent(e.probabilities[index]),
+        "threshold": percent(e.thresholds[index]),
         "predicted": bool(e.predicted[index]),
         "words": words,
         "after": plot[end:],
         "has_unknown": not e.known.all(),
         "sentences": [
-            {"text": sentence.text, "score": _signed(score)}
+            {"text": sentence.text, "score": signed(score)}
             for sentence, score in sorted(sentences, key=lambda pair: -pair[1])
         ]
         if len(sentences) > 1
@@ -161,7 +167,7 @@ def _genre(e: Explanation, column: int, poster: np.ndarray | None) -> dict:
         "maps": [
             {
                 "title": e.titles[name],
-                "image": _data_url(heat_picture(poster, maps[column]))
+                "image": data_url(heat_picture(poster, maps[column]))
                 if maps[column].any()
                 else None,
                 "where": _where(maps[column]),
@@ -172,16 +178,16 @@ def _genre(e: Explanation, column: int, poster: np.ndarray | None) -> dict:
         "terms": [
             {
                 "title": _TERMS.get(name) or e.titles[name],
-                "score": _signed(value),
+                "score": signed(value),
                 "kind": _kind(value),
                 "start": f"{50 + min(0.0, 50 * value / widest):.1f}",
                 "width": f"{abs(50 * value / widest):.1f}",
             }
             for name, value in terms.items()
         ],
-        "total": _signed(sum(terms.values())),
+        "total": signed(sum(terms.values())),
         "without": [
-            {"modality": modality, "percent": _percent(found[index])}
+            {"modality": modality, "percent": percent(found[index])}
             for modality, found in e.without.items()
         ],
     }
@@ -191,12 +197,14 @@ def _kind(score: float) -> str:
     return "for" if score > 0 else "against"
 
 
-def _signed(score: float) -> str:
+def signed(score: float) -> str:
+    """Formats logits with a sign and one decimal."""
     rounded = round(float(score), 1) + 0.0  # no negative zero
     return f"{rounded:+.1f}".replace("-", "−")
 
 
-def _percent(probability: float) -> str:
+def percent(probability: float) -> str:
+    """Formats a probability as a percentage with one decimal."""
     return f"{100 * float(probability):.1f} %"
 
 
@@ -218,5 +226,6 @@ def _jpeg(pixels: np.ndarray) -> bytes:
     return posters.encode_jpeg(pixels, quality=85)
 
 
-def _data_url(jpeg: bytes) -> markupsafe.Markup:
-    return markupsafe.Markup("data:image/jpeg;base64," + base64.b64encode(jpeg).decode())
+def data_url(image: bytes, kind: str = "jpeg") -> markupsafe.Markup:
+    """Returns an address that holds a whole image, of kind `jpeg` or `png`."""
+    return markupsafe.Markup(f"data:image/{kind};base64,{base64.b64encode(image).decode()}")

@@ -326,3 +326,35 @@ def test_with_few_movies_there_is_no_interval(tmp_path, movies):
         comparison.Intervals("validation", 100).differences(b, a, "fusion_both")
     with pytest.raises(comparison.NotPaired, match=f"too few movies, {movies}$"):
         comparison.Intervals("validation", 100).figures(a, "fusion_both")
+
+
+def test_the_gain_of_a_model_has_a_paired_interval(tmp_path):
+    folder = write(tmp_path / "a", 0, 0.8, 0.9)
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, (200, 3)).astype(bool)
+    noise = rng.normal(size=(2, 200, 3))
+    plot = noise[0] + labels
+    probabilities = np.float32(np.stack([plot, plot + 0.01 * noise[1] + 0.5 * labels]))
+    saved.save(
+        folder / saved.FILE,
+        saved.Saved(
+            ids=np.arange(200).astype(str),
+            split=np.full(200, "validation"),
+            folds=np.full(200, -1),
+            genres=np.array(GENRES),
+            labels=labels,
+            both=np.ones(200, bool),
+            models=np.array(["plot", "fusion"]),
+            present=np.ones((2, 200), bool),
+            probabilities=probabilities,
+            thresholds=np.full((2, 3), 0.5),
+        ),
+    )
+    [run] = comparison.read([folder])
+    intervals = comparison.Intervals("validation")
+    gain = intervals.gain(run, "fusion_both", "plot_both")["auc_macro"]
+    assert gain.value == pytest.approx(0.11)
+    alone = intervals.figures(comparison.Group([run]), "plot_both")["auc_macro"]
+    # Both models have judged the same movies, so the gain varies less than a figure.
+    assert 0 < gain.low < gain.high < 0.2
+    assert gain.high - gain.low < alone.high - alone.low
