@@ -83,8 +83,8 @@ CHOICES = {
 # The column that a header of the manual's tables stands for.
 HEADERS = {
     "Model": "model", "Movies": "movies", "Movies with": "movies_with",
-    "AUC macro": "auc_macro", "±": "auc_macro_std", "mAP": "map", "AUC steady": "auc_steady", "AUC micro": "auc_micro",
-    "Low": "auc_steady_low", "High": "auc_steady_high",
+    "AUC macro": "auc_macro", "±": "auc_macro_std", "mAP": "map", "AUC steady": "auc_steady",
+    "AUC micro": "auc_micro", "Low": "auc_steady_low", "High": "auc_steady_high",
     "F1 micro": "f1_micro", "F1 macro": "f1_macro", "F1 weighted": "f1_weighted",
     "F1 samples": "f1_samples", "F1 micro, tuned": "f1_micro_tuned",
     "F1 macro, tuned": "f1_macro_tuned", "Best AUC": "auc_macro_reachable",
