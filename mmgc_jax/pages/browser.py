@@ -161,7 +161,7 @@ def build(service: Service, title: str, examples: Sequence[Movie]) -> "gradio.Bl
     import gradio
 
     def safe(function):
-        """Shows an InputError to the visitor; the names of arguments are those of the API."""
+        """Lets programs see an InputError; the names of arguments are those of the API."""
 
         @functools.wraps(function)
         def call(*arguments):
@@ -173,12 +173,18 @@ def build(service: Service, title: str, examples: Sequence[Movie]) -> "gradio.Bl
 
         return call
 
+    # Visitors see an InputError where the answer would be: gradio's own message soon disappears.
     def explain(plot, poster):
-        """Shows an InputError where the answer would be."""
         try:
             return service.explain(plot, poster)
         except InputError as error:
-            return f'<p role="alert">{html.escape(str(error))}</p>'
+            return _alert(error)
+
+    def predict_table(file):
+        try:
+            return service.predict_table(file), ""
+        except InputError as error:
+            return None, _alert(error)
 
     has_plot, has_poster = ("plot" in service.modalities, "poster" in service.modalities)
     given = " and ".join(service.modalities)
@@ -215,11 +221,20 @@ def build(service: Service, title: str, examples: Sequence[Movie]) -> "gradio.Bl
                 given_table = gradio.File(label="Table", file_types=[".csv", ".tsv"])
                 ask_all = gradio.Button("Which genres?", variant="primary")
                 found = gradio.File(label="Probabilities", interactive=False)
+                message = gradio.HTML()
                 ask_all.click(
-                    safe(service.predict_table), given_table, found, api_name="predict_table"
+                    predict_table, given_table, [found, message], api_visibility="private"
                 )
+                gradio.Button(visible=False).click(
+                    safe(service.predict_table), given_table, gradio.File(visible=False),
+                    api_name="predict_table",
+                )  # fmt: skip
     page.queue(max_size=_MOST_WAITING, default_concurrency_limit=_AT_ONCE)
     return page
+
+
+def _alert(error: InputError) -> str:
+    return f'<p role="alert">{html.escape(str(error))}</p>'
 
 
 def _poster_file(service: Service, movie: Movie) -> str | None:
