@@ -36,13 +36,6 @@ from mmgc_jax.runtime.files import write_text
 _ROWS = 8
 _SHARES = np.linspace(0, 1, 11)
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Working directory of a finished experiment.")
-_MOVIES = flags.DEFINE_string("movies", "", "Table of movies; empty: those of the embedded corpus.")
-_POSTERS = flags.DEFINE_string("posters", "", "Folder of the table's posters.")
-_COUNT = flags.DEFINE_integer("count", 200, "Number of movies to measure.", lower_bound=1)
-_SEED = flags.DEFINE_integer("seed", 0, "Seed of the random orders.")
-_OUTPUT = flags.DEFINE_string("output", "faithfulness.json", "JSON file for the figures.")
-
 
 def parts_of_plot(movie: Movie, kept: Sequence[np.ndarray]) -> list[Movie]:
     """Returns the movie with some of the words of its plot, `kept` <bool>[words] for each."""
@@ -220,14 +213,21 @@ def describe(results: dict) -> str:
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"Not a flag: {' '.join(argv[1:])}")
+    values = flags.FLAGS
     try:
-        results = run(_WORKDIR.value, _MOVIES.value, _POSTERS.value, _COUNT.value, _SEED.value)
+        results = run(values.workdir, values.movies, values.posters, values.count, values.seed)
     except InputError as error:
         raise SystemExit(f"error: {error}") from error
-    write_text(pathlib.Path(_OUTPUT.value), json.dumps(results, indent=2) + "\n")
+    write_text(pathlib.Path(values.output), json.dumps(results, indent=2) + "\n")
     print(describe(results))
 
 
 if __name__ == "__main__":
+    flags.DEFINE_string("workdir", None, "Working directory of a finished experiment.")
+    flags.DEFINE_string("movies", "", "Table of movies; empty: those of the embedded corpus.")
+    flags.DEFINE_string("posters", "", "Folder of the table's posters.")
+    flags.DEFINE_integer("count", 200, "Number of movies to measure.", lower_bound=1)
+    flags.DEFINE_integer("seed", 0, "Seed of the random orders.")
+    flags.DEFINE_string("output", "faithfulness.json", "JSON file for the figures.")
     flags.mark_flag_as_required("workdir")
     app.run(main)

@@ -16,6 +16,7 @@ def ask(capsys):
 
     def run(*arguments):
         status = 0
+        capsys.readouterr()  # what came before
         try:
             report.start(["mmgc report", *map(str, arguments)])
         except SystemExit as end:

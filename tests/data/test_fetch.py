@@ -22,17 +22,16 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             server.asked[self.path] += 1
             server.at_once += 1
             server.most_at_once = max(server.most_at_once, server.at_once)
-        try:
-            self.answer(self.path.removeprefix("/").partition("/")[0])
-        finally:
-            with server.lock:
-                server.at_once -= 1
+        kind = self.path.removeprefix("/").partition("/")[0]
+        if kind == "slow":
+            time.sleep(0.05)
+        with server.lock:  # before the answer, since its reader may ask again at once
+            server.at_once -= 1
+        self.answer(kind)
 
     def answer(self, kind):
         status, headers, content = 200, {"Content-Type": "image/jpeg"}, self.path.encode()
-        if kind == "slow":
-            time.sleep(0.05)
-        elif kind == "missing":
+        if kind == "missing":
             status = 404
         elif kind == "broken":
             status = 503
