@@ -258,13 +258,18 @@ def _answers(
 
 
 def _of_folds(predictor: Predictor, encoder: Encoder, examples, present: np.ndarray) -> np.ndarray:
+    """Returns the probabilities of each fold, <float32>[folds, movies, genres].
+
+    A fold with several models has the mean of theirs.
+    """
     num_genres = len(predictor.genres)
-    return np.stack(
+    of_models = np.stack(
         [
             probabilities_of(encoder.apply, params, examples, present, num_genres)
             for params in encoder.params
         ]
     )
+    return of_models.reshape(predictor.config.folds, -1, *of_models.shape[1:]).mean(axis=1)
 
 
 def _logit(probabilities: np.ndarray) -> np.ndarray:

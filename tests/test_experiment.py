@@ -234,7 +234,8 @@ def test_plots_in_the_other_vectorisations_of_the_talk(inputs, tmp_path, vectori
 @pytest.mark.slow
 def test_several_models_for_each_fold(inputs, tmp_path):
     config = tiny.config_of(inputs)
-    config.encoders = config.fusion.encoders = ("plot",)
+    config.encoders = config.fusion.encoders = ("plot", "poster")
+    config.poster.finetune_from = "head"
     config.plot.models_per_fold = 2
     config.plot.training.learning_rate = 0.05
     experiment.run(config, tmp_path)
@@ -248,6 +249,10 @@ def test_several_models_for_each_fold(inputs, tmp_path):
     movies = list(talk.read(str(inputs[0])))
     for stage in ("plot", "fusion"):
         check_predictions(tmp_path, config, stage, movies)
+    predictor = Predictor.load(tmp_path)
+    movie = next(movie for movie in movies if movie.plot and movie.poster)
+    explained = explanations.explain(predictor, movie).probabilities
+    np.testing.assert_allclose(explained, predictor([movie])[0], atol=1e-6)
     # Without its second models the predictor gives other probabilities.
     rows, expected = tiny.probabilities_in(tmp_path, config, "plot")
     written = json.loads((tmp_path / "config.json").read_text())
