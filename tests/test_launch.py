@@ -179,6 +179,7 @@ def test_local_runs_an_experiment_in_two_processes_which_stop_together(inputs, t
     printed = launch("local.sh", "-n", "2", *arguments)
     heading = (workdir / "results.txt").read_text().splitlines()[0]
     assert heading.startswith("validation") and printed.count("To predict") == 1
+    assert printed.count("Report: ") == 1 and (workdir / "report.html").is_file()
     assert sum(line.startswith("validation") for line in printed.splitlines()) == 1
     # A single process has nothing left to do and reports the same.
     before = (workdir / "results.json").read_text()

@@ -57,7 +57,7 @@ def read(workdir: Path) -> History:
     file = workdir / "run.log"
     commands, versions, started, seconds = {}, "", "", {}
     model = since = before = None
-    text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+    text = file.read_bytes().decode("utf-8", "replace") if file.is_file() else ""
     for line in text.splitlines():
         if (parts := _LINE.match(line)) is None:
             continue  # a further line of a message
