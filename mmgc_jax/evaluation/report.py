@@ -31,11 +31,12 @@ def write(
 ) -> dict:
     """Writes results.json, results.txt and the figures, and prints the final screen.
 
+    Arguments that are not listed are those of `results.evaluate_models`.
+
     Args:
       workdir: the working directory of the experiment.
       results: as `results.evaluate_models` returns them.
       missing: as `results.evaluate_missing` returns them; may be empty.
-      corpus, folds, probabilities, present, fused, calibrated: as in `results.evaluate_models`.
       titles: title of each model, in the order of the tables: encoders, `fusion`, and the fusions
         that it is compared with.
       notes: lines to write below the tables.

@@ -134,9 +134,10 @@ def predictions_of_split(
 ) -> dict[str, Predictions]:
     """Selects the predictions of one split.
 
+    Arguments that are not listed are those of `evaluate_models`.
+
     Args:
       split: a key of `corpus.split`.
-      corpus, folds, probabilities, present, fused, calibrated: as in `evaluate_models`.
 
     Returns:
       `{model: predictions}`; a model appears as `<model>`, on the movies that have its modality,

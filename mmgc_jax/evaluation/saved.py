@@ -69,8 +69,9 @@ def of_experiment(
 ) -> Saved:
     """Collects the predictions of an experiment.
 
+    Arguments that are not listed are those of `results.evaluate_models`.
+
     Args:
-      corpus, folds, present, fused, calibrated: as in `results.evaluate_models`.
       calibrations: as returned by `results.calibrate`.
     """
     rows = np.concatenate(list(corpus.split.values()))
