@@ -48,7 +48,7 @@ def test_the_encoder_of_the_page_is_trained_and_predicts(tmp_path):
         finished = run(command, tmp_path)
         assert finished.returncode == 0, (command.words, finished.stderr)
         if "train" in command.words:
-            assert "--encoder_modules=my_encoder" in finished.stdout.splitlines()[-1]
+            assert "--encoder_modules=my_encoder" in finished.stdout.splitlines()[-2]
     for workdir in sorted((tmp_path / "runs").iterdir()):
         results = json.loads((workdir / "results.json").read_text())
         assert 0 < results["test"]["hashed"]["auc_macro"] < 1
