@@ -42,7 +42,7 @@ _FIGURES = (
 
 
 class About(NamedTuple):
-    """What the files of an experiment do not say.
+    """Facts about an exported model that the files of its experiment do not have.
 
     Attributes:
       title: of the card.

@@ -117,7 +117,7 @@ class FusionOfLogits(nn.Module):
     """Late fusion by a feature fusion network, with each encoder's logits as its feature vector.
 
     Attributes:
-      fusion: an instance of a class in `FUSIONS` other than `LateFusion`.
+      fusion: an instance of a class in `FUSIONS` that fuses feature vectors.
     """
 
     fusion: nn.Module

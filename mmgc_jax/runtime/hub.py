@@ -9,7 +9,7 @@ from mmgc_jax.runtime.errors import InputError
 logger = logging.getLogger(__name__)
 
 _SCHEME = "hf://"
-# What only the copied folder itself uses. Code is never downloaded.
+# Files that `Predictor.load` does not read. Code is never downloaded.
 _NOT_DOWNLOADED = ["*.py", "graphs/*", "onnx/*"]
 
 
