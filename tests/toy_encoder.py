@@ -70,9 +70,11 @@ def prepare(experiment: Experiment, name: str) -> Recipe:
     settings, corpus = experiment.config[name], experiment.corpus
     examples = _examples(settings, map(corpus.plot, range(len(corpus.ids))))
     model = PlotLength(len(corpus.genres))
-    key = jax.random.key(experiment.seed_of(name))
-    params = model.init(key, np.zeros((1, 1), np.float32))["params"]
-    phase = Phase(examples, make_apply(model, ("lengths_of_plots",)), params)
+
+    def init(key):
+        return model.init(key, np.zeros((1, 1), np.float32))["params"]
+
+    phase = Phase(examples, make_apply(model, ("lengths_of_plots",)), init)
     return in_phases([phase], settings.training.batch_size)
 
 

@@ -24,7 +24,7 @@ from mmgc_jax.evaluation.calibration import Calibration
 from mmgc_jax.models import FUSIONS, FusionOfLogits, LateFusion, ProbabilityMLP, drop_modalities
 from mmgc_jax.runtime.files import Path
 from mmgc_jax.training import inference
-from mmgc_jax.training.cross_fit import Recipe, cross_fit
+from mmgc_jax.training.cross_fit import Init, Recipe, cross_fit
 from mmgc_jax.training.run import ApplyFn, Experiment, make_apply
 
 # Name of the config section, and of the fusion that makes the experiment's predictions.
@@ -157,11 +157,13 @@ def fit(
         arrays = {"probabilities": known, "present": available.astype(np.float32)}
         return pipeline.ArrayExamples(arrays)
 
-    apply, initial = prepare(experiment, name)
+    apply, init = prepare(experiment, name)
 
     def fit_fold(fit, fold_name, indices):
-        params = calibrated(initial, experiment, probabilities, present, indices)
-        return fit(fold_name, indices, examples(available), apply, params, field)
+        def init_calibrated(key):
+            return calibrated(init(key), experiment, probabilities, present, indices)
+
+        return fit(fold_name, indices, examples(available), apply, init_calibrated, field)
 
     recipe = Recipe(examples(available), apply, fit_fold, settings[field].batch_size)
     without = {
@@ -171,8 +173,8 @@ def fit(
     return cross_fit(experiment, name, FUSION, available.any(axis=1), recipe, without)
 
 
-def prepare(experiment: Experiment, name: str) -> tuple[ApplyFn, dict]:
-    """Makes the forward pass of a fusion, with modality dropout, and its initial parameters."""
+def prepare(experiment: Experiment, name: str) -> tuple[ApplyFn, Init]:
+    """Makes the forward pass of a fusion, with modality dropout, and its initialiser."""
     config, frequencies = experiment.config, experiment.frequencies
     modalities, num_genres = _modalities(config), len(frequencies)
 
@@ -182,18 +184,19 @@ def prepare(experiment: Experiment, name: str) -> tuple[ApplyFn, dict]:
         return batch | {"probabilities": known, "present": present}
 
     model = _model(config, name, num_genres)
-    params = model.init(
-        jax.random.key(experiment.seed_of(name)),
-        np.zeros((1, len(modalities), num_genres)),
-        np.ones((1, len(modalities))),
-    )["params"]
-    # Initialised so that the first logits are close to the genres' log-odds.
-    if "prior" in params:
-        params["prior"] = experiment.initial_bias
-    else:
-        layer = params.get("fusion", params)["genres"]
-        layer["bias"] = np.broadcast_to(experiment.initial_bias, layer["bias"].shape)
-    return make_apply(model, _MODEL_INPUTS, augment), params
+
+    def init(key):
+        inputs = np.zeros((1, len(modalities), num_genres)), np.ones((1, len(modalities)))
+        params = model.init(key, *inputs)["params"]
+        # Initialised so that the first logits are close to the genres' log-odds.
+        if "prior" in params:
+            params["prior"] = experiment.initial_bias
+        else:
+            layer = params.get("fusion", params)["genres"]
+            layer["bias"] = np.broadcast_to(experiment.initial_bias, layer["bias"].shape)
+        return params
+
+    return make_apply(model, _MODEL_INPUTS, augment), init
 
 
 def one_missing(config: ml_collections.ConfigDict, available: np.ndarray) -> dict[str, np.ndarray]:

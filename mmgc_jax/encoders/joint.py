@@ -41,18 +41,21 @@ def fit(
     recipes = {e: registry.of(config, e).prepare(experiment, e) for e in encoders}
     trained = _load(config, experiment.workdir, len(frequencies), experiment.kernels)
     available = np.stack([present[encoder] for encoder in encoders], axis=1)
-    fuse, initial = fusion.prepare(experiment, name)
+    fuse, init_fusion = fusion.prepare(experiment, name)
     apply = _apply({e: recipe.apply for e, recipe in recipes.items()}, fuse, frequencies)
     examples = JointExamples({e: recipe.examples for e, recipe in recipes.items()}, available)
 
     def fit_fold(fit, fold_name, indices):
         fold = names_of_models(config, name).index([fold_name])
         # Of an encoder with several models for each fold, the first one.
-        start = {e: trained[e].params[fold * _models_per_fold(config, e)] for e in encoders}
-        start[fusion.FUSION] = fusion.calibrated(
-            initial, experiment, probabilities, present, indices
-        )
-        return fit(fold_name, indices, examples, apply, start, "joint_training")
+        parts = {e: trained[e].params[fold * _models_per_fold(config, e)] for e in encoders}
+
+        def init(key):
+            initial = init_fusion(key)
+            fused = fusion.calibrated(initial, experiment, probabilities, present, indices)
+            return parts | {fusion.FUSION: fused}
+
+        return fit(fold_name, indices, examples, apply, init, "joint_training")
 
     recipe = Recipe(examples, apply, fit_fold, config.fusion.joint_training.batch_size)
     without = {

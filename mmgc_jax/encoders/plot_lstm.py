@@ -153,15 +153,16 @@ def prepare(experiment: Experiment, name: str) -> Recipe:
     examples = _examples(settings, vocabulary, map(corpus.plot, range(len(corpus.ids))))
     vector_size = None if table is None else table.shape[1]
     model = _model(settings, len(corpus.genres), len(vocabulary), vector_size, experiment.kernels)
-    params = model.init(
-        jax.random.key(experiment.seed_of(name)), np.zeros((1, 8), np.int32), np.ones(1, np.int32)
-    )["params"]
-    params["genres"]["bias"] = experiment.initial_bias
-    scales = {}
-    if table is not None:
-        params["words"]["embedding"] = table
-        scales = {"words": settings.vectors.learning_rate_scale}
-    phase = Phase(examples, make_apply(model, _MODEL_INPUTS), params, scales=scales)
+
+    def init(key):
+        params = model.init(key, np.zeros((1, 8), np.int32), np.ones(1, np.int32))["params"]
+        params["genres"]["bias"] = experiment.initial_bias
+        if table is not None:
+            params["words"]["embedding"] = table
+        return params
+
+    scales = {} if table is None else {"words": settings.vectors.learning_rate_scale}
+    phase = Phase(examples, make_apply(model, _MODEL_INPUTS), init, scales=scales)
     return in_phases([phase], settings.training.batch_size)
 
 

@@ -8,7 +8,6 @@ import functools
 import pathlib
 from collections.abc import Sequence
 
-import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
@@ -152,15 +151,21 @@ def prepare(experiment: Experiment, name: str) -> Recipe:
     sentences = activations.features(examples)(rows)
     sentences = pipeline.ArrayExamples(sentences | {"lengths": np.ones(len(rows), np.int32)})
 
-    params = _model(settings, network, num_genres, network.layers + 1, kernels).init(
-        jax.random.key(experiment.seed_of(name)), np.zeros((1, network.hidden)), np.ones(1)
-    )["params"]
-    params["head"]["genres"]["bias"] = experiment.initial_bias
+    head = _model(settings, network, num_genres, network.layers + 1, kernels)
+
+    def init_head(key):
+        params = head.init(key, np.zeros((1, network.hidden)), np.ones(1))["params"]
+        params["head"]["genres"]["bias"] = experiment.initial_bias
+        return params
+
+    def init_with_backbone(key):
+        return init_head(key) | {"bert": backbone.trained_params}
+
     apply_head = _apply(settings, network, num_genres, network.layers + 1, kernels)
-    phases = [Phase(sentences, apply_head, params, _HEAD)]
+    phases = [Phase(sentences, apply_head, init_head, _HEAD)]
     if not backbone.only_head_trains:
         apply = _apply(settings, network, num_genres, backbone.first_trained, kernels)
-        phases.append(Phase(examples, apply, params | {"bert": backbone.trained_params}))
+        phases.append(Phase(examples, apply, init_with_backbone))
     return in_phases(phases, settings.training.batch_size)
 
 

@@ -169,14 +169,18 @@ def prepare(experiment: Experiment, name: str) -> Recipe:
     settings, num_genres, kernels = config[name], len(corpus.genres), experiment.kernels
     first_block = _FIRST_BLOCK[settings.finetune_from]
     size = (config.data.poster_height, config.data.poster_width)
-    params = _model(settings, num_genres, kernels).init(
-        jax.random.key(experiment.seed_of(name)), np.zeros((1, *size, 3), np.uint8)
-    )["params"]
-    params["head"]["genres"]["bias"] = experiment.initial_bias
+    model = _model(settings, num_genres, kernels)
+
+    @jax.jit
+    def init(key):
+        params = model.init(key, np.zeros((1, *size, 3), np.uint8))["params"]
+        params["head"]["genres"]["bias"] = experiment.initial_bias
+        return params
+
     examples = pipeline.PosterExamples(corpus.records, *size)
     apply = _apply(settings, num_genres, first_block, kernels)
     if not settings.weights:
-        return in_phases([Phase(examples, apply, params)], settings.training.batch_size)
+        return in_phases([Phase(examples, apply, init)], settings.training.batch_size)
 
     backbone = _backbone(settings, vgg16.load(settings.weights, _network(settings)), kernels)
     backbone.save_frozen(experiment.workdir, name)
@@ -191,10 +195,16 @@ def prepare(experiment: Experiment, name: str) -> Recipe:
     )
     examples = activations.below_trained(examples)
     apply_head = _apply(settings, num_genres, _HEAD, kernels)
-    head = {"head": params["head"]}
-    phases = [Phase(activations.features(examples), apply_head, head, "head")]
+
+    def init_head(key):
+        return {"head": init(key)["head"]}
+
+    def init_with_backbone(key):
+        return init_head(key) | {"vgg16": backbone.trained_params}
+
+    phases = [Phase(activations.features(examples), apply_head, init_head, "head")]
     if not backbone.only_head_trains:
-        phases.append(Phase(examples, apply, head | {"vgg16": backbone.trained_params}))
+        phases.append(Phase(examples, apply, init_with_backbone))
     return in_phases(phases, settings.training.batch_size)
 
 

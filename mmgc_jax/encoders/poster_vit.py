@@ -7,7 +7,6 @@ import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 
-import jax
 import ml_collections
 import numpy as np
 
@@ -143,15 +142,21 @@ def prepare(experiment: Experiment, name: str) -> Recipe:
     )
     examples = activations.below_trained(_Processed(stored, processor))
 
-    params = _model(settings, network, num_genres, network.layers + 1, kernels).init(
-        jax.random.key(experiment.seed_of(name)), np.zeros((1, network.hidden))
-    )["params"]
-    params["head"]["genres"]["bias"] = experiment.initial_bias
+    head = _model(settings, network, num_genres, network.layers + 1, kernels)
+
+    def init_head(key):
+        params = head.init(key, np.zeros((1, network.hidden)))["params"]
+        params["head"]["genres"]["bias"] = experiment.initial_bias
+        return params
+
+    def init_with_backbone(key):
+        return init_head(key) | {"vit": backbone.trained_params}
+
     apply_head = _apply(settings, network, num_genres, network.layers + 1, kernels)
-    phases = [Phase(activations.features(examples), apply_head, params, _HEAD)]
+    phases = [Phase(activations.features(examples), apply_head, init_head, _HEAD)]
     if not backbone.only_head_trains:
         apply = _apply(settings, network, num_genres, backbone.first_trained, kernels)
-        phases.append(Phase(examples, apply, params | {"vit": backbone.trained_params}))
+        phases.append(Phase(examples, apply, init_with_backbone))
     return in_phases(phases, settings.training.batch_size)
 
 

@@ -13,9 +13,11 @@ A fold can have several models, which differ in their random seeds; their mean s
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from mmgc_jax.data import pipeline
@@ -26,8 +28,10 @@ from mmgc_jax.training.run import ApplyFn, Experiment, names_of_models
 
 # A function from movie indices to the arrays of a batch; see `mmgc_jax.data.pipeline`.
 Examples = Callable[..., dict[str, np.ndarray]]
-# fit(name, indices, examples, apply, params, field, scales) -> trained parameters; the arguments
-# are those of `_Trainer.fit`.
+# A function from a random key to initial parameters.
+Init = Callable[[jax.Array], Any]
+# fit(name, indices, examples, apply, init, field, scales) -> trained parameters; the arguments are
+# those of `_Trainer.fit`.
 Fit = Callable[..., Any]
 
 
@@ -40,7 +44,7 @@ class Recipe:
       apply: forward pass of the trained model.
       fit_fold: trains the model of one fold. `fit_fold(fit, name, indices)` returns the parameters
         trained on the movies with these indices. It calls `fit(name, indices, examples, apply,
-        params, field)` for each phase of training.
+        init, field)` for each phase of training.
       batch_size: number of movies in a batch of inference.
     """
 
@@ -57,7 +61,8 @@ class Phase:
     Attributes:
       examples: the inputs of the model in this phase.
       apply: forward pass of the model in this phase.
-      params: initial parameters by top-level name; parts trained in earlier phases replace them.
+      init: makes initial parameters, by top-level name, from a random key; each model has a key of
+        its own. Parts trained in earlier phases replace them.
       name: name of the phase, such as `head`, whose settings are then the section's field
         `head_training`; empty for the field `training`.
       scales: factors of the learning rate by top-level name of the parameters; they override the
@@ -66,7 +71,7 @@ class Phase:
 
     examples: Examples
     apply: ApplyFn
-    params: Mapping[str, Any]
+    init: Init
     name: str = ""
     scales: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
@@ -85,11 +90,16 @@ def in_phases(phases: Sequence[Phase], batch_size: int) -> Recipe:
             name, field = fold_name, "training"
             if phase.name:
                 name, field = f"{fold_name}/{phase.name}", f"{phase.name}_training"
-            params = {**phase.params, **trained}
-            trained = fit(name, indices, phase.examples, phase.apply, params, field, phase.scales)
+            init = functools.partial(_continued, phase.init, trained)
+            trained = fit(name, indices, phase.examples, phase.apply, init, field, phase.scales)
         return trained
 
     return Recipe(phases[-1].examples, phases[-1].apply, fit_fold, batch_size)
+
+
+def _continued(init: Init, trained: Mapping[str, Any], key: jax.Array) -> dict[str, Any]:
+    """Initialises the parameters that are not trained yet."""
+    return {**init(key), **trained}
 
 
 def cross_fit(
@@ -154,7 +164,7 @@ class _Trainer:
         indices: np.ndarray,
         examples: Examples,
         apply: ApplyFn,
-        params: Any,
+        init: Init,
         field: str = "training",
         scales: Mapping[str, float] | None = None,
     ) -> Any:
@@ -165,7 +175,7 @@ class _Trainer:
           indices: the training movies, as indices into the corpus.
           examples: the inputs of the model.
           apply: forward pass of the model.
-          params: initial parameters.
+          init: makes the initial parameters from a random key.
           field: the section's field with the settings of this training.
           scales: factors of the learning rate that override those of the settings.
 
@@ -186,7 +196,7 @@ class _Trainer:
             shuffle_seed=run.seed,
             epochs=settings.epochs,
         )
-        return loop.fit(run, apply, params, batches, settings)
+        return loop.fit(run, apply, init(jax.random.key(run.seed)), batches, settings)
 
     def predict(
         self,

@@ -3,6 +3,7 @@
 import dataclasses
 import types
 
+import jax
 import numpy as np
 import pytest
 from scipy.special import expit, logit
@@ -109,7 +110,8 @@ def test_inference_with_each_kind_equals_the_predictions_of_training(tmp_path, t
 def test_the_first_logits_are_near_the_log_odds_of_the_genres(tmp_path, truth, kind):
     corpus, *_ = truth
     prepared = experiment(tmp_path, corpus, kind=kind)
-    apply, params = fusion.prepare(prepared, "fusion")
+    apply, init = fusion.prepare(prepared, "fusion")
+    params = init(jax.random.key(0))
     frequencies = np.broadcast_to(prepared.frequencies, (1, 2, 24))
     inputs = {"probabilities": frequencies, "present": np.zeros((1, 2), np.float32)}
     logits = apply(params, inputs, None)[0]

@@ -97,8 +97,10 @@ def test_fit_trains_on_the_given_movies(tmp_path):
         return params["genres"]["bias"] + 0 * batch["movie"][:, None]
 
     def fit_fold(fit, name, indices):
-        params = {"genres": {"bias": np.zeros(24, np.float32)}}
-        return fit(name, indices, examples, apply, params)
+        return fit(name, indices, examples, apply, init)
+
+    def init(key):
+        return {"genres": {"bias": np.zeros(24, np.float32)}}
 
     recipe = Recipe(examples, apply, fit_fold, 4 * jax.device_count())
     found = cross_fit(prepared, "plot", "plot", PRESENT | True, recipe)["probabilities"][:, 3]
@@ -106,6 +108,30 @@ def test_fit_trains_on_the_given_movies(tmp_path):
     assert found[FOLDS == 0].max() < found[2] < found[FOLDS > 0].max()
     for [name] in names_of_models(prepared.config, "plot"):
         assert (tmp_path / "checkpoints" / name / "trained").is_dir()
+
+
+def test_each_model_begins_with_parameters_of_its_own(tmp_path, monkeypatch):
+    """Otherwise the mean of several models would average less than it can."""
+    prepared = experiment(tmp_path)
+    prepared.config.plot.models_per_fold = 2
+    begun = []
+
+    def remember(run, apply, params, batches, settings):
+        begun.append(float(params["kernel"]))
+        return params
+
+    monkeypatch.setattr(loop, "fit", remember)
+
+    def apply(params, batch, key):
+        return np.zeros((len(batch["movie"]), 24), np.float32)
+
+    examples = pipeline.ArrayExamples({"movie": np.arange(9)})
+    phase = Phase(examples, apply, lambda key: {"kernel": jax.random.normal(key)})
+    for name in ("plot", "plot", "poster"):
+        cross_fit(prepared, name, name, PRESENT, in_phases([phase], jax.device_count()))
+    plot, again, poster = begun[:6], begun[6:12], begun[12:]
+    assert plot == again
+    assert len({*plot, *poster}) == 9
 
 
 def test_a_training_has_the_settings_of_its_field(tmp_path, monkeypatch):
@@ -127,7 +153,8 @@ def test_a_training_has_the_settings_of_its_field(tmp_path, monkeypatch):
         return np.zeros((len(batch["movie"]), 24), np.float32)
 
     def fit_fold(fit, name, indices):
-        return fit(f"{name}/head", indices, examples, apply, {}, "head_training", {"words": 0.0})
+        field, scales = "head_training", {"words": 0.0}
+        return fit(f"{name}/head", indices, examples, apply, lambda key: {}, field, scales)
 
     recipe = Recipe(examples, apply, fit_fold, 2 * jax.device_count())
     cross_fit(prepared, "other", "poster_grey", PRESENT, recipe)
@@ -144,23 +171,33 @@ def test_phases_pass_on_trained_parameters():
     """They replace initial parameters of the next phase; the last phase's model predicts."""
     calls = []
 
-    def fit(name, indices, examples, apply, params, field, scales):
+    def fit(name, indices, examples, apply, init, field, scales):
+        params = init(f"key of {name}")
         calls.append((name, list(indices), examples, apply, params, field, dict(scales)))
         return {part: f"{value}, trained" for part, value in params.items()}
 
     phases = [
-        Phase("features", "head", {"head": "random"}, "head"),
-        Phase("posters", "all", {"head": "random", "vgg16": "ImageNet"}, scales={"vgg16": 0.2}),
+        Phase("features", "head", lambda key: {"head": key}, "head"),
+        Phase(
+            "posters", "all", lambda key: {"head": key, "vgg16": "ImageNet"}, scales={"vgg16": 0.2}
+        ),
     ]
     recipe = in_phases(phases, 4)
     trained = recipe.fit_fold(fit, "poster/fold_0", [1, 2])
-    first = ("poster/fold_0/head", [1, 2], "features", "head", {"head": "random"})
-    second = {"head": "random, trained", "vgg16": "ImageNet"}
+    first = (
+        "poster/fold_0/head",
+        [1, 2],
+        "features",
+        "head",
+        {"head": "key of poster/fold_0/head"},
+    )
+    second = {"head": "key of poster/fold_0/head, trained", "vgg16": "ImageNet"}
     assert calls == [
         (*first, "head_training", {}),
         ("poster/fold_0", [1, 2], "posters", "all", second, "training", {"vgg16": 0.2}),
     ]
-    assert trained == {"head": "random, trained, trained", "vgg16": "ImageNet, trained"}
+    head = "key of poster/fold_0/head, trained, trained"
+    assert trained == {"head": head, "vgg16": "ImageNet, trained"}
     assert (recipe.examples, recipe.apply, recipe.batch_size) == ("posters", "all", 4)
 
 
