@@ -32,16 +32,15 @@ def get_config() -> ml_collections.ConfigDict:
     config.fusion.encoders = ("plot", "poster")
 
     # Two settings help rare genres: strong weight decay of kernels (not of word vectors), and
-    # pooled word vectors, by which telling words bypass the LSTM. A state of 128 was no better.
+    # pooled word vectors, by which telling words bypass the LSTM.
     plot = config.plot = plot_lstm.default_settings()
     plot.vectors.learning_rate_scale = 1.0
-    plot.model.hidden = 64
+    plot.model.hidden = 128
     plot.model.pool_words = True
     plot.model.word_dropout = 0.2
     plot.training.epochs = 7
     plot.training.learning_rate = 4e-3
     plot.training.weight_decay = 1.0
-    plot.models_per_fold = 2
 
     config.poster = poster_vgg16.default_settings()
     config.poster.training.epochs = 2
