@@ -39,7 +39,7 @@ _ROWS = flags.DEFINE_string(
 )
 # The settings of configs/talk.py that `torch_talk` does not have.
 _SAME_AS_PEER = (
-    "--config.plot.models_per_fold=1",
+    "--config.plot.model.hidden=64",
     "--config.plot.model.attention_heads=0",
     "--config.poster.head_training.epochs=15",
     "--config.poster.training.epochs=1",

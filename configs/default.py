@@ -61,7 +61,7 @@ def get_config() -> ml_collections.ConfigDict:
     data.min_positives = 10
     # Local folder for shards, trained word vectors and cached activations. Empty: data/ in the
     # working directory, or ~/.cache/mmgc_jax if the working directory is in a bucket. Several
-    # experiments can share a folder if the first one has written it before the next one starts.
+    # experiments can share a folder.
     data.directory = ""
     # Fraction of the movies to use for testing, if the source has no test split; 0 for none.
     data.test_fraction = 0.0

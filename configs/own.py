@@ -31,7 +31,6 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.plot_bag_of_words = best.get_config().plot_bag_of_words
     config.plot = talk.get_config().plot
-    config.plot.models_per_fold = 1
     config.poster_small = demo.get_config().poster
     config.poster = talk.get_config().poster
     return config

@@ -1,10 +1,10 @@
-"""Draws the figures of the README: architecture.png and results.png.
+"""Draws figures of the README and of the page of results.
 
     python docs/draw_figures.py
 
 `architecture.png` shows the system on a movie of the embedded corpus, with the exact probabilities
-of its genres. `results.png` shows docs/results/talk.csv, best.csv and missing_modalities.csv. Both
-are written to docs/images/ and take a few seconds.
+of its genres. `results.png` shows docs/results/talk.csv and missing_modalities.csv, and
+`learning_curves.png` learning_curves.csv. All are written to docs/images/ in a few seconds.
 """
 
 import csv
@@ -12,6 +12,7 @@ import hashlib
 import io
 import pathlib
 import textwrap
+from collections.abc import Sequence
 
 import matplotlib
 import numpy as np
@@ -28,6 +29,7 @@ from mmgc_jax.data.movies import GENRES
 
 _DOCS = pathlib.Path(__file__).parent
 RESULTS = tuple(_DOCS / "results" / f"{n}.csv" for n in ("talk", "missing_modalities"))
+CURVES = (_DOCS / "results" / "learning_curves.csv",)
 IMAGES = _DOCS / "images"
 
 # Of the palette by Okabe and Ito, which colour-blind people can tell apart; grey is for text.
@@ -190,6 +192,31 @@ def _draw_missing(ax: Axes, missing: list[dict]) -> None:
     ax.set_title("When a modality is missing", fontsize=11, loc="left")
 
 
+def draw_learning_curves() -> Figure:
+    """Draws AUC by the number of training movies, on a logarithmic axis."""
+    rows = [row for row in read_rows(CURVES[0]) if row["movies_with"] == "any"]
+    sizes = [int(column.rpartition("_")[2]) for column in rows[0] if column.startswith("auc")]
+    figure, ax = pyplot.subplots(figsize=(7.5, 4.2), layout="constrained")
+    for row in rows:
+        name, values = row["model"], [float(row[f"auc_steady_{size}"]) for size in sizes]
+        # The models of configs/best.py alone have dashed lines.
+        of_best = "best.py" in name or name in ("Plot (bag of words)", "Plot (transformer)")
+        ax.plot(sizes, values, color=_colour(name), marker=_marker(name), markersize=5,
+                linestyle="--" if of_best else "-")  # fmt: skip
+        ax.text(sizes[-1] * 1.04, values[-1], name.removeprefix("Fusion of "), va="center",
+                fontsize=9, color=_colour(name))  # fmt: skip
+    ax.set_xscale("log")
+    ax.set_xticks(sizes, [f"{size:,}" for size in sizes])
+    ax.minorticks_off()
+    ax.set_xlim(sizes[0] * 0.93, sizes[-1] * 1.9)
+    ax.set_xlabel("training movies", fontsize=10)
+    ax.set_ylabel("AUC, mean over steady genres", fontsize=10)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.tick_params(labelsize=10, colors=_INK)
+    ax.grid(alpha=0.25)
+    return figure
+
+
 def _colour(model: str) -> str:
     return {"Pl": _PLOT, "Po": _POSTER, "Fu": _FUSION}[model[:2]]
 
@@ -204,17 +231,25 @@ def read_rows(file: pathlib.Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
-def fingerprint() -> str:
-    """Computes a SHA-256 hash of the CSV files that results.png shows."""
-    texts = "".join(file.read_text(encoding="utf-8") for file in RESULTS)
+def fingerprint(files: Sequence[pathlib.Path]) -> str:
+    """Computes a SHA-256 hash of the CSV files that a figure shows."""
+    texts = "".join(file.read_text(encoding="utf-8") for file in files)
     return hashlib.sha256(texts.encode()).hexdigest()
+
+
+FIGURES = {
+    "architecture": (draw_architecture, ()),
+    "results": (draw_results, RESULTS),
+    "learning_curves": (draw_learning_curves, CURVES),
+}
 
 
 def main() -> None:
     IMAGES.mkdir(exist_ok=True)
-    for name, figure in (("architecture", draw_architecture()), ("results", draw_results())):
+    for name, (draw, files) in FIGURES.items():
+        figure = draw()
         # The hash lets a test find out that the figure is older than the CSV files.
-        metadata = {"Software": None, "Description": fingerprint() if name == "results" else ""}
+        metadata = {"Software": None, "Description": fingerprint(files) if files else ""}
         file = IMAGES / f"{name}.png"
         figure.savefig(file, dpi=_DPI, facecolor="white", metadata=metadata)
         pyplot.close(figure)

@@ -156,6 +156,7 @@ def explain(
     *,
     block: int | None = None,
     gradients: bool = False,
+    quick: bool = False,
 ) -> Explanation:
     """Explains the answer of a model for one movie.
 
@@ -168,6 +169,7 @@ def explain(
       block: number of the block of the poster encoders for heat maps; None for their choice.
       gradients: whether to compute integrated gradients for encoders that have no exact
         contributions.
+      quick: whether to leave out words, sentences and heat maps, which take most of the time.
 
     Raises:
       TypeError: if an argument has the wrong type.
@@ -179,7 +181,7 @@ def explain(
     encoders = predictor.parts(model)
     modality = {name: registry.modality(predictor.config, name) for name in encoders}
     plot = clean(movie.plot or "")
-    words, sentences = words_of(plot), sentences_of(plot)
+    words, sentences = ([], []) if quick else (words_of(plot), sentences_of(plot))
     explained = words[:_MOST_WORDS], sentences[:_MOST_SENTENCES]
     variants = [plot, *(text for spans in explained for text in occluded(plot, spans))]
 
@@ -224,7 +226,7 @@ def explain(
         sentences=tuple(sentences),
         sentence_scores=_padded(falls[len(explained[0]) :], len(sentences)),
         encoder_words=_encoder_words(encoders, plot, words, index, gradients) if words else {},
-        heat_maps=_heat_maps(predictor, encoders, inputs, index, block),
+        heat_maps={} if quick else _heat_maps(predictor, encoders, inputs, index, block),
         evidence=_evidence(predictor, combined, probabilities),
         without=_without(predictor, model, found, present, modality),
         notes=predictor.notes(movie, model),

@@ -107,23 +107,68 @@ def decode_as_stored(image: bytes, height: int, width: int) -> np.ndarray:
     return decode(encode_jpeg(decode(image, height, width)), height, width)
 
 
+def resized(height: int, width: int, size: Sequence[int] | int) -> tuple[int, int]:
+    """Returns height and width of an image after resizing.
+
+    Args:
+      height: height of the image.
+      width: width of the image.
+      size: the new height and width; or the length of the shorter side, with the aspect ratio kept.
+    """
+    if not isinstance(size, int):
+        return size[0], size[1]
+    other = int(size * max(height, width) / min(height, width))
+    return (size, other) if height <= width else (other, size)
+
+
+def resize_and_crop(
+    pixels: np.ndarray, size: Sequence[int] | int, crop: Sequence[int] | None, resample: int
+) -> np.ndarray:
+    """Resizes an image and keeps the part in its middle.
+
+    Args:
+      pixels: RGB <uint8>[height, width, 3].
+      size: see `resized`.
+      crop: height and width of the part that is kept; None for the whole image.
+      resample: Pillow's number of the filter, such as 2 for bilinear and 3 for bicubic.
+
+    Returns:
+      RGB <uint8>[*crop, 3].
+    """
+    height, width = resized(*pixels.shape[:2], size)
+    picture = Image.fromarray(pixels).resize((width, height), resample)
+    if crop is not None:
+        top, left = (height - crop[0]) // 2, (width - crop[1]) // 2
+        picture = picture.crop((left, top, left + crop[1], top + crop[0]))
+    return np.asarray(picture)
+
+
 def open_posters(folder, settings: Mapping) -> Callable:
     """Makes the function that reads posters for an exported encoder; see `encoders.base.Portable`.
 
-    A poster is the bytes or the path of an image file.
+    A poster is the bytes or the path of an image file. The settings are `height` and `width` of the
+    experiment's posters and, if a network takes another size, `processing`, the arguments of
+    `resize_and_crop`.
     """
     del folder
     height, width = settings["height"], settings["width"]
+    processing = settings.get("processing")
+    shape = (height, width, 3)
+    if processing is not None:
+        shape = resize_and_crop(np.zeros(shape, np.uint8), **processing).shape
 
     def read(posters: Sequence) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        images = np.zeros((len(posters), height, width, 3), np.uint8)
+        images = np.zeros((len(posters), *shape), np.uint8)
         present = np.zeros(len(posters), bool)
         for number, poster in enumerate(posters):
             if poster is None:
                 continue
             try:
                 image = poster if isinstance(poster, bytes) else read_image(poster)
-                images[number] = decode_as_stored(image, height, width)
+                pixels = decode_as_stored(image, height, width)
+                if processing is not None:
+                    pixels = resize_and_crop(pixels, **processing)
+                images[number] = pixels
                 present[number] = True
             except PosterError as error:
                 logger.warning("Unreadable poster, treated as missing: %s: %s", number, error)

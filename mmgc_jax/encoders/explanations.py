@@ -113,30 +113,37 @@ def integrated_gradients(
     baseline: jax.Array,
     genres: jax.Array,
     steps: int = 32,
+    at_once: int = 32,
 ) -> tuple[jax.Array, jax.Array]:
     """Computes integrated gradients (arXiv 1703.01365) along the straight line from a baseline.
 
     Args:
-      logits_of: function from word vectors <float32>[steps, length, dim] to logits <float32>[steps,
-        genres of the model].
+      logits_of: function from word vectors <float32>[points, length, dim] to logits
+        <float32>[points, genres of the model].
       vectors: <float32>[length, dim].
       baseline: <float32>[length, dim], vectors of a text that says nothing.
       genres: indices of the genres to explain, <int32>[genres].
       steps: number of points on the line, by the midpoint rule.
+      at_once: number of points in a call of `logits_of`, a divisor of `steps`; fewer take less
+        memory.
 
     Returns:
       Scores <float32>[length, genres]; and the completeness gap <float32>[genres]: the difference
       between the logits of both ends, minus the sum of the scores. It shrinks with more steps.
     """
-    shares = (jnp.arange(steps) + 0.5) / steps
-    points = baseline + shares[:, None, None] * (vectors - baseline)
-    logits, pull = jax.vjp(logits_of, points)
+    shares = ((jnp.arange(steps) + 0.5) / steps).reshape(-1, at_once)
 
-    def of_genre(genre):
-        (gradients,) = pull(jnp.zeros_like(logits).at[:, genre].set(1.0))
-        return jnp.sum(gradients.mean(axis=0) * (vectors - baseline), axis=-1)
+    def of_points(shares):
+        points = baseline + shares[:, None, None] * (vectors - baseline)
+        logits, pull = jax.vjp(logits_of, points)
 
-    scores = jax.lax.map(of_genre, genres).T
+        def of_genre(genre):
+            (gradients,) = pull(jnp.zeros_like(logits).at[:, genre].set(1.0))
+            return jnp.sum(gradients.mean(axis=0) * (vectors - baseline), axis=-1)
+
+        return jax.lax.map(of_genre, genres)
+
+    scores = jax.lax.map(of_points, shares).mean(axis=0).T
     ends = logits_of(jnp.stack([vectors, baseline]))[:, genres]
     return scores, ends[0] - ends[1] - scores.sum(axis=0)
 

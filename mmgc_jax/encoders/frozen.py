@@ -1,5 +1,6 @@
 """Frozen layers of a network: computed once for each movie, with activations cached on disk."""
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -9,7 +10,7 @@ import logging
 import math
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -17,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmgc_jax.data import pipeline
-from mmgc_jax.runtime import parallel, preemption, tensors
+from mmgc_jax.runtime import locks, parallel, preemption, tensors
 from mmgc_jax.runtime.errors import InputError
 from mmgc_jax.runtime.files import Path
 from mmgc_jax.runtime.progress import progress_bar
@@ -132,6 +133,7 @@ def cache(
     If the file exists already, nothing is computed. The write is atomic: the file gets its name
     when it is complete. An interrupted run resumes after its last complete batch. With several
     processes this is a collective: all devices share the work, and one process on each disk writes.
+    If another experiment is writing to the same folder, this one waits until it has finished.
 
     Args:
       file: path of a `.npy` file, which gets one row for each movie.
@@ -150,22 +152,42 @@ def cache(
     row_of = np.zeros(batches.num_movies_in_corpus, np.int64)
     row_of[batches.order] = np.arange(batches.num_movies)
     if parallel.any_of(not file.exists()):
-        _write(file, lambda batch: frozen(batch)[name], batches, workers)
+        with _only_writer(file.parent) as writes:
+            # Another experiment may have written the file in the meantime.
+            if parallel.any_of(not file.exists()):
+                _write(file, lambda batch: frozen(batch)[name], batches, workers, writes)
     else:
         logger.info("Using the cached activations of frozen layers: %s", file)
     return ActivationExamples(file, row_of, dtype, name)
 
 
+@contextlib.contextmanager
+def _only_writer(folder: pathlib.Path) -> Iterator[bool]:
+    """Locks a folder on each disk; a collective. Yields whether this process holds the lock."""
+    folder.mkdir(parents=True, exist_ok=True)
+    writes = parallel.is_first_of_disk(folder)
+    with locks.machine_lock(folder) if writes else contextlib.nullcontext():
+        yield writes
+
+
 def _write(
-    file: pathlib.Path, frozen: Callable[[dict], jax.Array], batches: pipeline.Batches, workers: int
+    file: pathlib.Path,
+    frozen: Callable[[dict], jax.Array],
+    batches: pipeline.Batches,
+    workers: int,
+    writes: bool,
 ) -> None:
-    """Writes a temporary file batch by batch, and renames it when it is complete."""
-    file.parent.mkdir(parents=True, exist_ok=True)
+    """Writes a temporary file batch by batch, and renames it when it is complete.
+
+    Args:
+      file, frozen, batches, workers: see `cache`.
+      writes: whether this process writes, or only computes.
+    """
     activations = jax.eval_shape(frozen, batches[0])
     size, *shape = activations.shape
     header = _header(activations.dtype, (batches.num_movies, *shape))
     row_bytes = math.prod(shape) * activations.dtype.itemsize
-    mesh, writes = parallel.data_mesh(), parallel.is_first_of_disk(file.parent)
+    mesh = parallel.data_mesh()
     # The file is appended to: with a memory map, a full disk would crash the process.
     partial = file.with_suffix(".rows")
     batches_done = _whole_batches(partial, len(header), size * row_bytes)

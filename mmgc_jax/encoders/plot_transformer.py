@@ -6,18 +6,21 @@ It is not part of the talk. `mmgc_jax.encoders.base.Kind` describes the function
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
 from mmgc_jax.data import pipeline, text
 from mmgc_jax.data.movies import Movie
-from mmgc_jax.encoders import frozen
+from mmgc_jax.encoders import explanations, frozen
 from mmgc_jax.encoders.backbone import Activations, Backbone
 from mmgc_jax.encoders.base import Encoder, Portable, load_params, plots_of, training_settings
 from mmgc_jax.encoders.checks import DTYPES, Checker
+from mmgc_jax.encoders.explanations import Span, WordScores
 from mmgc_jax.models import BertEncoder, PlotTransformer, pool_tokens
 from mmgc_jax.ops.kernels import Kernels
 from mmgc_jax.pretrained import bert
@@ -180,12 +183,17 @@ def load(
         params = frozen.restore(workdir, name)
         frozen_part = _backbone(settings, network, params, kernels).frozen_part()
     model = _model(settings, network, num_genres, first_layer, kernels)
+    tokenizer = bert.Tokenizer(folder)
+    whole = _model(settings, network, num_genres, 1, kernels)
     return Encoder(
-        functools.partial(_read, settings, bert.Tokenizer(folder)),
+        functools.partial(_read, settings, tokenizer),
         make_apply(model, _MODEL_INPUTS),
         load_params(config, workdir, name, _HEAD if first_layer > network.layers else ""),
         frozen_part,
         embed=make_embed(model, _MODEL_INPUTS),
+        word_scores=_word_scores(
+            settings, tokenizer, whole, frozen_part.params if frozen_part else {}
+        ),
     )
 
 
@@ -280,6 +288,57 @@ def _backbone(settings, network: BertEncoder, params, kernels: Kernels) -> Backb
         return {"inputs": padded, "lengths": lengths}
 
     return Backbone(params, network.layers, _first_layer(settings, network), _layer_of, run)
+
+
+def _word_scores(settings, tokenizer, model: PlotTransformer, frozen_params: Mapping[str, Any]):
+    """Makes the function `Encoder.word_scores`, by integrated gradients over the word vectors.
+
+    The baseline is a plot of the same length with the mean of all word vectors in each place.
+
+    Args:
+      settings: the config section of the encoder.
+      tokenizer: makes token ids of plots.
+      model: the whole network.
+      frozen_params: parameters of the frozen layers.
+    """
+
+    @jax.jit
+    def gradients(params, frozen_params, tokens, length, genres):
+        layers = {**frozen_params, **params.get("bert", {})}
+        table = layers["embeddings"]["words"]["embedding"]
+
+        def logits_of(vectors):
+            # Each position looks up a vector of its own, in place of the word's.
+            points, padded, size = vectors.shape
+            network = model.clone(bert=model.bert.clone(vocabulary_size=points * padded))
+            words = {"words": {"embedding": vectors.reshape(-1, size)}}
+            own = layers | {"embeddings": layers["embeddings"] | words}
+            positions = jnp.arange(points * padded, dtype=jnp.int32).reshape(points, padded)
+            lengths = jnp.broadcast_to(length, (points,))
+            own_params = {"params": {"head": params["head"], "bert": own}}
+            return network.apply(own_params, positions, lengths)[0]
+
+        baseline = jnp.broadcast_to(table.mean(axis=0), (len(tokens), table.shape[1]))
+        return explanations.integrated_gradients(
+            logits_of, table[tokens], baseline, genres, at_once=8
+        )
+
+    def word_scores(params, plot: str, spans: Sequence[Span], genres: np.ndarray) -> WordScores:
+        plot = text.clean(plot)
+        batch = _tokens(settings, tokenizer, [plot])(np.arange(1))
+        tokens, length = batch["inputs"][0], batch["lengths"][0]
+        scores, gap = gradients(params, frozen_params, tokens, length, genres)
+        places = tokenizer.places(plot, settings.max_length)
+        starts = np.array([span.start for span in spans], np.int64)
+        owners = np.maximum(np.searchsorted(starts, places[:, 0], side="right") - 1, 0)
+        # Special tokens, such as the one at the end, belong to no word.
+        is_word = places[:, 1] > places[:, 0]
+        of_tokens = np.asarray(scores)[: len(places)]
+        summed = explanations.sum_by_span(of_tokens[is_word], owners[is_word], len(spans))
+        of_special = of_tokens[~is_word].sum(axis=0)
+        return WordScores(summed, np.asarray(gap) + of_special)
+
+    return word_scores
 
 
 def _read(settings, tokenizer, movies: Sequence[Movie]) -> tuple[pipeline.PlotExamples, np.ndarray]:

@@ -5,16 +5,26 @@ It is not part of the talk. `mmgc_jax.encoders.base.Kind` describes the function
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
 from mmgc_jax.data import pipeline, posters
 from mmgc_jax.data.movies import Movie
-from mmgc_jax.encoders import frozen
+from mmgc_jax.encoders import explanations, frozen
 from mmgc_jax.encoders.backbone import Activations, Backbone
-from mmgc_jax.encoders.base import Encoder, load_params, posters_of, training_settings
+from mmgc_jax.encoders.base import (
+    Encoder,
+    Portable,
+    load_params,
+    posters_of,
+    training_settings,
+)
 from mmgc_jax.encoders.checks import DTYPES, Checker
 from mmgc_jax.models import PosterViT, ViT
 from mmgc_jax.models.vit import block_of
@@ -24,7 +34,7 @@ from mmgc_jax.pretrained.image_processor import ImageProcessor
 from mmgc_jax.runtime.errors import InputError
 from mmgc_jax.runtime.files import Path, write_atomically
 from mmgc_jax.training.cross_fit import Phase, Recipe, in_phases
-from mmgc_jax.training.run import ApplyFn, Experiment, encoder_folder, make_apply
+from mmgc_jax.training.run import ApplyFn, Experiment, encoder_folder, make_apply, make_embed
 
 MODALITY = "poster"
 
@@ -170,12 +180,46 @@ def load(
     if first_layer > 1:
         params = frozen.restore(workdir, name)
         frozen_part = _backbone(settings, network, params, kernels).frozen_part()
-    size = (config.data.poster_height, config.data.poster_width)
+    size, processor = (config.data.poster_height, config.data.poster_width), vit.processor(folder)
+    model = _model(settings, network, num_genres, first_layer, kernels)
+    lowest = min(first_layer, network.layers) - 1
     return Encoder(
-        functools.partial(_read, size, vit.processor(folder)),
+        functools.partial(_read, size, processor),
         _apply(settings, network, num_genres, first_layer, kernels),
         load_params(config, workdir, name, _HEAD if first_layer > network.layers else ""),
         frozen_part,
+        embed=make_embed(model, _MODEL_INPUTS),
+        heat_maps=_heat_maps(
+            model,
+            frozen_part.params if first_layer > network.layers else {},
+            _margins(size, processor, network.patch_size),
+        ),
+        blocks=range(lowest, network.layers),
+    )
+
+
+def portable(config: ml_collections.ConfigDict, workdir: Path, name: str) -> Portable:
+    folder, data = encoder_folder(workdir, name), config.data
+    processor = vit.processor(folder)
+    height, width = processor.image_size
+    return Portable(
+        posters.open_posters,
+        {
+            "height": data.poster_height,
+            "width": data.poster_width,
+            "processing": {
+                "size": processor.size,
+                "crop": processor.crop,
+                "resample": processor.resample,
+            },
+        },
+        {"images": (f"batch, {height}, {width}, 3", "uint8")},
+        files=tuple(vit.description_files(folder)),
+        packages=("pillow",),
+        licences=[
+            f"ViT: the licence of {pathlib.PurePath(config[name].folder).name}, from which its "
+            "layers were taken"
+        ],
     )
 
 
@@ -229,6 +273,63 @@ def _apply(settings, network: ViT, num_genres, first_layer, kernels) -> ApplyFn:
     return make_apply(model, _MODEL_INPUTS, augment if first_layer == 1 else None)
 
 
+def _heat_maps(
+    model: PosterViT, frozen_params: Mapping[str, Any], margins: tuple[tuple[int, int], ...]
+):
+    """Makes the function `Encoder.heat_maps`: Grad-CAM on the states of the patches.
+
+    After the last layer, only the class token reaches the head, so its input is the last choice.
+
+    Args:
+      model: the network from its first trained layer on.
+      frozen_params: parameters of the frozen layers, if all are frozen.
+      margins: see `_margins`.
+    """
+    network = model.vit
+    rows, columns = network.grid
+
+    def of_block(params, frozen_params, batch, genres, block):
+        layers = params.get("vit", frozen_params)
+        if network.first_layer > network.layers:
+            states = batch["states"]
+        elif block < network.first_layer and block > 0:
+            states = batch["images"]
+        else:
+            below = network.clone(last_layer=block).apply({"params": layers}, batch["images"])
+            states = below[f"layer{block}"]
+        others = states.shape[1] - rows * columns
+        above = model.clone(vit=network.clone(first_layer=block + 1))
+
+        def logits_of(patches):
+            tokens = [states[:, :others], patches.reshape(len(states), rows * columns, -1)]
+            inputs = jnp.concatenate(tokens, axis=1)
+            return above.apply({"params": params | {"vit": layers}}, inputs)[0]
+
+        patches = states[:, others:].reshape(len(states), rows, columns, -1)
+        cam = explanations.grad_cam(logits_of, patches, genres)
+        return jnp.pad(cam, ((0, 0), (0, 0), *margins))
+
+    jitted = jax.jit(of_block, static_argnums=4)
+
+    def heat_maps(params, batch, genres, block=None):
+        default = network.layers - 1
+        return jitted(params, frozen_params, batch, genres, default if block is None else block)
+
+    return heat_maps
+
+
+def _margins(
+    size: tuple[int, int], processor: ImageProcessor, patch_size: int
+) -> tuple[tuple[int, int], ...]:
+    """Returns the numbers of patches above, below, left and right of the part that is cropped."""
+    whole = posters.resized(*size, processor.size)
+    sides = [
+        round((of_whole - of_crop) / 2 / patch_size)
+        for of_whole, of_crop in zip(whole, processor.image_size)
+    ]
+    return tuple((side, side) for side in sides)
+
+
 def _backbone(settings, network: ViT, params, kernels: Kernels) -> Backbone:
     """Makes the network without its head.
 
@@ -241,7 +342,9 @@ def _backbone(settings, network: ViT, params, kernels: Kernels) -> Backbone:
         )
         outputs = layers.apply({"params": params}, batch["images"])
         if last == network.layers:
-            return {"images": outputs["features"]}
+            states = {f"layer{first - 1}": batch["images"]} | outputs
+            # The last layer's input is for heat maps.
+            return {"images": outputs["features"], "states": states[f"layer{last - 1}"]}
         return {"images": outputs[f"layer{last}"].astype(settings.dtype)}
 
     block = functools.partial(block_of, layers=network.layers)

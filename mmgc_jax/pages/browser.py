@@ -8,7 +8,7 @@ import html
 import pathlib
 import signal
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mmgc_jax import answers, explanations, pages
@@ -51,8 +51,8 @@ class Service:
         used = {registry.modality(config, name) for name in config.fusion.encoders}
         self.modalities = tuple(name for name in ("plot", "poster") if name in used)
 
-    def explain(self, plot: str | None, poster: str | None) -> str:
-        """Returns HTML with the genres of a movie, and why.
+    def explain(self, plot: str | None, poster: str | None) -> Iterator[str]:
+        """Yields HTML with the genres of a movie at once, and then again with the reasons.
 
         Args:
           plot: the text; may be empty.
@@ -61,9 +61,12 @@ class Service:
         Raises:
           InputError: if neither is given, or one of them cannot be read.
         """
-        explanation = explanations.explain(self._predictor, self._movie(plot, poster))
+        movie = self._movie(plot, poster)
         style = pages.style("colours", "movie") + _WITHIN_GRADIO
-        return f"<style>{style}</style>{pages.movie(explanation)}"
+        for quick in (True, False):
+            explanation = explanations.explain(self._predictor, movie, quick=quick)
+            more = '<p role="status">Words and heat maps follow.</p>' if quick else ""
+            yield f"<style>{style}</style>{pages.movie(explanation)}{more}"
 
     def predict(self, plot: str | None = "", poster: str | None = None) -> dict[str, Any]:
         """Returns the probabilities of a movie, for programs.
@@ -147,7 +150,8 @@ class Service:
 def warm_up(service: Service, examples: Sequence[Movie]) -> None:
     """Explains the examples, so that the programs for most visitors are compiled."""
     for movie in examples:
-        explanations.explain(service._predictor, movie)
+        for quick in (True, False):
+            explanations.explain(service._predictor, movie, quick=quick)
 
 
 def build(service: Service, title: str, examples: Sequence[Movie]) -> "gradio.Blocks":
@@ -176,9 +180,9 @@ def build(service: Service, title: str, examples: Sequence[Movie]) -> "gradio.Bl
     # Visitors see an InputError where the answer would be: gradio's own message soon disappears.
     def explain(plot, poster):
         try:
-            return service.explain(plot, poster)
+            yield from service.explain(plot, poster)
         except InputError as error:
-            return _alert(error)
+            yield _alert(error)
 
     def predict_table(file):
         try:

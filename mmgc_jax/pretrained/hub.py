@@ -6,7 +6,7 @@ arrays in model.safetensors, and tokenizer.json. Pickles are never read.
 
 import dataclasses
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import flax.traverse_util
@@ -233,8 +233,28 @@ class Tokenizer:
         Raises:
           ValueError: if `max_length` is less than 3.
         """
+        # One text at a time: encoding a list would start threads, which are unsafe with forks.
+        return [np.array(found.ids, np.int32) for found in self._encode(texts, max_length)]
+
+    def places(self, text: str, max_length: int) -> np.ndarray:
+        """Returns where in a text its tokens are.
+
+        Args:
+          text: the text.
+          max_length: see `encode`.
+
+        Returns:
+          The index of the first character of each token, and that after its last one, <int64>[ids,
+          2]; the same number twice for a special token.
+
+        Raises:
+          ValueError: if `max_length` is less than 3.
+        """
+        (found,) = self._encode([text], max_length)
+        return np.array(found.offsets, np.int64)
+
+    def _encode(self, texts: Iterable[str], max_length: int) -> Iterator[tokenizers.Encoding]:
         if max_length < 3:
             raise ValueError(f"max_length={max_length} leaves no room for a token")
         self._tokenizer.enable_truncation(max_length)
-        # One text at a time: encoding a list would start threads, which are unsafe with forks.
-        return [np.array(self._tokenizer.encode(text).ids, np.int32) for text in texts]
+        return map(self._tokenizer.encode, texts)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from mmgc_jax.data import posters
 from mmgc_jax.pretrained import hub
 from mmgc_jax.runtime.errors import InputError
 from mmgc_jax.runtime.files import Path
@@ -57,18 +58,7 @@ class ImageProcessor:
         Returns:
           RGB <uint8>[*image_size, 3].
         """
-        height, width = pixels.shape[:2]
-        if isinstance(self.size, int):
-            shorter, longer = sorted((height, width))
-            other = int(self.size * longer / shorter)
-            height, width = (self.size, other) if height <= width else (other, self.size)
-        else:
-            height, width = self.size
-        picture = Image.fromarray(pixels).resize((width, height), self.resample)
-        if self.crop is not None:
-            top, left = (height - self.crop[0]) // 2, (width - self.crop[1]) // 2
-            picture = picture.crop((left, top, left + self.crop[1], top + self.crop[0]))
-        return np.asarray(picture)
+        return posters.resize_and_crop(pixels, self.size, self.crop, self.resample)
 
 
 def read(folder: Path, crops: bool, advice: str) -> ImageProcessor:

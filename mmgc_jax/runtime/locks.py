@@ -27,8 +27,16 @@ def machine_lock(folder: pathlib.Path) -> Iterator[None]:
       folder: path of the folder; created if it does not exist.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(folder / "lock"):
+    lock = filelock.FileLock(folder / "lock")
+    try:
+        lock.acquire(blocking=False)
+    except filelock.Timeout:
+        logger.info("Waiting for another process, which is writing to %s.", folder)
+        lock.acquire()
+    try:
         yield
+    finally:
+        lock.release()
 
 
 @contextlib.contextmanager

@@ -32,11 +32,15 @@ COLUMNS = {
                  "auc_micro", "map", "f1_micro", "f1_macro", *_MEASURED),
     "demo.csv": (*_MODEL, *_SCORES, "auc_macro_reachable", *_MEASURED),
     "talk_comparisons.csv": ("model", "split", "movies_with", "movies", "seeds", "folds",
-                             "auc_macro", "auc_macro_std", *_MEASURED),
+                             "auc_steady", "auc_steady_std", *_MEASURED),
+    "learning_curves.csv": ("model", "movies_with", "movies", "auc_steady_1000", "auc_steady_2000",
+                            "auc_steady_4228", *_MEASURED),
     "missing_modalities.csv": ("config", "missing", "model", *_LOST, *_MEASURED),
     "calibration.csv": ("model", "split", "ece_uncalibrated", "ece", *_MEASURED),
-    "ablations.csv": ("change", "field", "model", "measured_on", "auc_macro_before",
-                      "auc_macro_after", "in_config", "date"),
+    "ablations.csv": ("change", "option", "model", "seeds", "auc_steady", "auc_steady_std",
+                      "in_config", *_MEASURED),
+    "earlier_ablations.csv": ("change", "field", "model", "measured_on", "auc_macro_before",
+                              "auc_macro_after", "in_config", "date"),
     "mmimdb.csv": ("model", "modalities", "f1_micro", "f1_macro", "f1_weighted", "f1_samples",
                    "source"),
     "mmimdb_data.csv": ("step", "movies", "seconds", "movies_per_second", "cpu_seconds", "peak_mb",
@@ -49,7 +53,9 @@ COLUMNS = {
 # Columns that identify a row.
 KEYS = {
     "missing_modalities.csv": ("config", "missing", "model"),
-    "ablations.csv": ("change", "model", "measured_on"),
+    "ablations.csv": ("change", "model"),
+    "earlier_ablations.csv": ("change", "model", "measured_on"),
+    "learning_curves.csv": ("model", "movies_with"),
     "mmimdb.csv": ("model",),
     "calibration.csv": ("model", "split"),
     "mmimdb_data.csv": ("step",),
@@ -61,7 +67,8 @@ _MODEL_KEY = ("model", "split", "movies_with")
 OPTIONAL = {
     "best.csv": ("auc_macro_std", "auc_micro", "map", "f1_micro", "f1_macro"),
     "demo.csv": ("auc_macro_reachable",),
-    "ablations.csv": ("field",),
+    "ablations.csv": ("option",),
+    "earlier_ablations.csv": ("field",),
     "mmimdb.csv": ("f1_micro", "f1_weighted", "f1_samples"),
     "speed.csv": ("target",),
 }
@@ -83,7 +90,7 @@ CHOICES = {
 # The column that a header of the manual's tables stands for.
 HEADERS = {
     "Model": "model", "Movies": "movies", "Movies with": "movies_with",
-    "AUC macro": "auc_macro", "±": "auc_macro_std", "mAP": "map", "AUC steady": "auc_steady",
+    "AUC macro": "auc_macro", "±": "auc_steady_std", "mAP": "map", "AUC steady": "auc_steady",
     "AUC micro": "auc_micro", "Low": "auc_steady_low", "High": "auc_steady_high",
     "F1 micro": "f1_micro", "F1 macro": "f1_macro", "F1 weighted": "f1_weighted",
     "F1 samples": "f1_samples", "F1 micro, tuned": "f1_micro_tuned",
@@ -91,7 +98,8 @@ HEADERS = {
     "0 %": "auc_macro_0", "25 %": "auc_macro_25", "50 %": "auc_macro_50",
     "75 %": "auc_macro_75", "100 %": "auc_macro_100",
     "ECE before": "ece_uncalibrated", "ECE after": "ece",
-    "Date": "date",
+    "Date": "date", "1,000": "auc_steady_1000", "2,000": "auc_steady_2000",
+    "4,228": "auc_steady_4228", "Option": "option", "Seeds": "seeds",
     "Change": "change", "Measured on": "measured_on", "Before": "auc_macro_before",
     "After": "auc_macro_after", "In config": "in_config",
     "Modalities": "modalities", "Source": "source",

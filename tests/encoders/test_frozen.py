@@ -1,6 +1,8 @@
 """Tests of caching the activations of frozen layers, and of resuming after an interruption."""
 
+import concurrent.futures
 import os
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -54,7 +56,7 @@ def file(tmp_path):
 def test_one_row_for_each_movie_in_order(file):
     cache(file, Network(), batches())
     np.testing.assert_array_equal(np.load(file), EXPECTED)
-    assert os.listdir(file.parent) == ["block4.npy"], "no temporary file is left"
+    assert sorted(os.listdir(file.parent)) == ["block4.npy", "lock"], "no temporary file is left"
 
 
 def test_cached_activations_are_not_computed_again(file):
@@ -79,6 +81,29 @@ def test_examples_return_the_cached_activations(file, dtype, name):
     expected = (POSTERS[[14, 1, 7, 1]][:, ::2] * 2 + 1).astype(jnp.dtype(dtype))
     np.testing.assert_array_equal(images, expected)
     assert jnp.asarray(images).dtype == jnp.dtype(dtype), "JAX accepts this dtype"
+
+
+def test_two_experiments_at_the_same_time_do_not_mix_their_rows(file):
+    """The second one waits, and then reads what the first one has written."""
+    begun, go_on, second = threading.Event(), threading.Event(), Network()
+
+    class Slow(Network):
+        def __call__(self, batch):
+            if not isinstance(batch["indices"], jax.core.Tracer):
+                begun.set()
+                assert go_on.wait(30)
+            return super().__call__(batch)
+
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        slow = pool.submit(cache, file, Slow(), batches())
+        assert begun.wait(30)
+        waiting = pool.submit(cache, file, second, batches())
+        concurrent.futures.wait([waiting], timeout=0.5)
+        assert not waiting.done()
+        go_on.set()
+        slow.result(30), waiting.result(30)
+    np.testing.assert_array_equal(np.load(file), EXPECTED)
+    assert second.seen == []
 
 
 class TestInterrupted:

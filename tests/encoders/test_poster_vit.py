@@ -7,8 +7,11 @@ import jax
 import numpy as np
 import pytest
 
-from mmgc_jax import experiment
+from mmgc_jax import experiment, explanations
 from mmgc_jax.data import builder, pipeline, talk
+from mmgc_jax.data.movies import Movie
+from mmgc_jax.deployment import card, model
+from mmgc_jax.deployment import folder as deployment_folder
 from mmgc_jax.encoders import poster_vit
 from mmgc_jax.models import PosterViT
 from mmgc_jax.ops.kernels import Kernels
@@ -124,6 +127,16 @@ def test_a_whole_experiment_and_its_predictions(inputs, tmp_path, family, finetu
     found = predictor.predict_all(movies, ["poster_vit"])["poster_vit"].uncalibrated
     np.testing.assert_allclose(found[rows], expected, atol=1e-4)
     assert np.ptp(expected, axis=0).max() > 1e-3
+    poster = Movie(poster=movies[rows[0]].poster)
+    (maps,) = explanations.explain(predictor, poster).heat_maps.values()
+    assert maps.shape[1:] == (config.data.poster_height, config.data.poster_width)
+
+    # An exported folder reads posters by itself.
+    output = tmp_path / "exported"
+    deployment_folder.write(predictor, workdir, output, card.About("Genres", "cc-by-4.0"))
+    alone = model.Model(output)([{"poster": movies[row].poster} for row in rows])
+    answers = predictor([Movie(poster=movies[row].poster) for row in rows])
+    np.testing.assert_allclose(alone, answers, atol=1e-5)
 
     # The copy of the preprocessing is needed.
     (workdir / "encoders" / "poster_vit" / "preprocessor_config.json").unlink()

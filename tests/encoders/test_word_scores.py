@@ -5,9 +5,19 @@ import numpy as np
 import pytest
 
 from mmgc_jax.data import bag_of_words, text
-from mmgc_jax.encoders import explanations, plot_bag_of_words, plot_lstm, poster_vgg16
-from mmgc_jax.models import PlotLSTM, PosterVGG16
+from mmgc_jax.encoders import (
+    explanations,
+    plot_bag_of_words,
+    plot_lstm,
+    plot_transformer,
+    poster_vgg16,
+    poster_vit,
+)
+from mmgc_jax.models import PlotLSTM, PosterVGG16, PosterViT
 from mmgc_jax.ops.kernels import Kernels
+from mmgc_jax.pretrained import bert, vit
+from mmgc_jax.pretrained.image_processor import ImageProcessor
+from tests import tiny_bert, tiny_vit
 
 PLOT = "The spies, the spying spies of New York! A spy does n't panic in new york ."
 
@@ -92,3 +102,84 @@ def test_heat_maps_do_not_depend_on_which_blocks_are_frozen(pooling):
     assert np.abs(maps["block1"]).max() > 0
     for found in maps.values():
         np.testing.assert_allclose(found, maps["block1"], rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["bert", "mpnet"])
+def test_integrated_gradients_of_a_transformer(tmp_path, family):
+    """They do not depend on which layers are frozen."""
+    folder = tiny_bert.write(tmp_path / "bert", family=family)
+    network = bert.network(folder)
+    layers = bert.load(folder, network)
+    settings = plot_transformer.default_settings()
+    settings.max_length, settings.pad_to_multiple_of = 8, 4
+    tokenizer = bert.Tokenizer(folder)
+    model = plot_transformer._model(settings, network, 3, 1, Kernels())
+    plot = "the hero rides a horse. The cafe"  # with special tokens, more than max_length
+    inputs = {"inputs": np.zeros((1, 8), np.int32), "lengths": np.ones(1, np.int32)}
+    head = model.init(jax.random.key(0), **inputs)["params"]["head"]
+    spans, genres = explanations.words_of(plot), np.array([2, 0], np.int32)
+    found = [
+        plot_transformer._word_scores(settings, tokenizer, model, frozen)(
+            {"head": head} | trained, plot, spans, genres
+        )
+        for frozen, trained in ((layers, {}), ({}, {"bert": layers}))
+    ]
+    (scores, gap), again = found
+    np.testing.assert_allclose(again.scores, scores, rtol=1e-4, atol=1e-6)
+
+    batch = plot_transformer._tokens(settings, tokenizer, [plot])(np.arange(1))
+    table = layers["embeddings"]["words"]["embedding"]
+    same = {"words": {"embedding": np.broadcast_to(table.mean(axis=0), table.shape)}}
+    baseline = layers | {"embeddings": layers["embeddings"] | same}
+    of_plot, of_baseline = (
+        model.apply({"params": {"head": head, "bert": of}}, batch["inputs"], batch["lengths"])[0][0]
+        for of in (layers, baseline)
+    )
+    difference = np.asarray(of_plot - of_baseline)[genres]
+    np.testing.assert_allclose(scores.sum(axis=0) + gap, difference, rtol=1e-3, atol=1e-4)
+    by_text = dict(zip([span.text for span in spans], scores))
+    assert np.abs(by_text["hero"]).min() > 1e-4
+    assert not by_text["cafe"].any()  # beyond max_length
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["clip", "siglip", "dinov2_with_registers"])
+def test_heat_maps_of_a_vit_do_not_depend_on_which_layers_are_frozen(tmp_path, family):
+    folder = tiny_vit.write(tmp_path / "vit", family)
+    network = vit.network(folder)
+    layers = vit.load(folder, network)
+    settings = poster_vit.default_settings()
+    settings.dtype = "float32"
+    images = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), dtype=np.uint8)
+    head = PosterViT(network, num_genres=3).init(jax.random.key(0), images)["params"]["head"]
+    genres, maps = np.array([2, 0], np.int32), {}
+    for finetune_from in ("layer1", "layer2", "head"):
+        settings.finetune_from = finetune_from
+        backbone = poster_vit._backbone(settings, network, layers, Kernels())
+        frozen_part = backbone.frozen_part()
+        batch = {"images": images} if frozen_part is None else frozen_part({"images": images})
+        model = poster_vit._model(settings, network, 3, backbone.first_trained, Kernels())
+        of_fold, frozen_params = {"head": head}, layers
+        if not backbone.only_head_trains:
+            of_fold |= {"vit": backbone.trained_params}
+            frozen_params = {}
+        heat_maps = poster_vit._heat_maps(model, frozen_params, ((1, 1), (0, 0)))
+        maps[finetune_from] = heat_maps(of_fold, batch, genres)
+        if finetune_from == "layer1":
+            finer = heat_maps(of_fold, batch, genres, 0)
+    assert maps["layer1"].shape == finer.shape == (2, 2, 4, 2)
+    assert np.abs(maps["layer1"][:, :, 1:3]).min() > 0
+    assert not np.asarray(maps["layer1"])[:, :, [0, 3]].any()  # cropped
+    assert np.abs(finer - maps["layer1"]).max() > 1e-6
+    for found in maps.values():
+        np.testing.assert_allclose(found, maps["layer1"], rtol=1e-3, atol=1e-6)
+
+
+def test_margins_of_a_cropped_poster():
+    processor = ImageProcessor(224, (224, 224), 3, (0, 0, 0), (1, 1, 1))
+    # 256 x 160 pixels become 358 x 224, of which 67 rows are cut off above and below.
+    assert poster_vit._margins((256, 160), processor, 32) == ((2, 2), (0, 0))
+    assert poster_vit._margins((160, 256), processor, 16) == ((0, 0), (4, 4))
+    whole = ImageProcessor((224, 224), None, 3, (0, 0, 0), (1, 1, 1))
+    assert poster_vit._margins((256, 160), whole, 16) == ((0, 0), (0, 0))

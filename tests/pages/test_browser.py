@@ -54,7 +54,10 @@ def test_answers_are_those_of_the_predictor(service, finished, poster):
     decided = predictor.decide(expected)
     assert set(found["predicted"]) == {g for g, yes in zip(predictor.genres, decided) if yes}
     assert service.predict("xyzzy plugh")["notes"]
-    content = service.explain(PLOT, poster)
+    first, content = service.explain(PLOT, poster)
+    assert first.count('class="bar" title="threshold ') >= len(predictor.genres)
+    assert "Without the plot" in first and "follow." in first and "follow." not in content
+    assert "Heat map: " not in first and "<mark" not in first
     assert content.count('class="bar" title="threshold ') >= len(predictor.genres)
     assert "Heat map: " in content and "Without the plot" in content and "<mark" in content
     # The page around it keeps its own styles.
@@ -86,7 +89,7 @@ def cheap(tmp_path):
 def test_mistakes_of_visitors(cheap, tmp_path, monkeypatch):
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"\xff\xd8 no image")
-    for ask in (cheap.explain, cheap.predict):
+    for ask in (lambda *given: list(cheap.explain(*given)), cheap.predict):
         with pytest.raises(InputError, match=r"Give a plot or a poster\."):
             ask(" ... ", None)
         with pytest.raises(InputError, match="The poster cannot be read: not an image of a known"):
@@ -247,6 +250,6 @@ def test_two_visitors_get_their_own_answers(open_page):
     for page in (one, other):
         page.get_by_role("button", name="Which genres?").first.click()
     for page, word, absent in ((one, "heist", "ghost"), (other, "ghost", "heist")):
-        page.locator("#answer table").first.wait_for()
+        page.locator("#answer .plot").first.wait_for()
         text = page.locator("#answer").inner_text()
         assert word in text and absent not in text
