@@ -182,7 +182,7 @@ def load(
         frozen_part = _backbone(settings, network, params, kernels).frozen_part()
     size, processor = (config.data.poster_height, config.data.poster_width), vit.processor(folder)
     model = _model(settings, network, num_genres, first_layer, kernels)
-    lowest = min(first_layer, network.layers) - 1
+    blocks = range(max(1, min(first_layer, network.layers) - 1), network.layers)
     return Encoder(
         functools.partial(_read, size, processor),
         _apply(settings, network, num_genres, first_layer, kernels),
@@ -193,8 +193,10 @@ def load(
             model,
             frozen_part.params if first_layer > network.layers else {},
             _margins(size, processor, network.patch_size),
-        ),
-        blocks=range(lowest, network.layers),
+        )
+        if blocks
+        else None,
+        blocks=blocks,
     )
 
 
@@ -292,7 +294,7 @@ def _heat_maps(
         layers = params.get("vit", frozen_params)
         if network.first_layer > network.layers:
             states = batch["states"]
-        elif block < network.first_layer and block > 0:
+        elif block < network.first_layer:
             states = batch["images"]
         else:
             below = network.clone(last_layer=block).apply({"params": layers}, batch["images"])

@@ -27,9 +27,7 @@ _LOST = tuple(f"auc_macro_{percent}" for percent in (0, 25, 50, 75, 100))
 
 COLUMNS = {
     "talk.csv": (*_MODEL, *_SCORES, *_MEASURED),
-    # Of an earlier version.
-    "best.csv": ("model", "split", "movies_with", "movies", "auc_macro", "auc_macro_std",
-                 "auc_micro", "map", "f1_micro", "f1_macro", *_MEASURED),
+    "best.csv": (*_MODEL, *_SCORES, *_MEASURED),
     "demo.csv": (*_MODEL, *_SCORES, "auc_macro_reachable", *_MEASURED),
     "talk_comparisons.csv": ("model", "split", "movies_with", "movies", "seeds", "folds",
                              "auc_steady", "auc_steady_std", *_MEASURED),
@@ -65,7 +63,6 @@ KEYS = {
 _MODEL_KEY = ("model", "split", "movies_with")
 # Cells of these columns may be empty: not measured, or not published.
 OPTIONAL = {
-    "best.csv": ("auc_macro_std", "auc_micro", "map", "f1_micro", "f1_macro"),
     "demo.csv": ("auc_macro_reachable",),
     "ablations.csv": ("option",),
     "earlier_ablations.csv": ("field",),

@@ -166,12 +166,9 @@ def test_heat_maps_of_a_vit_do_not_depend_on_which_layers_are_frozen(tmp_path, f
             frozen_params = {}
         heat_maps = poster_vit._heat_maps(model, frozen_params, ((1, 1), (0, 0)))
         maps[finetune_from] = heat_maps(of_fold, batch, genres)
-        if finetune_from == "layer1":
-            finer = heat_maps(of_fold, batch, genres, 0)
-    assert maps["layer1"].shape == finer.shape == (2, 2, 4, 2)
+    assert maps["layer1"].shape == (2, 2, 4, 2)
     assert np.abs(maps["layer1"][:, :, 1:3]).min() > 0
     assert not np.asarray(maps["layer1"])[:, :, [0, 3]].any()  # cropped
-    assert np.abs(finer - maps["layer1"]).max() > 1e-6
     for found in maps.values():
         np.testing.assert_allclose(found, maps["layer1"], rtol=1e-3, atol=1e-6)
 
