@@ -9,14 +9,13 @@ FOLDER has movies.csv and posters/. docs/inputs.md explains how to get vgg16.npz
 of pretrained word vectors, which are concatenated to vectors trained on the plots. Without VECTORS,
 only those are used.
 
-It took 60 minutes on a 2-core AMD EPYC that also had other work to do (2026-11-29). AUC, the mean
-over genres with at least 10 positive movies, in 5-fold cross-validation on 5,289 movies, and on
-those with both plot and poster:
+It took 56 minutes on a 2-core AMD EPYC (2026-11-29). AUC, the mean over genres with at least 10
+positive movies, in 5-fold cross-validation on 5,289 movies, and on those with both plot and poster:
 
-    plot              0.894   0.897
+    plot              0.895   0.898
     poster            0.770   0.770
     grey poster       0.758   0.758
-    fusion            0.907   0.915
+    fusion            0.908   0.916
 """
 
 import ml_collections

@@ -139,9 +139,9 @@ def notes(workdir: Path, name: str) -> list[str]:
 def training_seconds(
     settings: ml_collections.ConfigDict, data: ml_collections.ConfigDict, movies: int, folds: int
 ) -> float:
-    """Estimates the time from a run with 363 plots of about 100 words and 64 hidden units."""
+    """Estimates the time from runs on the talk's plots with states of 64 and of 128."""
     del data
-    seconds_per_plot = max(1, settings.model.hidden / 64) / 500
+    seconds_per_plot = (64 + settings.model.hidden) / 64 / 360
     models = folds * settings.models_per_fold
     return models * (8 + (1 - 1 / folds) * movies * settings.training.epochs * seconds_per_plot)
 

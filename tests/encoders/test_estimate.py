@@ -23,7 +23,7 @@ def estimated(config, plots, posters):
     ("config", "plots", "posters", "measured"),
     [
         # Minutes on two cores of an AMD EPYC; the folder docs/ has the commands.
-        (talk.get_config(), 4498, 3035, 33),
+        (talk.get_config(), 5289, 3571, 56),
         (demo.get_config(), 2160, 2160, 2.2),
         (own.get_config(), 363, 250, 3.2),
     ],
