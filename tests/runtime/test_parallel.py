@@ -216,7 +216,7 @@ def test_two_processes_and_eight_devices_train_and_predict_as_one(tmp_path):
         )
     )  # fmt: skip
     disks = [sorted((tmp_path / f"disk{number}").iterdir()) for number in range(2)]
-    assert [[file.name for file in files] for files in disks] == [["again.npy"]] * 2
+    assert [[file.name for file in files] for files in disks] == [["again.npy", "lock"]] * 2
     assert sorted(file.name for file in (tmp_path / "two").glob("*.npy")) == ["rows.npy"]
     one, eight, two = (np.load(tmp_path / name / "found.npz") for name in ("one", "eight", "two"))
     assert len(one["losses"]) == 10 and one["losses"][-1] < one["losses"][0]
