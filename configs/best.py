@@ -9,8 +9,13 @@
 configs/talk.py explains FOLDER and VECTORS. MPNet is copied from Hugging Face; docs/inputs.md says
 how to get it otherwise.
 
-Not measured as a whole yet. An earlier version, with MiniLM in place of MPNet, took 56 minutes on a
-2-core AMD EPYC (2026-11-25); docs/results.md has its figures.
+Beside the encoders of configs/talk.py it took an hour of CPU time on a 2-core AMD EPYC
+(2026-11-29), most of it for MPNet. AUC, the mean over genres with at least 10 positive movies, in
+5-fold cross-validation on 5,289 movies, and on those with both plot and poster:
+
+    bag of words      0.891   0.892
+    transformer       0.908   0.910
+    fusion            0.928   0.933
 """
 
 import ml_collections

@@ -196,14 +196,17 @@ def draw_learning_curves() -> Figure:
     """Draws AUC by the number of training movies, on a logarithmic axis."""
     rows = [row for row in read_rows(CURVES[0]) if row["movies_with"] == "any"]
     sizes = [int(column.rpartition("_")[2]) for column in rows[0] if column.startswith("auc")]
-    figure, ax = pyplot.subplots(figsize=(7.5, 4.2), layout="constrained")
+    rows.sort(key=lambda row: -float(row[f"auc_steady_{sizes[-1]}"]))
+    figure, ax = pyplot.subplots(figsize=(7.5, 4.6), layout="constrained")
+    label = 1.0
     for row in rows:
         name, values = row["model"], [float(row[f"auc_steady_{size}"]) for size in sizes]
         # The models of configs/best.py alone have dashed lines.
         of_best = "best.py" in name or name in ("Plot (bag of words)", "Plot (transformer)")
         ax.plot(sizes, values, color=_colour(name), marker=_marker(name), markersize=5,
                 linestyle="--" if of_best else "-")  # fmt: skip
-        ax.text(sizes[-1] * 1.04, values[-1], name.removeprefix("Fusion of "), va="center",
+        label = min(values[-1], label - 0.01)  # labels do not overlap
+        ax.text(sizes[-1] * 1.04, label, name.removeprefix("Fusion of "), va="center",
                 fontsize=9, color=_colour(name))  # fmt: skip
     ax.set_xscale("log")
     ax.set_xticks(sizes, [f"{size:,}" for size in sizes])
