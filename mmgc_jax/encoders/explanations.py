@@ -113,7 +113,7 @@ def integrated_gradients(
     baseline: jax.Array,
     genres: jax.Array,
     steps: int = 32,
-    at_once: int = 32,
+    at_once: int | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Computes integrated gradients (arXiv 1703.01365) along the straight line from a baseline.
 
@@ -125,13 +125,13 @@ def integrated_gradients(
       genres: indices of the genres to explain, <int32>[genres].
       steps: number of points on the line, by the midpoint rule.
       at_once: number of points in a call of `logits_of`, a divisor of `steps`; fewer take less
-        memory.
+        memory. None: all.
 
     Returns:
       Scores <float32>[length, genres]; and the completeness gap <float32>[genres]: the difference
       between the logits of both ends, minus the sum of the scores. It shrinks with more steps.
     """
-    shares = ((jnp.arange(steps) + 0.5) / steps).reshape(-1, at_once)
+    shares = ((jnp.arange(steps) + 0.5) / steps).reshape(-1, at_once or steps)
 
     def of_points(shares):
         points = baseline + shares[:, None, None] * (vectors - baseline)

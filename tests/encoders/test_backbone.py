@@ -70,7 +70,7 @@ def test_inputs_of_the_trained_blocks_and_of_the_head(first_trained, tmp_path):
     features = activations.features(inputs)
     rows = np.flatnonzero(present)
     np.testing.assert_allclose(features(rows)["images"], images[rows].sum(axis=1) * 6, rtol=1e-6)
-    written = sorted(file.name.split("-")[1] for file in (tmp_path / "activations").iterdir())
+    written = sorted(file.name.split("-")[1] for file in (tmp_path / "activations").glob("*.npy"))
     if first_trained in (1, NUM_BLOCKS + 1):
         assert inputs is examples
         assert written == ["features"]
