@@ -196,15 +196,13 @@ def prepare(experiment: Experiment, name: str) -> Recipe:
     examples = activations.below_trained(examples)
     apply_head = _apply(settings, num_genres, _HEAD, kernels)
 
+    @jax.jit
     def init_head(key):
         return {"head": init(key)["head"]}
 
-    def init_with_backbone(key):
-        return init_head(key) | {"vgg16": backbone.trained_params}
-
     phases = [Phase(activations.features(examples), apply_head, init_head, "head")]
     if not backbone.only_head_trains:
-        phases.append(Phase(examples, apply, init_with_backbone))
+        phases.append(Phase(examples, apply, lambda key: {"vgg16": backbone.trained_params}))
     return in_phases(phases, settings.training.batch_size)
 
 

@@ -159,14 +159,11 @@ def prepare(experiment: Experiment, name: str) -> Recipe:
         params["head"]["genres"]["bias"] = experiment.initial_bias
         return params
 
-    def init_with_backbone(key):
-        return init_head(key) | {"vit": backbone.trained_params}
-
     apply_head = _apply(settings, network, num_genres, network.layers + 1, kernels)
     phases = [Phase(activations.features(examples), apply_head, init_head, _HEAD)]
     if not backbone.only_head_trains:
         apply = _apply(settings, network, num_genres, backbone.first_trained, kernels)
-        phases.append(Phase(examples, apply, init_with_backbone))
+        phases.append(Phase(examples, apply, lambda key: {"vit": backbone.trained_params}))
     return in_phases(phases, settings.training.batch_size)
 
 

@@ -62,7 +62,7 @@ class Phase:
       examples: the inputs of the model in this phase.
       apply: forward pass of the model in this phase.
       init: makes initial parameters, by top-level name, from a random key; each model has a key of
-        its own. Parts trained in earlier phases replace them.
+        its own. Parts trained in earlier phases join them, or replace them.
       name: name of the phase, such as `head`, whose settings are then the section's field
         `head_training`; empty for the field `training`.
       scales: factors of the learning rate by top-level name of the parameters; they override the
