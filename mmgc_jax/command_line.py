@@ -37,6 +37,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from absl import flags
 
+from mmgc_jax.runtime import memory
 from mmgc_jax.runtime.errors import InputError, Interrupted, did_you_mean
 
 _HELP = {"-h", "-help", "--help", "--helpfull", "--helpshort"}
@@ -73,6 +74,7 @@ def run(
       further_help: returns a text that `--help` prints at the end.
     """
     argv = list(sys.argv if argv is None else argv)
+    memory.keep_freed()
     make_output_safe()
     values = flags.FlagValues()
     values.set_gnu_getopt(True)  # flags may stand behind other arguments

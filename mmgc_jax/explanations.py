@@ -197,8 +197,15 @@ def explain(
             answers = _of_folds(predictor, encoder, *inputs[name])
             found[name] = np.repeat(answers, len(variants), axis=1)
             present[name] = np.repeat(inputs[name][1], len(variants))
+    # The last rows are the movie without its plot and without its poster.
+    for name in encoders:
+        first, is_present = found[name][:, :1], present[name][:1]
+        found[name] = np.concatenate([found[name], *[first] * len(MODALITIES)], axis=1)
+        left = [is_present & (modality[name] != lost) for lost in MODALITIES]
+        present[name] = np.concatenate([present[name], *left])
     combined = predictor.combine(model, found, present)
-    probabilities = combined.probabilities[0]
+    answers, without = np.split(combined.probabilities, [len(variants)])
+    probabilities = answers[0]
     thresholds = predictor.thresholds(model)
     if chosen is None:
         chosen = _predicted(predictor, probabilities, thresholds)
@@ -206,10 +213,10 @@ def explain(
         raise InputError("genres is empty: name a genre, or None for the predicted ones.")
     index = np.array([predictor.genres.index(genre) for genre in chosen], np.int32)
 
-    logits = _logit(combined.probabilities[:, index])
+    logits = _logit(answers[:, index])
     falls = logits[0] - logits[1:]
-    has_plot = any(present[name][0] for name in encoders if modality[name] == "plot")
-    if not has_plot:
+    has = {modality[name] for name in encoders if present[name][0]}
+    if "plot" not in has:
         plot, words, sentences, explained, falls = "", [], [], ([], []), falls[:0]
     return Explanation(
         movie=movie,
@@ -228,7 +235,7 @@ def explain(
         encoder_words=_encoder_words(encoders, plot, words, index, gradients) if words else {},
         heat_maps={} if quick else _heat_maps(predictor, encoders, inputs, index, block),
         evidence=_evidence(predictor, combined, probabilities),
-        without=_without(predictor, model, found, present, modality),
+        without=dict(zip(MODALITIES, without)) if has == set(MODALITIES) else {},
         notes=predictor.notes(movie, model),
     )
 
@@ -336,21 +343,6 @@ def _evidence(predictor: Predictor, combined, probabilities) -> dict[str, np.nda
     terms[CORRECTION] = combined.terms.correction[0]
     terms[CALIBRATION] = _logit(probabilities) - sum(terms.values())
     return terms
-
-
-def _without(predictor: Predictor, model, found, present, modality) -> dict[str, np.ndarray]:
-    has = {m for name, m in modality.items() if present[name][0]}
-    if has != set(MODALITIES):
-        return {}
-    first = {name: of_folds[:, :1] for name, of_folds in found.items()}
-    return {
-        lost: predictor.combine(
-            model,
-            first,
-            {name: present[name][:1] & (modality[name] != lost) for name in first},
-        ).probabilities[0]
-        for lost in MODALITIES
-    }
 
 
 def poster_pixels(explanation: Explanation, height: int) -> np.ndarray | None:
