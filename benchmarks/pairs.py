@@ -8,6 +8,8 @@ import statistics
 import time
 from collections.abc import Mapping
 
+from mmgc_jax.runtime import memory
+
 # Limit for the setup of a worker, and for each run.
 _TIMEOUT_SECONDS = 900
 
@@ -57,6 +59,7 @@ class Worker:
 
 
 def _serve(connection, work: str, settings: dict) -> None:
+    memory.keep_freed()  # as in an experiment; it helps both sides
     # Several processes share the GPU, but JAX would preallocate most of its memory.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     module, function = work.split(":")

@@ -112,7 +112,8 @@ def _recur_forward(inputs, kernel, is_word, dtype, backwards, unroll, transpose_
         i, f, g, o = nn.sigmoid(i), nn.sigmoid(f), jnp.tanh(g), nn.sigmoid(o)
         c = (f * c + i * g) * is_word
         h = o * jnp.tanh(c)
-        return (c, h), (h, c, jnp.concatenate([i, f, g, o], axis=-1))
+        # Kept apart: on a CPU, splitting a joint array takes a third of the backward scan's time.
+        return (c, h), (h, c, (i, f, g, o))
 
     start = jnp.zeros((inputs.shape[1], kernel.shape[0]))
     _, (h, c, gates) = jax.lax.scan(
@@ -130,8 +131,7 @@ def _recur_backward(dtype, backwards, unroll, transpose_first, residuals, h_grad
 
     def step(gradients, word):
         c_gradient, h_gradient = gradients
-        h_gradient_above, c, c_before, gates, is_word = word
-        i, f, g, o = jnp.split(gates, 4, axis=-1)
+        h_gradient_above, c, c_before, (i, f, g, o), is_word = word
         h_gradient += h_gradient_above
         tanh_c = jnp.tanh(c)
         c_gradient = (c_gradient + h_gradient * o * (1 - tanh_c**2)) * is_word
