@@ -36,7 +36,7 @@ EXPLAINED, _SECONDS = 24, 10.0
 # Bytes of all images of figures; a figure that does not fit is named instead of shown.
 _MOST_FIGURE_BYTES = 1_500_000
 _WIDEST = 1400  # pixels of a figure
-_COLUMNS = {"auc_macro": "AUC macro", "map": "mAP", "f1_macro_tuned": "F1 macro"}
+_COLUMNS = {"auc_macro": "macro AUC", "map": "mAP", "f1_macro_tuned": "macro F1"}
 _SOURCES = {
     "talk": "the movies of the talk, a subset of MM-IMDb",
     "mmimdb": "MM-IMDb",
@@ -305,17 +305,18 @@ def _notes(read: _Run) -> list[str]:
     """Returns sentences on how to read the figures."""
     figures, genres = read.figures["fusion"], len(read.predictor.genres)
     notes = [
-        "AUC macro: mean over the genres of the chance that a movie with the genre gets a higher "
-        "probability than one without. mAP: mean average precision. F1 macro: at the threshold of "
-        "each genre, tuned on training movies."
+        "Macro AUC: mean over the genres of the chance that a movie with the genre gets a higher "
+        "probability than one without. mAP: mean over the genres of the average precision. Macro "
+        "F1: at the threshold of each genre, tuned on training movies. Differences are computed "
+        "before rounding."
     ]
     if (counted := figures["genres_counted"]) < genres:
         notes.append(
             f"Averages are over {counted} of {genres} genres: those with a positive and a negative "
             "movie."
         )
-    if read.split == saved.CROSS_VALIDATION:
-        notes.append("Each movie is predicted by models that were not trained on it.")
+    if len({registry.modality(read.config, name) for name in read.config.fusion.encoders}) > 1:
+        notes.append("Fusion predicts a movie without a poster, or without a plot, from the other.")
     return notes
 
 

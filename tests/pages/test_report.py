@@ -53,8 +53,8 @@ def test_the_headline_says_what_was_trained_and_how_good_it_is(run, page):
     low, high = intervals.figures(comparison.Group([read]), "fusion")["auc_macro"][1:]
     assert f"macro AUC of {auc:.3f} (95 % interval {low:.3f} to {high:.3f})" in text
     assert f"{100 * auc:.0f} times out of 100" in text
-    assert "Trained on 60 movies with 3 genres" in text
-    assert "Judged on 30 test movies that no model was trained on." in text
+    assert "Data: 60 movies with 3 genres" in text
+    assert "for training, 30 test movies for judging." in text
     both = {name: figures[f"{name}_both"]["auc_macro"] for name in ("plot", "poster")}
     gain = figures["fusion_both"]["auc_macro"] - max(both.values())
     assert f"{max(both.values()):.3f}: {gain:+.3f}".replace("-", "−") in text
@@ -124,13 +124,13 @@ def test_a_run_on_one_modality(tmp_path, encoders, absent):
 
 def test_without_a_test_split_the_page_is_about_cross_validation(tmp_path):
     text = text_of(report.html(made_run.write(tmp_path / "run", test=False), explained=0))
-    assert "Judged by cross-validation on the same 90 movies" in text
+    assert "each movie is predicted by models that were not trained on it." in text
     assert "explanations are of all models" in text
 
 
 def test_with_few_movies_there_is_no_interval(tmp_path):
     text = text_of(report.html(made_run.write(tmp_path / "run", movies=60), explained=0))
-    assert "95 % interval 0" not in text and " – " in text
+    assert "(95 % interval" not in text and " – " in text
 
 
 @pytest.mark.slow
