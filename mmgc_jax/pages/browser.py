@@ -205,7 +205,10 @@ def build(service: Service, title: str, examples: Sequence[Movie]) -> "gradio.Bl
             ask = gradio.Button("Which genres?", variant="primary")
             if examples:
                 gradio.Examples(
-                    [[movie.plot or "", _poster_file(service, movie)] for movie in examples],
+                    [
+                        [movie.plot or "", _poster_file(service, movie, number)]
+                        for number, movie in enumerate(examples, 1)
+                    ],
                     [plot, poster],
                     cache_examples=False,
                 )
@@ -241,15 +244,13 @@ def _alert(error: InputError) -> str:
     return f'<p role="alert">{html.escape(str(error))}</p>'
 
 
-def _poster_file(service: Service, movie: Movie) -> str | None:
+def _poster_file(service: Service, movie: Movie, number: int) -> str | None:
     """Writes the poster of an example; returns its path, or None if there is none."""
     if movie.poster is None:
         return None
-    with tempfile.NamedTemporaryFile(
-        dir=service._folder, prefix="poster-", suffix=".jpg", delete=False
-    ) as stream:
-        stream.write(movie.poster)
-    return stream.name
+    file = pathlib.Path(service._folder) / f"poster_{number}.jpg"
+    file.write_bytes(movie.poster)
+    return str(file)
 
 
 def launch(page: "gradio.Blocks", host: str, port: int) -> None:
