@@ -1,5 +1,6 @@
 """The training loop: one jitted step and one loop for all models."""
 
+import functools
 import time
 from typing import Any
 
@@ -89,8 +90,19 @@ def make_train_step(
 
     Returns:
       `step(state, batch, seed) -> (state, StepMetrics)`. It donates the state: the buffers of the
-      old state are reused for the new one, so the old state can no longer be read.
+      old state are reused for the new one, so the old state can no longer be read. Trainings with
+      equal arguments, such as those of all folds, get the same function, which is compiled once.
     """
+    leaves, structure = jax.tree.flatten(shardings)
+    frozen = ml_collections.FrozenConfigDict(settings)
+    return _cached_train_step(apply, frozen, steps, tuple(leaves), structure)
+
+
+# A fold can have several phases, each with a step of its own.
+@functools.lru_cache(maxsize=4)
+def _cached_train_step(apply, settings, steps: int, sharding_leaves, sharding_structure):
+    """Makes the step of `make_train_step`, from arguments that can be hashed."""
+    shardings = jax.tree.unflatten(sharding_structure, sharding_leaves)
     optimizer, schedule = make_optimizer(settings, steps), make_schedule(settings, steps)
 
     def step(state: TrainState, batch, seed) -> tuple[TrainState, StepMetrics]:

@@ -110,6 +110,23 @@ def test_fit_trains_on_the_given_movies(tmp_path):
         assert (tmp_path / "checkpoints" / name / "trained").is_dir()
 
 
+def test_the_step_of_all_folds_is_traced_once(tmp_path):
+    prepared, traced = experiment(tmp_path), []
+    training = prepared.config.plot.training
+    training.epochs, training.batch_size = 2, 8 * jax.device_count()
+
+    def apply(params, batch, key):
+        if key is not None:
+            traced.append(key)
+        return params["genres"]["bias"] + 0 * batch["movie"][:, None]
+
+    examples = pipeline.ArrayExamples({"movie": np.arange(9, dtype=np.float32)})
+    init = {"genres": {"bias": np.zeros(24, np.float32)}}
+    recipe = in_phases([Phase(examples, apply, lambda key: init)], training.batch_size)
+    cross_fit(prepared, "plot", "plot", PRESENT | True, recipe)
+    assert len(traced) == 1
+
+
 def test_each_model_begins_with_parameters_of_its_own(tmp_path, monkeypatch):
     """Otherwise the mean of several models would average less than it can."""
     prepared = experiment(tmp_path)
