@@ -30,6 +30,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.plot_transformer = plot_transformer.default_settings()
     config.plot_transformer.folder = "hf://sentence-transformers/all-mpnet-base-v2"
     config.plot_transformer.finetune_from = "head"
+    config.plot_transformer.model.head_layers = 7
     config.encoders = ("plot", "plot_bag_of_words", "plot_transformer", "poster", "poster_grey")
     config.fusion.encoders = config.encoders
     return config

@@ -21,7 +21,7 @@ from mmgc_jax.encoders.backbone import Activations, Backbone
 from mmgc_jax.encoders.base import Encoder, Portable, load_params, plots_of, training_settings
 from mmgc_jax.encoders.checks import DTYPES, Checker
 from mmgc_jax.encoders.explanations import Span, WordScores
-from mmgc_jax.models import BertEncoder, PlotTransformer, pool_tokens
+from mmgc_jax.models import BertEncoder, PlotTransformer, pool_layers
 from mmgc_jax.ops.kernels import Kernels
 from mmgc_jax.pretrained import bert
 from mmgc_jax.runtime.errors import InputError
@@ -57,6 +57,9 @@ def default_settings() -> ml_collections.ConfigDict:
     settings.dtype = "bfloat16"
     # The network, mmgc_jax.models.PlotTransformer.
     settings.model = ml_collections.ConfigDict()
+    # Number of layers whose pooled states the head takes, counted from the last one; at most the
+    # number of trained layers, or of all layers if finetune_from is head.
+    settings.model.head_layers = 1
     # Dropout rate in the trained layers of the transformer; at least 0, below 1.
     settings.model.dropout = 0.1
     # Dropout rate before the linear head; at least 0, below 1.
@@ -93,6 +96,7 @@ def problems(settings: ml_collections.ConfigDict, data: ml_collections.ConfigDic
     checker.one_of("dtype", DTYPES)
     checker.at_least(3, "max_length")
     checker.at_least(1, "pad_to_multiple_of")
+    checker.at_least(1, "model.head_layers")
     checker.share("model.dropout", "model.head_dropout")
     checker.training("head_training", "training")
     try:
@@ -101,6 +105,14 @@ def problems(settings: ml_collections.ConfigDict, data: ml_collections.ConfigDic
         return [*checker.problems, f"folder: {error}"]
     layers = [*(f"layer{number}" for number in range(1, network.layers + 1)), _HEAD]
     checker.one_of("finetune_from", layers)
+    if settings.finetune_from in layers:
+        trained = network.layers - layers.index(settings.finetune_from)
+        available = trained or network.layers
+        checker.require(
+            "model.head_layers",
+            lambda count: count <= available,
+            f"at most {available} with finetune_from={settings.finetune_from}",
+        )
     multiple = settings.pad_to_multiple_of
     checker.require(
         "max_length",
@@ -142,7 +154,7 @@ def prepare(experiment: Experiment, name: str) -> Recipe:
         corpus.has_plot,
         "inputs",
         {"max_length": settings.max_length},
-        {"pooling": network.pooling},
+        {"pooling": network.pooling, "head_layers": settings.model.head_layers},
     )
     plots = map(corpus.plot, range(len(corpus.ids)))
     tokens = _tokens(settings, bert.Tokenizer(folder), plots)
@@ -157,7 +169,8 @@ def prepare(experiment: Experiment, name: str) -> Recipe:
     head = _model(settings, network, num_genres, network.layers + 1, kernels)
 
     def init_head(key):
-        params = head.init(key, np.zeros((1, network.hidden)), np.ones(1))["params"]
+        features = np.zeros((1, settings.model.head_layers * network.hidden))
+        params = head.init(key, features, np.ones(1))["params"]
         params["head"]["genres"]["bias"] = experiment.initial_bias
         return params
 
@@ -258,7 +271,9 @@ def _model(settings, network, num_genres, first_layer, kernels) -> PlotTransform
         dtype=settings.dtype,
         kernels=kernels,
     )
-    return PlotTransformer(layers, settings.model.head_dropout, num_genres)
+    return PlotTransformer(
+        layers, settings.model.head_dropout, num_genres, settings.model.head_layers
+    )
 
 
 def _apply(settings, network, num_genres, first_layer, kernels) -> ApplyFn:
@@ -277,11 +292,13 @@ def _backbone(settings, network: BertEncoder, params, kernels: Kernels) -> Backb
             first_layer=first, last_layer=last, dtype=settings.dtype, kernels=kernels
         )
         inputs, lengths = batch["inputs"], batch["lengths"]
-        states = layers.apply({"params": params}, inputs, lengths)[f"layer{last}"]
+        states = layers.apply({"params": params}, inputs, lengths)
         if last == network.layers:
-            return {"inputs": pool_tokens(states, lengths, network.pooling), "lengths": lengths}
-        missing = settings.max_length - states.shape[1]
-        padded = jnp.pad(states, ((0, 0), (0, missing), (0, 0))).astype(settings.dtype)
+            pooled = pool_layers(states, lengths, layers, settings.model.head_layers)
+            return {"inputs": pooled, "lengths": lengths}
+        missing = settings.max_length - inputs.shape[1]
+        padded = jnp.pad(states[f"layer{last}"], ((0, 0), (0, missing), (0, 0)))
+        padded = padded.astype(settings.dtype)
         return {"inputs": padded, "lengths": lengths}
 
     return Backbone(params, network.layers, _first_layer(settings, network), _layer_of, run)

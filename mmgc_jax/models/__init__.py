@@ -28,7 +28,7 @@ from mmgc_jax.models.feature_fusion import (
 from mmgc_jax.models.fusion import FusionOfLogits, LateFusion, ProbabilityMLP, drop_modalities
 from mmgc_jax.models.plot_bag_of_words import PlotBagOfWords
 from mmgc_jax.models.plot_lstm import PlotLSTM
-from mmgc_jax.models.plot_transformer import PlotTransformer
+from mmgc_jax.models.plot_transformer import PlotTransformer, pool_layers
 from mmgc_jax.models.poster_vgg16 import GenreHead, PosterVGG16, pool_blocks
 from mmgc_jax.models.poster_vit import PosterViT
 from mmgc_jax.models.vgg16 import VGG16, apply_blocks
@@ -68,5 +68,6 @@ __all__ = [
     "apply_blocks",
     "drop_modalities",
     "pool_blocks",
+    "pool_layers",
     "pool_tokens",
 ]
