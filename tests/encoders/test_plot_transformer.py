@@ -47,6 +47,33 @@ def test_features_are_the_sentence_vectors_of_the_network(tmp_path, family, pool
         np.testing.assert_allclose(features["inputs"], expected["sentence"], atol=1e-5)
 
 
+def test_features_of_several_layers(tmp_path):
+    folder = tiny_bert.write(tmp_path / "bert")
+    network = bert.network(folder)
+    params = bert.load(folder, network)
+    model = PlotTransformer(network.clone(dtype="float32"), head_layers=2)
+    head = {"genres": {"kernel": np.zeros((16, 24)), "bias": np.zeros(24)}}
+    _, expected = model.apply({"params": {"bert": params, "head": head}}, TOKENS, LENGTHS)
+    settings = settings_of(folder, "head")
+    settings.model.head_layers = 2
+    backbone = plot_transformer._backbone(settings, network, params, Kernels())
+    batch = {"inputs": TOKENS, "lengths": LENGTHS}
+    features = backbone.run(1, 2, backbone.layers(1, 2), batch)["inputs"]
+    np.testing.assert_allclose(features, expected["sentence"], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("finetune_from", "head_layers", "most"),
+    [("head", 2, None), ("head", 3, 2), ("layer1", 2, None), ("layer2", 1, None), ("layer2", 2, 1)],
+)
+def test_the_head_takes_layers_that_exist_and_run(tmp_path, finetune_from, head_layers, most):
+    settings = settings_of(tiny_bert.write(tmp_path / "bert"), finetune_from)
+    settings.model.head_layers = head_layers
+    found = plot_transformer.problems(settings, None)
+    assert len(found) == (most is not None)
+    assert all(f"at most {most} with finetune_from={finetune_from}" in text for text in found)
+
+
 def test_another_pooling_has_other_cached_features(tmp_path):
     size = 2 * jax.device_count()
     plots = ["the hero rides.", "a cafe"] * size

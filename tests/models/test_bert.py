@@ -282,6 +282,22 @@ def test_head_takes_the_normalised_mean_without_padding():
         np.testing.assert_allclose(logits[row], expected, atol=1e-5)
 
 
+def test_head_takes_several_layers_each_normalised():
+    model = PlotTransformer(BERT, head_layers=2)
+    params = build(model)
+    logits, intermediates = run(model, params)
+    means = [pool_tokens(intermediates[name], LENGTHS) for name in ("layer1", "layer2")]
+    np.testing.assert_allclose(intermediates["sentence"], np.concatenate(means, 1), atol=1e-5)
+    scaled = [mean / np.linalg.norm(mean, axis=1, keepdims=True) * math.sqrt(8) for mean in means]
+    embedding = np.concatenate(scaled, 1)
+    np.testing.assert_allclose(intermediates["embedding"], embedding, atol=1e-5)
+    genres = params["head"]["genres"]
+    np.testing.assert_allclose(logits, embedding @ genres["kernel"] + genres["bias"], atol=1e-5)
+    only_head = PlotTransformer(BERT.clone(first_layer=3), head_layers=2)
+    of_head = run(only_head, params, intermediates["sentence"])[0]
+    np.testing.assert_allclose(of_head, logits, atol=1e-5)
+
+
 @DTYPES
 def test_an_empty_text_counts_as_one_token_and_has_finite_gradients(dtype):
     model = PlotTransformer(BERT.clone(last_layer=1, dtype=dtype))
