@@ -57,8 +57,8 @@ def default_settings() -> ml_collections.ConfigDict:
     settings.dtype = "bfloat16"
     # The network, mmgc_jax.models.PlotTransformer.
     settings.model = ml_collections.ConfigDict()
-    # Number of layers whose pooled states the head takes, counted from the last one; at most the
-    # number of trained layers, or of all layers if finetune_from is head.
+    # Number of layers whose pooled states the head takes, counted from the last one; at least 1.
+    # If fewer layers are trained, it takes those; with finetune_from=head, any layer counts.
     settings.model.head_layers = 1
     # Dropout rate in the trained layers of the transformer; at least 0, below 1.
     settings.model.dropout = 0.1
@@ -105,14 +105,6 @@ def problems(settings: ml_collections.ConfigDict, data: ml_collections.ConfigDic
         return [*checker.problems, f"folder: {error}"]
     layers = [*(f"layer{number}" for number in range(1, network.layers + 1)), _HEAD]
     checker.one_of("finetune_from", layers)
-    if settings.finetune_from in layers:
-        trained = network.layers - layers.index(settings.finetune_from)
-        available = trained or network.layers
-        checker.require(
-            "model.head_layers",
-            lambda count: count <= available,
-            f"at most {available} with finetune_from={settings.finetune_from}",
-        )
     multiple = settings.pad_to_multiple_of
     checker.require(
         "max_length",
@@ -154,7 +146,7 @@ def prepare(experiment: Experiment, name: str) -> Recipe:
         corpus.has_plot,
         "inputs",
         {"max_length": settings.max_length},
-        {"pooling": network.pooling, "head_layers": settings.model.head_layers},
+        {"pooling": network.pooling, "head_layers": _head_layers(settings, network)},
     )
     plots = map(corpus.plot, range(len(corpus.ids)))
     tokens = _tokens(settings, bert.Tokenizer(folder), plots)
@@ -169,7 +161,7 @@ def prepare(experiment: Experiment, name: str) -> Recipe:
     head = _model(settings, network, num_genres, network.layers + 1, kernels)
 
     def init_head(key):
-        features = np.zeros((1, settings.model.head_layers * network.hidden))
+        features = np.zeros((1, head.head_layers * network.hidden))
         params = head.init(key, features, np.ones(1))["params"]
         params["head"]["genres"]["bias"] = experiment.initial_bias
         return params
@@ -259,6 +251,12 @@ def _first_layer(settings: ml_collections.ConfigDict, network: BertEncoder) -> i
     return network.layers + 1 if name == _HEAD else int(name.removeprefix("layer"))
 
 
+def _head_layers(settings: ml_collections.ConfigDict, network: BertEncoder) -> int:
+    """Returns the number of layers that the head takes."""
+    trained = network.layers + 1 - _first_layer(settings, network)
+    return min(settings.model.head_layers, trained or network.layers)
+
+
 def _layer_of(part: str) -> int:
     """Returns the layer that a part of the parameters belongs to; layer 1 has the embeddings."""
     return 1 if part == "embeddings" else int(part.removeprefix("layer"))
@@ -272,7 +270,7 @@ def _model(settings, network, num_genres, first_layer, kernels) -> PlotTransform
         kernels=kernels,
     )
     return PlotTransformer(
-        layers, settings.model.head_dropout, num_genres, settings.model.head_layers
+        layers, settings.model.head_dropout, num_genres, _head_layers(settings, network)
     )
 
 
@@ -294,7 +292,7 @@ def _backbone(settings, network: BertEncoder, params, kernels: Kernels) -> Backb
         inputs, lengths = batch["inputs"], batch["lengths"]
         states = layers.apply({"params": params}, inputs, lengths)
         if last == network.layers:
-            pooled = pool_layers(states, lengths, layers, settings.model.head_layers)
+            pooled = pool_layers(states, lengths, layers, _head_layers(settings, network))
             return {"inputs": pooled, "lengths": lengths}
         missing = settings.max_length - inputs.shape[1]
         padded = jnp.pad(states[f"layer{last}"], ((0, 0), (0, missing), (0, 0)))
