@@ -309,8 +309,7 @@ def _best_reachable(config: ml_collections.ConfigDict, corpus: pipeline.Corpus) 
         for movie, cues in split
     }
     modalities = {name: {registry.modality(config, name)} for name in config.encoders}
-    fused = {registry.modality(config, name) for name in config.fusion.encoders}
-    modalities |= dict.fromkeys(fusion.names(config), fused)
+    modalities |= dict.fromkeys(fusion.names(config), registry.fused_modalities(config))
     return {
         name: np.stack([synthetic.true_probabilities(cues_of_movie[i], used) for i in corpus.ids])
         for name, used in modalities.items()

@@ -180,7 +180,7 @@ def predict(
     calibrated, uncalibrated = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
     present, both = np.zeros(shape[:2], bool), np.zeros(len(labels.rows), bool)
     config = predictor.config
-    modalities = {registry.modality(config, name) for name in config.fusion.encoders}
+    modalities = registry.fused_modalities(config)
     movies = found.with_posters(labels.rows)
     with progress_bar(desc="predicting", unit="movie", total=len(labels.rows)) as bar:
         for start in range(0, len(labels.rows), _MOVIES_AT_ONCE):

@@ -78,6 +78,11 @@ def modality(config: ml_collections.ConfigDict, name: str) -> str:
     return of(config, name).MODALITY
 
 
+def fused_modalities(config: ml_collections.ConfigDict) -> set[str]:
+    """Returns the modalities that the fused encoders read."""
+    return {modality(config, name) for name in config.fusion.encoders}
+
+
 def present(corpus: Corpus, config: ml_collections.ConfigDict, name: str) -> np.ndarray:
     """Returns whether each movie has an encoder's modality, <bool>[movies of the corpus]."""
     return corpus.has_plot if modality(config, name) == "plot" else corpus.has_poster

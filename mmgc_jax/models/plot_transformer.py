@@ -19,8 +19,8 @@ class PlotTransformer(nn.Module):
       head_dropout: rate before the linear layer.
       num_genres: number of logits.
       head_layers: number of layers whose pooled states the linear layer takes, counted from the
-        last one; all of them must run, or none. States further down say more about words and
-        style, as a linear layer finds (Liu et al., arXiv 1903.08855).
+        last one; all of them must run, or none. A linear layer often finds more in a transformer's
+        middle layers than in its last one (Liu et al., arXiv 1903.08855).
     """
 
     bert: BertEncoder

@@ -48,7 +48,7 @@ class Service:
         self._predictor = predictor
         self._folder = folder
         config = predictor.config
-        used = {registry.modality(config, name) for name in config.fusion.encoders}
+        used = registry.fused_modalities(config)
         self.modalities = tuple(name for name in ("plot", "poster") if name in used)
 
     def explain(self, plot: str | None, poster: str | None) -> Iterator[str]:

@@ -315,7 +315,7 @@ def _notes(read: _Run) -> list[str]:
             f"Averages are over {counted} of {genres} genres: those with a positive and a negative "
             "movie."
         )
-    if len({registry.modality(read.config, name) for name in read.config.fusion.encoders}) > 1:
+    if len(registry.fused_modalities(read.config)) > 1:
         notes.append("Fusion predicts a movie without a poster, or without a plot, from the other.")
     return notes
 
