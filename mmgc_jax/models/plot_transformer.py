@@ -89,7 +89,7 @@ class _Head(nn.Module):
         """Maps <float32>[batch, features] to logits; also returns the linear layer's input."""
         # Most published sentence vectors were trained for cosine similarity, so only the direction
         # matters. The factor sqrt(hidden) brings the entries to the order of 1.
-        of_layers = sentence.reshape(len(sentence), self.layers, -1)
+        of_layers = sentence.reshape(*sentence.shape[:-1], self.layers, -1)
         squares = jnp.sum(of_layers**2, axis=-1, keepdims=True)
         scaled = of_layers * jax.lax.rsqrt(squares + 1e-12) * jnp.sqrt(of_layers.shape[-1])
         embedding = scaled.reshape(sentence.shape)

@@ -113,6 +113,7 @@ def test_integrated_gradients_of_a_transformer(tmp_path, family):
     layers = bert.load(folder, network)
     settings = plot_transformer.default_settings()
     settings.max_length, settings.pad_to_multiple_of = 8, 4
+    settings.finetune_from = f"layer{network.layers}"
     tokenizer = bert.Tokenizer(folder)
     model = plot_transformer._model(settings, network, 3, 1, Kernels())
     plot = "the hero rides a horse. The cafe"  # with special tokens, more than max_length

@@ -8,7 +8,18 @@ import numpy as np
 import pytest
 
 from mmgc_jax import models
-from mmgc_jax.models import VGG16, PlotLSTM, PosterVGG16
+from mmgc_jax.models import (
+    FUSIONS,
+    VGG16,
+    BertEncoder,
+    FusionOfLogits,
+    PlotBagOfWords,
+    PlotLSTM,
+    PlotTransformer,
+    PosterVGG16,
+    PosterViT,
+    ViT,
+)
 from mmgc_jax.ops.kernels import Kernels, kernels_for
 
 # The first two blocks are wide enough, and their images large enough, for the CPU's kernels.
@@ -69,6 +80,43 @@ def steps_of_an_iteration(text):
     """Returns the steps per iteration of both scans: function calls, or inlined (jax 0.12)."""
     # A step has two hyperbolic tangents: of the candidate gate and of the cell state.
     return text.count("call @closed_call") or count(text, "tanh") // 2
+
+
+BERT = BertEncoder(vocabulary_size=12, hidden=8, layers=2, heads=2, intermediate=16, max_length=16)
+VIT = ViT((32, 32), 16, hidden=8, layers=2, heads=2, intermediate=16)
+OF_POSTERS = [("batch, 32, 32, 3", "uint8")]
+OF_TOKENS = [("batch, 16", "int32"), ("batch", "int32")]
+OF_EVIDENCE = [("batch, 2, 24", "float32"), ("batch, 2", "bool")]
+MODELS = {
+    "plot_bag_of_words": (PlotBagOfWords(9), [("batch, 16", "int32"), ("batch, 16", "float32")]),
+    "plot_lstm": (PlotLSTM(9, 8, 4), OF_TOKENS),
+    "plot_transformer": (PlotTransformer(BERT, head_layers=2), OF_TOKENS),
+    "head_of_plot_transformer": (
+        PlotTransformer(BERT.clone(first_layer=3), head_layers=2),
+        [("batch, 16", "float32"), ("batch", "int32")],
+    ),
+    "poster_vgg16": (PosterVGG16(widths=(2, 2, 2, 2, 2)), OF_POSTERS),
+    "poster_vit": (PosterViT(VIT), OF_POSTERS),
+    "late": (FUSIONS["late"](), OF_EVIDENCE),
+    "mlp": (FUSIONS["mlp"](), OF_EVIDENCE),
+} | {
+    name: (FusionOfLogits(fusion()), OF_EVIDENCE)
+    for name, fusion in FUSIONS.items()
+    if name not in ("late", "mlp")
+}
+
+
+@pytest.mark.parametrize(("model", "inputs"), MODELS.values(), ids=MODELS)
+def test_every_model_exports_with_any_number_of_movies(model, inputs):
+    scope = jax.export.SymbolicScope()
+    shapes = [
+        jax.ShapeDtypeStruct(jax.export.symbolic_shape(shape, scope=scope), np.dtype(dtype))
+        for shape, dtype in inputs
+    ]
+    ones = [jax.ShapeDtypeStruct((1, *like.shape[1:]), like.dtype) for like in shapes]
+    variables = jax.eval_shape(model.init, jax.random.key(0), *ones)
+    exported = jax.export.export(jax.jit(model.apply))(variables, *shapes)
+    assert str(exported.out_avals[0].shape) == "(batch, 24)"
 
 
 def test_models_do_not_read_global_state():
