@@ -34,7 +34,7 @@ from mmgc_jax.runtime.errors import InputError
 from mmgc_jax.runtime.files import write_text
 
 _ROWS = 8
-_SHARES = np.linspace(0, 1, 11)
+_SHARES = np.linspace(0, 1, 9)
 
 
 def parts_of_plot(movie: Movie, kept: Sequence[np.ndarray]) -> list[Movie]:
@@ -93,17 +93,19 @@ def curves(predictor: Predictor, movie: Movie, model: str, rng: np.random.Genera
         return None
     if len(scores) < 2:
         return None
-    answers = {}
-    for order, by in (("explained", scores), ("random", rng.permutation(len(scores)))):
-        for insertion in (False, True):
-            kept = masks(np.asarray(by, float), insertion)
-            if modality == "plot":
-                movies = parts_of_plot(movie, kept)
-            else:
-                movies = parts_of_poster(pixels, shape, kept)
-            name = f"{'insertion' if insertion else 'deletion'}_{order}"
-            answers[name] = predictor(movies, model)[:, genre]
-    return answers
+    kept = {
+        f"{'insertion' if insertion else 'deletion'}_{order}": masks(by, insertion)
+        for order, by in (("explained", scores), ("random", rng.permutation(len(scores))))
+        for insertion in (False, True)
+    }
+    # Curves share points, such as their ends; a batch has room for what is left.
+    different, point = np.unique(np.concatenate(list(kept.values())), axis=0, return_inverse=True)
+    if modality == "plot":
+        movies = parts_of_plot(movie, different)
+    else:
+        movies = parts_of_poster(pixels, shape, different)
+    points = predictor(movies, model)[point, genre].reshape(len(kept), -1)
+    return dict(zip(kept, points))
 
 
 def measure(
