@@ -42,7 +42,6 @@ def get_config() -> ml_collections.ConfigDict:
     plot.training.weight_decay = 1.0
 
     config.poster = poster_vgg16.default_settings()
-    config.poster.training.epochs = 1
     # Grey posters are not fused. To save time, only their head is trained.
     config.poster_grey = base.following(config.poster, grey=True, finetune_from="head")
     return config

@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 
 from benchmarks import __main__ as comparison
-from benchmarks import data, devices, growth, ours, own_table, pairs, word_vectors, work
-from mmgc_jax.data import mmimdb
+from benchmarks import answers, data, devices, growth, ours, own_table, pairs, word_vectors, work
+from mmgc_jax import Movie, Predictor
+from mmgc_jax.data import mmimdb, posters
 from mmgc_jax.models import VGG16
 from mmgc_jax.ops import kernels
 
@@ -232,3 +233,12 @@ def test_own_table():
     (point,) = results["points"]
     assert point["first"]["movies"] == point["again"]["movies"] == 200
     assert own_table.table(results).splitlines()[-1].split()[0] == "200"
+
+
+def test_the_answers_of_the_page_are_timed(finished, noise):
+    poster = posters.encode_png(Image.fromarray(noise))
+    movie = Movie(plot="a ghost rides a horse through the city", poster=poster)
+    seconds = answers.measure(Predictor.load(finished.workdir), [movie, movie])
+    assert {step: values.shape for step, values in seconds.items()} == {"bars": (2,), "rest": (2,)}
+    assert 0 < seconds["bars"][1] < seconds["rest"][1]
+    assert [line.split()[0] for line in answers.describe(seconds).splitlines()[2:]] == list(seconds)

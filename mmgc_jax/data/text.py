@@ -162,12 +162,12 @@ def count_words(plots: Iterable[Sequence[str]], phrases: bool = False) -> collec
       plots: the tokens of each plot.
       phrases: whether to also count sequences of two and three words, joined by underscores.
     """
-    return collections.Counter(
-        "_".join(plot[start : start + length])
-        for plot in plots
-        for length in range(1, (_LONGEST_PHRASE if phrases else 1) + 1)
-        for start in range(len(plot) - length + 1)
-    )
+    counts = collections.Counter()
+    for plot in plots:
+        counts.update(plot)
+        for length in range(2, (_LONGEST_PHRASE if phrases else 1) + 1):
+            counts.update(map("_".join, zip(*(plot[start:] for start in range(length)))))
+    return counts
 
 
 def join_phrases(tokens: Sequence[str], phrases: Collection[str]) -> list[str]:

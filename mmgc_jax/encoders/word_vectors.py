@@ -1,10 +1,10 @@
 """Prepares the vocabulary of an LSTM encoder and its pretrained or trained word vectors."""
 
-import dataclasses
 import json
 import logging
 import pathlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import ml_collections
 import numpy as np
@@ -121,10 +121,8 @@ def prepare(experiment: Experiment, name: str) -> tuple[Vocabulary, np.ndarray |
         vocabulary = vocabulary_file.load(words_file, settings.tokens)
         return vocabulary, _read_table(table_file, len(vocabulary)) if given else None
 
-    plots = _Tokenized(
-        lambda: (corpus.plot(row) for row in corpus.split["train"]),
-        text.TOKENIZERS[settings.tokens],
-    )
+    tokenize = text.TOKENIZERS[settings.tokens]
+    plots = _tokenized(map(corpus.plot, corpus.split["train"]), tokenize)
     if given:
         cache = experiment.cache / "word_vectors"
         vocabulary, table, covered = _look_up(settings, plots, experiment.config.seed, cache)
@@ -155,16 +153,9 @@ def _read_table(file: Path, words: int) -> np.ndarray:
     return table
 
 
-@dataclasses.dataclass(frozen=True)
-class _Tokenized:
-    """An iterable of the words and phrases of each plot, which tokenizes on each iteration."""
-
-    plots: Callable[[], Iterable[str]]
-    tokenize: Callable[[str], list[str]]
-    phrases: Collection[str] = ()
-
-    def __iter__(self) -> Iterator[list[str]]:
-        return (text.join_phrases(self.tokenize(plot), self.phrases) for plot in self.plots())
+def _tokenized(plots: Iterable[str], tokenize: Callable[[str], list[str]]) -> list[list[str]]:
+    """Splits plots into words. Equal words are one object, which keeps the lists small."""
+    return [list(map(sys.intern, tokenize(plot))) for plot in plots]
 
 
 def _vocabulary(settings, counts) -> Vocabulary:
@@ -172,30 +163,31 @@ def _vocabulary(settings, counts) -> Vocabulary:
 
 
 def _look_up(
-    encoder: ml_collections.ConfigDict, plots: _Tokenized, seed: int, cache: pathlib.Path
+    encoder: ml_collections.ConfigDict, plots: list[list[str]], seed: int, cache: pathlib.Path
 ) -> tuple[Vocabulary, np.ndarray, dict]:
     """Makes the vocabulary, the embedding table, and the coverage of each origin of vectors."""
-    settings, vectors = encoder.vectors, {}
+    settings, vectors, phrases = encoder.vectors, {}, frozenset()
     if settings.file:
         counts = text.count_words(plots, settings.phrases)
         frequent = [word for word, count in counts.items() if count >= encoder.min_count]
         vectors["file"] = vector_file.read(settings.file, frequent)
-        known_phrases = frozenset(word for word in vectors["file"] if "_" in word)
-        plots = dataclasses.replace(plots, phrases=known_phrases)
+        phrases = frozenset(word for word in vectors["file"] if "_" in word)
+        plots = [text.join_phrases(plot, phrases) for plot in plots]
     counts = text.count_words(plots)
     vocabulary = _vocabulary(encoder, counts)
     if settings.train:
-
-        def with_unlabelled() -> Iterator[str]:
-            yield from plots.plots()
-            for place in settings.unlabelled:
-                found = table.read(place, table.TableSettings(), labelled=False)
-                yield from (movie.plot for movie in found.movies if movie.plot)
-
-        all_plots = dataclasses.replace(plots, plots=with_unlabelled)
+        more = _tokenized(_unlabelled(settings.unlabelled), text.TOKENIZERS[encoder.tokens])
+        all_plots = plots + [text.join_phrases(plot, phrases) for plot in more]
         trained = word2vec.load_or_train(all_plots, settings, seed, cache)
         vectors["trained"] = vector_file.read(trained, vocabulary.words)
     return vocabulary, *_concatenate(vectors, vocabulary, counts, seed)
+
+
+def _unlabelled(places: Sequence[str]) -> Iterator[str]:
+    """Reads the plots of tables without genres."""
+    for place in places:
+        found = table.read(place, table.TableSettings(), labelled=False)
+        yield from (movie.plot for movie in found.movies if movie.plot)
 
 
 def _concatenate(vectors, vocabulary, counts, seed) -> tuple[np.ndarray, dict]:

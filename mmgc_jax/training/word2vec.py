@@ -78,8 +78,7 @@ def train(
     One thread does all the work, so that the result can be reproduced.
 
     Args:
-      plots: the tokens of each plot. It is iterated over `epochs + 1` times, so it may read plots
-        from files instead of holding them in memory.
+      plots: the tokens of each plot, over which it iterates `epochs + 1` times.
       settings: `dim`, `window`, `min_count`, `skip_gram`, `negative` and `epochs`, as in
         `mmgc_jax.encoders.word_vectors.default_settings`.
       seed: seed of the initial vectors and of the negative samples.
