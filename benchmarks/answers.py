@@ -11,7 +11,7 @@ import itertools
 import time
 
 import numpy as np
-from absl import app, flags
+from absl import app, flags, logging
 
 from benchmarks import machine
 from mmgc_jax import explanations
@@ -46,6 +46,7 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"Not a flag: {' '.join(argv[1:])}")
     values = flags.FLAGS
+    logging.set_verbosity(logging.ERROR)  # orbax tells every file that it reads
     memory.keep_freed()
     try:
         predictor = Predictor.load(values.workdir, warm_up=True)

@@ -21,7 +21,7 @@ import pathlib
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from absl import app, flags
+from absl import app, flags, logging
 from PIL import Image
 
 from benchmarks import machine
@@ -216,6 +216,7 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"Not a flag: {' '.join(argv[1:])}")
     values = flags.FLAGS
+    logging.set_verbosity(logging.ERROR)  # orbax tells every file that it reads
     try:
         results = run(values.workdir, values.movies, values.posters, values.count, values.seed)
     except InputError as error:
