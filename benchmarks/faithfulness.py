@@ -30,6 +30,7 @@ from mmgc_jax.data import posters, synthetic, table
 from mmgc_jax.data.movies import Movie
 from mmgc_jax.encoders import registry
 from mmgc_jax.predictor import Predictor
+from mmgc_jax.runtime import memory
 from mmgc_jax.runtime.errors import InputError
 from mmgc_jax.runtime.files import write_text
 
@@ -123,7 +124,7 @@ def measure(
     result = {"movies": len(found), "shares": _SHARES.tolist(), "curves": {}, "areas": {}}
     for name in found[0]:
         curve = np.mean([answers[name] for answers in found], axis=0)
-        result["curves"][name] = np.round(curve, 4).tolist()
+        result["curves"][name] = np.round(curve.astype(float), 4).tolist()
         result["areas"][name] = round(float(curve.mean()), 4)
     return result
 
@@ -216,6 +217,7 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"Not a flag: {' '.join(argv[1:])}")
     values = flags.FLAGS
+    memory.keep_freed()
     logging.set_verbosity(logging.ERROR)  # orbax tells every file that it reads
     try:
         results = run(values.workdir, values.movies, values.posters, values.count, values.seed)

@@ -5,6 +5,7 @@ import io
 import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from operator import length_hint
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
@@ -42,8 +43,8 @@ def predict(
     predictor: Predictor, movies: Iterable[Movie], model: str, show_progress: bool = False
 ) -> Iterator[Answer]:
     """Predicts movies one batch after the other, in their order."""
-    movies = iter(movies)
-    with progress_bar(desc="predicting", unit="movie", shown=show_progress) as bar:
+    total, movies = length_hint(movies) or None, iter(movies)
+    with progress_bar(desc="predicting", unit="movie", total=total, shown=show_progress) as bar:
         while chunk := list(itertools.islice(movies, _MOVIES_AT_ONCE)):
             probabilities = predictor(chunk, model)
             for movie, row in zip(chunk, probabilities):
@@ -187,8 +188,9 @@ def embed(
     predictor: Predictor, movies: Iterable[Movie], model: str
 ) -> tuple[list[str], np.ndarray]:
     """Returns the ids of movies and their vectors; see `Predictor.embed`."""
-    ids, vectors, movies = [], [], iter(movies)
-    with progress_bar(desc="embedding", unit="movie", shown=True) as bar:
+    total, movies = length_hint(movies) or None, iter(movies)
+    ids, vectors = [], []
+    with progress_bar(desc="embedding", unit="movie", total=total) as bar:
         while chunk := list(itertools.islice(movies, _MOVIES_AT_ONCE)):
             ids += [movie.id for movie in chunk]
             vectors.append(predictor.embed(chunk, model))

@@ -17,7 +17,7 @@ Words: logits by which the answer falls if a word is taken out of the plot. Heat
 
 import logging
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, BinaryIO
 
 from absl import flags
@@ -111,13 +111,13 @@ def _check_flags(values: flags.FlagValues) -> tuple[bool, str]:
 
 
 def _explain(
-    values: flags.FlagValues, predictor: "Predictor", movies: Iterable["Movie"], is_table: bool
+    values: flags.FlagValues, predictor: "Predictor", movies: Collection["Movie"], is_table: bool
 ) -> Iterable["Explanation"]:
     """Explains movies one after the other."""
     from mmgc_jax import explanations
     from mmgc_jax.runtime.progress import progress_bar
 
-    with progress_bar(desc="explaining", unit="movie", shown=is_table) as bar:
+    with progress_bar(desc="explaining", unit="movie", total=len(movies), shown=is_table) as bar:
         for movie in movies:
             yield explanations.explain(
                 predictor,

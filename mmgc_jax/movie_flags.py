@@ -4,7 +4,7 @@ Heavy modules are imported by the functions that need them, as in the doors.
 """
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from absl import flags
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import ml_collections
 
     from mmgc_jax.data.movies import Movie
+    from mmgc_jax.data.table import MovieTable
 
 _STDIN = "-"
 _ONE = {
@@ -124,7 +125,7 @@ def movie(values: flags.FlagValues, plot: str | None) -> "Movie":
 
 def table(
     values: flags.FlagValues, data: "ml_collections.ConfigDict", outputs: Sequence[str] = ()
-) -> Iterable["Movie"]:
+) -> "MovieTable":
     """Reads the movies of a table; their posters are read when they are reached.
 
     Args:
@@ -142,7 +143,7 @@ def table(
     given = local_copy(values.movies)
     posters = values.posters and local_copy(values.posters)
     settings = tables.TableSettings.to_predict(data, values.columns, posters)
-    movies = tables.read_movies(given, settings)
+    movies = tables.read(given, settings, labelled=False)
     for file in outputs:
         if not is_address(file):
             output = as_path(file)

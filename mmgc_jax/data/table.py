@@ -55,7 +55,7 @@ _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".t
 
 @dataclasses.dataclass(frozen=True)
 class MovieTable:
-    """The movies of a table.
+    """The movies of a table. Iterating over it reads each poster when its movie is reached.
 
     Attributes:
       movies: without posters; `genres` is None if they were not asked for.
@@ -68,6 +68,12 @@ class MovieTable:
     posters: Sequence[str]
     splits: Sequence[str]
     has_ids: bool = True
+
+    def __len__(self) -> int:
+        return len(self.movies)
+
+    def __iter__(self) -> Iterator[Movie]:
+        return self.with_posters()
 
     def with_genres(self, genres: Sequence[tuple[str, ...]]) -> "MovieTable":
         """Replaces the genres of all movies."""

@@ -65,6 +65,14 @@ class _LoggedBar(tqdm):
 
     _logged = None  # the count of the latest line
 
+    @property
+    def format_dict(self) -> dict:
+        """What tqdm formats: without a total, nobody knows how much is left."""
+        found = super().format_dict
+        if self.total is None:
+            found["bar_format"] = "{desc}: {n_fmt}, {rate_fmt}{postfix}"
+        return found
+
     def display(self, msg: str | None = None, pos: int | None = None) -> bool:
         """Logs the state of the bar; `msg` is empty if tqdm would erase the bar."""
         if msg is None and self.n != self._logged:

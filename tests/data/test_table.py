@@ -196,6 +196,11 @@ class TestPosters:
         assert read(frame, TableSettings(), True).posters == expected
         assert read(pyarrow.Table.from_pandas(frame), TableSettings(), True).posters == expected
 
+    def test_a_table_iterates_over_movies_with_posters(self, tmp_path, folder):
+        found = read_text(tmp_path, "id,genres\n1,a\n3,a\n", posters=str(folder))
+        assert len(found) == 2
+        assert [movie.poster for movie in found] == [b"", None]
+
     def test_none_is_found(self, tmp_path, folder, caplog):
         read_text(tmp_path, "id,plot,genres\ntt1,a,a\n", posters=str(folder))
         note = caplog.messages[-1]

@@ -51,10 +51,11 @@ def test_a_bar_that_would_be_erased_logs_nothing_at_its_end(at_once):
     ]
 
 
-def test_an_unknown_total_is_shown_as_one(at_once):
+def test_without_a_total_nothing_is_said_of_it(at_once):
     with progress.progress_bar(desc="predicting", unit="movie") as bar:
         bar.update(2)
-    assert at_once.messages[-1].startswith("predicting: 2 of ?, ")
+    assert at_once.messages[-1].startswith("predicting: 2, ")
+    assert "left" not in at_once.messages[-1]
 
 
 def test_work_that_is_soon_done_logs_nothing(caplog):
