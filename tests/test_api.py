@@ -98,7 +98,7 @@ def test_posters_are_relative_to_the_working_directory(tmp_path, monkeypatch):
         written["rows"] = pandas.read_json(config.data.path, lines=True)
 
     monkeypatch.setattr(experiment, "run", run)
-    monkeypatch.setattr(mmgc_jax.Predictor, "load", lambda workdir: None)
+    monkeypatch.setattr(mmgc_jax.Predictor, "load", lambda workdir, kernels=None: None)
     named = ["1.jpg", pathlib.Path("1.jpg"), "none.jpg", "https://a.b/c.jpg", None]
     mmgc_jax.train(frame(5).assign(image=named), "run")
     file = str(tmp_path / "1.jpg")
