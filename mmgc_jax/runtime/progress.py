@@ -67,7 +67,7 @@ class _LoggedBar(tqdm):
 
     @property
     def format_dict(self) -> dict:
-        """What tqdm formats: without a total, nobody knows how much is left."""
+        """The values of a line. A bar without a total has no remaining time to show."""
         found = super().format_dict
         if self.total is None:
             found["bar_format"] = "{desc}: {n_fmt}, {rate_fmt}{postfix}"
