@@ -272,12 +272,7 @@ def _of_folds(predictor: Predictor, encoder: Encoder, examples, present: np.ndar
     A fold with several models has the mean of theirs.
     """
     num_genres = len(predictor.genres)
-    of_models = np.stack(
-        [
-            probabilities_of(encoder.apply, params, examples, present, num_genres)
-            for params in encoder.params
-        ]
-    )
+    of_models = probabilities_of(encoder.apply, encoder.params, examples, present, num_genres)
     return of_models.reshape(predictor.config.folds, -1, *of_models.shape[1:]).mean(axis=1)
 
 

@@ -76,7 +76,7 @@ def main(workdir: pathlib.Path, split: bool) -> None:
         }
 
     times_read[:] = 0
-    probabilities = inference.probabilities(apply, trained, batches())
+    probabilities = inference.probabilities(apply, [trained], batches())[0]
     read = times_read.copy()
     network = frozen.Frozen.of(
         lambda scale, batch: {"sums": scale * jnp.cumsum(batch["weights"], axis=1)[:, :1]},

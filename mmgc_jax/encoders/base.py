@@ -299,21 +299,22 @@ def mean_probabilities(
     Returns:
       <float32>[movies, num_genres], in [0, 1]; zeros for movies that are not present.
     """
-    mean = np.zeros((len(present), num_genres), np.float32)
-    for fold_params in params:
-        mean += probabilities_of(apply, fold_params, examples, present, num_genres) / len(params)
-    return mean
+    return probabilities_of(apply, params, examples, present, num_genres).mean(axis=0)
 
 
 def probabilities_of(
-    apply: ApplyFn, params: Any, examples, present: np.ndarray, num_genres: int
+    apply: ApplyFn, params: Sequence[Any], examples, present: np.ndarray, num_genres: int
 ) -> np.ndarray:
-    """Predicts the probabilities of one model; see `mean_probabilities`."""
-    probabilities = np.zeros((len(present), num_genres), np.float32)
+    """Predicts with several models; see `mean_probabilities`.
+
+    Returns:
+      <float32>[models, movies, num_genres].
+    """
+    probabilities = np.zeros((len(params), len(present), num_genres), np.float32)
     rows = np.flatnonzero(present)
     if len(rows):
-        batches = pipeline.Batches(examples, probabilities, rows, batch_size(len(rows)))
-        probabilities[rows] = inference.probabilities(apply, params, batches)[rows]
+        batches = pipeline.Batches(examples, probabilities[0], rows, batch_size(len(rows)))
+        probabilities[:, rows] = inference.probabilities(apply, params, batches)[:, rows]
     return probabilities
 
 

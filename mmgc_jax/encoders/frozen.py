@@ -200,10 +200,10 @@ def _write(
         if not batches_done:
             rows.write(header)
         left = pipeline.iterate(batches, batches_done, workers)
-        for batch in progress_bar(left, total=len(batches), initial=batches_done,
-                                  desc="activations", unit="batch",
-                                  shown=parallel.is_first()):  # fmt: skip
-            outputs, _ = parallel.outputs_of_movies(frozen, batch, mesh)
+        steps = progress_bar(left, total=len(batches), initial=batches_done,
+                             desc="activations", unit="batch",
+                             shown=parallel.is_first())  # fmt: skip
+        for outputs, _ in parallel.outputs_of_movies(frozen, steps, mesh):
             rows.write(outputs.tobytes())
             rows.flush()
             preemption.raise_if_requested()

@@ -323,10 +323,14 @@ class Fuser:
           modality.
         """
         some, num_genres = present.any(axis=1), probabilities[0].shape[-1]
-        return sum(
-            mean_probabilities(self.apply, [params], examples, some, num_genres) / len(self.params)
-            for params, examples in self._folds(probabilities, present)
+        predict = functools.partial(
+            mean_probabilities, self.apply, present=some, num_genres=num_genres
         )
+        if _is_common(probabilities):
+            return predict(self.params, _examples(probabilities, present))
+        folds = zip(self.params, probabilities, strict=True)
+        of_folds = [predict([params], _examples(of_fold, present)) for params, of_fold in folds]
+        return np.mean(of_folds, axis=0)
 
     def terms(
         self, probabilities: np.ndarray | Sequence[np.ndarray], present: np.ndarray
@@ -337,12 +341,14 @@ class Fuser:
         """
         if self._terms is None:
             return None
-        found = []
-        for params, examples in self._folds(probabilities, present):
-            everyone = np.ones(len(present), bool)
+        of_folds = (
+            [probabilities] * len(self.params) if _is_common(probabilities) else probabilities
+        )
+        found, everyone = [], np.ones(len(present), bool)
+        for params, of_fold in zip(self.params, of_folds, strict=True):
             outputs = inference.outputs(
                 functools.partial(self._terms, params),
-                examples,
+                _examples(of_fold, present),
                 everyone,
                 batch_size(len(everyone)),
             )
@@ -353,15 +359,16 @@ class Fuser:
             np.mean([arrays["correction"] for arrays in found], axis=0),
         )
 
-    def _folds(self, probabilities, present):
-        """Yields the parameters and the examples of each fold's model."""
-        is_common = isinstance(probabilities, np.ndarray) and probabilities.ndim == 3
-        for fold, params in enumerate(self.params):
-            arrays = {
-                "probabilities": probabilities if is_common else probabilities[fold],
-                "present": present.astype(np.float32),
-            }
-            yield params, pipeline.ArrayExamples(arrays)
+
+def _is_common(probabilities: np.ndarray | Sequence[np.ndarray]) -> bool:
+    """Returns whether all folds' models have the same input."""
+    return isinstance(probabilities, np.ndarray) and probabilities.ndim == 3
+
+
+def _examples(probabilities: np.ndarray, present: np.ndarray) -> pipeline.ArrayExamples:
+    return pipeline.ArrayExamples(
+        {"probabilities": probabilities, "present": present.astype(np.float32)}
+    )
 
 
 def apply_of(config: ml_collections.ConfigDict, name: str, num_genres: int) -> ApplyFn:

@@ -1,6 +1,7 @@
 """Finds the module of an encoder by the field `kind` of its config section."""
 
 import collections
+import functools
 import importlib
 import pkgutil
 import sys
@@ -15,10 +16,11 @@ from mmgc_jax.encoders.base import MODALITIES, Kind
 from mmgc_jax.runtime.errors import InputError, did_you_mean
 
 
-def kinds() -> list[str]:
+@functools.cache
+def kinds() -> tuple[str, ...]:
     """Returns the kinds of this package: modules of this folder named `plot_*` or `poster_*`."""
     modules = (module.name for module in pkgutil.iter_modules(mmgc_jax.encoders.__path__))
-    return [name for name in modules if name.split("_")[0] in MODALITIES]
+    return tuple(name for name in modules if name.split("_")[0] in MODALITIES)
 
 
 def find(kind: str) -> Kind:

@@ -9,7 +9,7 @@ import contextlib
 import os
 import pathlib
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -175,22 +175,35 @@ def gather(tree: Any) -> Any:
 
 
 def outputs_of_movies(
-    function: Callable[[dict], Any], batch: dict[str, np.ndarray], mesh: Mesh
-) -> tuple[Any, np.ndarray]:
-    """Applies a function to a sharded batch and drops padding rows; a collective.
+    function: Callable[[dict], Any], batches: Iterable[dict[str, np.ndarray]], mesh: Mesh
+) -> Iterator[tuple[Any, np.ndarray]]:
+    """Applies a function to batches and drops padding rows; each step is a collective.
+
+    The function is called for a batch before the outputs of the batch before are fetched, so that
+    the devices do not wait for the host.
 
     Args:
       function: maps a sharded batch to a tree of arrays [batch, ...].
-      batch: this process's rows; see `shard_batch`. Needs `indices` <int>[batch] and `mask`
+      batches: this process's rows; see `shard_batch`. Need `indices` <int>[batch] and `mask`
         <float>[batch], 0 for padding.
       mesh: the mesh that `data_mesh` returned.
 
-    Returns:
-      The tree as numpy arrays [movies, ...], and the movies' indices <int>[movies], for the rows of
-      all processes.
+    Yields:
+      For each batch, the tree as numpy arrays [movies, ...], and the movies' indices <int>[movies],
+      for the rows of all processes.
     """
-    batch = shard_batch(batch, mesh)
-    outputs, indices, mask = gather((function(batch), batch["indices"], batch["mask"]))
+    computed = None
+    for batch in batches:
+        batch = shard_batch(batch, mesh)
+        before, computed = computed, (function(batch), batch["indices"], batch["mask"])
+        if before is not None:
+            yield _without_padding(before)
+    if computed is not None:
+        yield _without_padding(computed)
+
+
+def _without_padding(computed: tuple[Any, jax.Array, jax.Array]) -> tuple[Any, np.ndarray]:
+    outputs, indices, mask = gather(computed)
     return jax.tree.map(lambda rows: rows[mask > 0], outputs), indices[mask > 0]
 
 

@@ -210,4 +210,4 @@ class _Trainer:
         """Predicts the movies with these indices; see `inference.probabilities`."""
         batches = pipeline.Batches(examples, self._experiment.corpus.labels, indices, batch_size)
         workers = self._experiment.config.data.workers
-        return inference.probabilities(apply, params, batches, workers, name)
+        return inference.probabilities(apply, [params], batches, workers, name)[0]

@@ -1,7 +1,7 @@
-"""Inference with one model over many movies."""
+"""Inference over many movies."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -19,32 +19,37 @@ def _probabilities(apply: ApplyFn, params: Any, batch: dict[str, jax.Array]) -> 
 
 
 def probabilities(
-    apply: ApplyFn, params: Any, batches: pipeline.Batches, workers: int = 0, name: str = ""
+    apply: ApplyFn,
+    models: Sequence[Any],
+    batches: pipeline.Batches,
+    workers: int = 0,
+    name: str = "",
 ) -> np.ndarray:
-    """Predicts genre probabilities of the movies in `batches`.
+    """Predicts genre probabilities of the movies in `batches` with models of one architecture.
 
     Args:
-      apply: forward pass of the model.
-      params: parameters of the model, as NumPy or JAX arrays; sharded ones stay sharded.
+      apply: forward pass of the models.
+      models: the parameters of each model, as NumPy or JAX arrays; sharded ones stay sharded.
       batches: one epoch, in any order.
       workers: number of processes that prepare batches; 0 uses threads.
       name: label of the progress bar; empty for no bar.
 
     Returns:
-      <float32>[movies of the corpus, genres], in [0, 1]. Row i belongs to movie i of the corpus;
-      rows of movies that are not in `batches` are NaN.
+      <float32>[models, movies of the corpus, genres], in [0, 1]. Row i of a model belongs to movie
+      i of the corpus; rows of movies that are not in `batches` are NaN.
 
     Raises:
       Interrupted: if a stop was requested (SIGTERM or Ctrl-C).
     """
     mesh = parallel.data_mesh()
-    params = parallel.replicate(params, mesh)
+    models = [parallel.replicate(params, mesh) for params in models]
 
     def predict(batch):
         inputs = {k: v for k, v in batch.items() if k not in ("labels", "indices", "mask")}
-        return _probabilities(apply, params, inputs)
+        return [_probabilities(apply, params, inputs) for params in models]
 
-    result = np.full((batches.num_movies_in_corpus, batches.num_genres), np.nan, np.float32)
+    shape = len(models), batches.num_movies_in_corpus, batches.num_genres
+    result = np.full(shape, np.nan, np.float32)
     steps = progress_bar(
         pipeline.iterate(batches, workers=workers),
         total=len(batches),
@@ -53,10 +58,9 @@ def probabilities(
         shown=bool(name) and parallel.is_first(),
         leave=False,
     )
-    for batch in steps:
+    for of_models, indices in parallel.outputs_of_movies(predict, steps, mesh):
+        result[:, indices] = of_models
         preemption.raise_if_requested()
-        rows, indices = parallel.outputs_of_movies(predict, batch, mesh)
-        result[indices] = rows
     return result
 
 
@@ -81,8 +85,7 @@ def outputs(
     num_movies, indices = len(present), np.flatnonzero(present)
     arrays, mesh = {}, parallel.data_mesh()
     batches = pipeline.Batches(examples, np.zeros((num_movies, 1)), indices, batch_size)
-    for batch in pipeline.iterate(batches):
-        found, rows = parallel.outputs_of_movies(function, batch, mesh)
+    for found, rows in parallel.outputs_of_movies(function, pipeline.iterate(batches), mesh):
         for name, array in found.items():
             if name not in arrays:
                 arrays[name] = np.zeros((num_movies, *array.shape[1:]), array.dtype)

@@ -49,6 +49,7 @@ def test_kernels_equal_the_convolution_and_its_gradients(
     monkeypatch, function, shape, dtype, tolerance
 ):
     monkeypatch.setattr(winograd, "_MIN_CHANNELS", 0)
+    monkeypatch.setattr(winograd, "_MIN_TILES", 0)
     monkeypatch.setattr(winograd, "_GROUP_BYTES", 0)  # one image after the other
     images, kernel, gradients = arrays(shape, dtype)
     result, back = jax.vjp(jax.jit(function), images, kernel)
@@ -104,14 +105,15 @@ def test_winograd_gives_the_same_for_every_group_size(monkeypatch):
     ("implementation", "dtype", "shape", "chosen"),
     [
         ("amx", "bfloat16", (9, 8, 64), "amx"),
-        ("winograd", "bfloat16", (9, 8, 64), "winograd"),
-        ("winograd", "float32", (9, 8, 64), "winograd"),
+        ("winograd", "bfloat16", (9, 40, 64), "winograd"),
+        ("winograd", "float32", (9, 40, 64), "winograd"),
+        ("winograd", "float32", (13, 16, 64), "winograd"),
         ("xla", "float32", (9, 8, 64), "xla"),
         ("xla", "bfloat16", (9, 8, 64), "xla"),
         # Few channels and small images.
-        ("winograd", "float32", (9, 8, 3), "xla"),
+        ("winograd", "float32", (9, 40, 3), "xla"),
         ("amx", "bfloat16", (9, 8, 3), "xla"),
-        ("winograd", "float32", (9, 7, 64), "xla"),
+        ("winograd", "float32", (99, 7, 64), "xla"),
     ],
 )
 def test_the_implementation_and_its_fallback(implementation, dtype, shape, chosen):
@@ -126,6 +128,21 @@ def test_the_implementation_and_its_fallback(implementation, dtype, shape, chose
     }
     assert len(set(computations.values())) == len(computations)
     assert str(found) == computations[chosen]
+
+
+@pytest.mark.parametrize(
+    ("shape", "out", "is_direct"),
+    [
+        ((1, 16, 10, 128), 128, True),  # 4 x 3 tiles
+        ((1, 13, 16, 128), 128, False),  # 4 x 4 tiles
+        ((2, 16, 10, 128), 128, False),
+        ((2, 16, 10, 64), 64, True),  # few channels
+    ],
+)
+def test_winograd_leaves_few_tiles_and_few_channels_to_xla(shape, out, is_direct):
+    images, kernel, _ = arrays((*shape, out), "float32")
+    jaxpr = str(jax.make_jaxpr(lambda *args: winograd.conv3x3_winograd(*args))(images, kernel))
+    assert ("conv_general_dilated" in jaxpr) == is_direct
 
 
 def test_unknown_implementations_and_unsupported_dtypes_are_refused():

@@ -87,7 +87,7 @@ assert min(jax.tree.leaves(moved)) > 1e-5, moved
 examples = pipeline.ArrayExamples({n: batch[n] for n in ("probabilities", "present")})
 sixteen = pipeline.Batches(examples, batch["labels"], np.arange(16), 16)
 on_one = jax.device_put(one, jax.devices()[0])
-scores = inference.probabilities(apply, on_one, sixteen)
+scores = inference.probabilities(apply, [on_one], sixteen)[0]
 logits, _ = model.apply({"params": one}, batch["probabilities"], batch["present"])
 np.testing.assert_allclose(scores, jax.nn.sigmoid(logits), rtol=1e-5)
 

@@ -59,7 +59,7 @@ def batches(epochs, kind=pipeline.Batches):
 def validate(params):
     examples, labels = problem()
     whole = pipeline.Batches(examples, labels, VALIDATION, 8)
-    probabilities = inference.probabilities(apply, params, whole)
+    probabilities = inference.probabilities(apply, [params], whole)[0]
     return metrics.auc_macro(labels[VALIDATION], probabilities[VALIDATION])
 
 

@@ -9,7 +9,7 @@ import pytest
 from scipy.special import expit
 
 from mmgc_jax.data import pipeline
-from mmgc_jax.runtime import preemption
+from mmgc_jax.runtime import parallel, preemption
 from mmgc_jax.training import inference
 
 
@@ -39,11 +39,14 @@ def test_probabilities_come_back_in_the_order_of_the_corpus(examples, shuffle_se
         4 * jax.device_count(),
         shuffle_seed=shuffle_seed,
     )
-    found = inference.probabilities(apply, {"scale": np.float32(2)}, batches)
-    assert found.shape == (11, 24) and found.dtype == np.float32
-    np.testing.assert_allclose(found[indices], expit(2 * logits[indices]), rtol=1e-5)
+    models = [{"scale": np.float32(2)}, {"scale": np.float32(-1)}]
+    found = inference.probabilities(apply, models, batches)
+    assert found.shape == (2, 11, 24) and found.dtype == np.float32
     others = np.setdiff1d(np.arange(11), indices)
-    assert np.isnan(found[others]).all()
+    for params, of_model in zip(models, found, strict=True):
+        expected = expit(params["scale"] * logits[indices])
+        np.testing.assert_allclose(of_model[indices], expected, rtol=1e-5)
+        assert np.isnan(of_model[others]).all()
 
 
 def test_the_model_does_not_see_labels():
@@ -55,7 +58,7 @@ def test_the_model_does_not_see_labels():
     batches = pipeline.Batches(
         examples, np.ones((4, 24), np.float32), np.arange(4), 4 * jax.device_count()
     )
-    assert (inference.probabilities(apply, {}, batches) == 0.5).all()
+    assert (inference.probabilities(apply, [{}], batches) == 0.5).all()
 
 
 def test_a_requested_stop_ends_inference():
@@ -65,7 +68,23 @@ def test_a_requested_stop_ends_inference():
     )
     with preemption.listening(), pytest.raises(preemption.Interrupted):
         os.kill(os.getpid(), signal.SIGTERM)
-        inference.probabilities(apply, {"scale": np.float32(2)}, batches)
+        inference.probabilities(apply, [{"scale": np.float32(2)}], batches)
+
+
+def test_a_batch_is_sent_before_the_outputs_of_the_one_before_are_fetched(monkeypatch):
+    order, gather = [], parallel.gather
+    monkeypatch.setattr(parallel, "gather", lambda tree: (order.append("fetch"), gather(tree))[1])
+
+    def function(batch):
+        order.append("send")
+        return batch["x"]
+
+    examples = pipeline.ArrayExamples({"x": np.arange(3.0)})
+    size = jax.device_count()
+    batches = pipeline.Batches(examples, np.zeros((3 * size, 1)), np.arange(3 * size) % 3, size)
+    found = parallel.outputs_of_movies(function, pipeline.iterate(batches), parallel.data_mesh())
+    assert len(list(found)) == 3
+    assert order == ["send", "send", "fetch", "send", "fetch", "fetch"]
 
 
 def test_outputs_of_a_function_are_kept_by_name_in_the_order_of_movies():
