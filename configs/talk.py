@@ -33,6 +33,7 @@ def get_config() -> ml_collections.ConfigDict:
     # Two settings help rare genres: strong weight decay of kernels (not of word vectors), and
     # pooled word vectors, by which telling words bypass the LSTM.
     plot = config.plot = plot_lstm.default_settings()
+    plot.dtype = "auto"
     plot.vectors.learning_rate_scale = 1.0
     plot.model.hidden = 128
     plot.model.pool_words = True
@@ -42,6 +43,7 @@ def get_config() -> ml_collections.ConfigDict:
     plot.training.weight_decay = 1.0
 
     config.poster = poster_vgg16.default_settings()
+    config.poster.dtype = "auto"
     # Grey posters are not fused. To save time, only their head is trained.
     config.poster_grey = base.following(config.poster, grey=True, finetune_from="head")
     return config

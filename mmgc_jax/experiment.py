@@ -61,6 +61,7 @@ def run(config: ml_collections.ConfigDict, folder, command: str = "") -> dict:
     folder = as_path(folder)
     check_workdir(folder)
     config = settings.without_unused_encoders(config)
+    config = settings.choose_dtypes(config, workdir.recorded_config(folder))
     if is_address(folder) and config.get("tensorboard"):
         raise InputError(
             f"config.tensorboard is True, but its files cannot be written to {folder}; "

@@ -8,14 +8,16 @@ import importlib.util
 import json
 import logging
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import jax
 import ml_collections
 
 from mmgc_jax.configs import default
 from mmgc_jax.encoders import fusion, registry
-from mmgc_jax.encoders.checks import Checker, schema_problems
+from mmgc_jax.encoders.checks import AUTO, DTYPES, Checker, schema_problems
+from mmgc_jax.ops import kernels
 from mmgc_jax.runtime import remote
 from mmgc_jax.runtime.errors import InputError
 
@@ -42,6 +44,27 @@ def without_unused_encoders(config: ml_collections.ConfigDict) -> ml_collections
             logger.info("Not trained, since not in config.encoders: %s.", ", ".join(unused))
         for name in unused:
             del config[name]
+    return config
+
+
+def choose_dtypes(
+    config: ml_collections.ConfigDict, recorded: Mapping[str, Any] | None
+) -> ml_collections.ConfigDict:
+    """Copies a config, with the dtype of this machine for encoders whose `dtype` is `auto`.
+
+    Args:
+      config: the config of an experiment.
+      recorded: the config of the same experiment, if it was begun before, as a JSON object. It
+        continues with the dtypes that it began with, perhaps on another machine.
+    """
+    config = config.copy_and_resolve_references().unlock()
+    for name in _encoder_sections(config):
+        if config[name].get("dtype") == AUTO:
+            before = (recorded or {}).get(name)
+            before = before.get("dtype") if isinstance(before, dict) else None
+            is_known = before in DTYPES and before != AUTO
+            config[name].dtype = before if is_known else kernels.auto_dtype()
+            logger.info("%s.dtype: %s.", name, config[name].dtype)
     return config
 
 

@@ -9,7 +9,9 @@ import ml_collections
 
 from mmgc_jax.runtime.errors import did_you_mean, nearest_names
 
-DTYPES = ("float32", "bfloat16")
+# `settings.choose_dtypes` replaces AUTO before training.
+AUTO = "auto"
+DTYPES = ("float32", "bfloat16", AUTO)
 # Sections whose field names are not fixed.
 _FREE = ("learning_rate_scale", "synthetic")
 

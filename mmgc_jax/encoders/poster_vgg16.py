@@ -55,8 +55,8 @@ def default_settings() -> ml_collections.ConfigDict:
     # First trained block: block1 to block5, or head. Blocks below are frozen, and computed only
     # once for each poster.
     settings.finetune_from = "block5"
-    # Dtype of the convolutions: float32, or bfloat16, which is faster on GPU, TPU and CPUs with
-    # AMX.
+    # Dtype of the convolutions: float32; bfloat16, which is faster on GPU, TPU and CPUs with AMX;
+    # or auto, for bfloat16 on these and float32 elsewhere.
     settings.dtype = "float32"
     # Augmentation: whether posters are mirrored at random. If block1 is frozen, activations are
     # mirrored instead.

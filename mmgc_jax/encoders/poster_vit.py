@@ -53,7 +53,8 @@ def default_settings() -> ml_collections.ConfigDict:
     # First trained layer: layer1 (with the embeddings) to the last layer, or head. Layers below are
     # frozen, and computed only once for each poster.
     settings.finetune_from = "head"
-    # Dtype of the factors in matmuls, float32 or bfloat16.
+    # Dtype of the factors in matmuls: float32, bfloat16, or auto, for bfloat16 on GPU, TPU and CPUs
+    # with AMX and float32 elsewhere.
     settings.dtype = "bfloat16"
     # Augmentation: whether posters are mirrored at random. It has no effect unless layer1 is
     # trained.

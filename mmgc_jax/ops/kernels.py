@@ -94,6 +94,26 @@ def auto() -> Kernels:
     return kernels_for(jax.default_backend(), jax.device_count(), _cpu_features())
 
 
+def dtype_for(platform: str, cpu_features: Collection[str]) -> str:
+    """Returns the dtype in which a platform multiplies matrices fastest.
+
+    Args:
+      platform: see `kernels_for`.
+      cpu_features: see `kernels_for`.
+
+    Returns:
+      `bfloat16` for a GPU, a TPU and a CPU with AMX, otherwise `float32`.
+    """
+    has_units = platform in ("gpu", "cuda", "rocm", "tpu")
+    has_units |= platform == "cpu" and _AMX in cpu_features
+    return "bfloat16" if has_units else "float32"
+
+
+def auto_dtype() -> str:
+    """Returns the fastest dtype for the devices and the CPU of this process."""
+    return dtype_for(jax.default_backend(), _cpu_features())
+
+
 def _cpu_features() -> frozenset[str]:
     """Reads the CPU's flags from /proc/cpuinfo; empty on systems without that file."""
     description = pathlib.Path("/proc/cpuinfo")

@@ -54,6 +54,16 @@ def check_unchanged(workdir: Path, config: dict) -> None:
     _check_same(workdir / _CONFIG, config)
 
 
+def recorded_config(workdir: Path) -> dict | None:
+    """Returns the config that a working directory was made from; None if there is none.
+
+    Raises:
+      InputError: if its file is damaged.
+    """
+    file = workdir / _CONFIG
+    return _read(file) if file.exists() else None
+
+
 def hash_inputs(inputs: Mapping[str, str | tuple[str, ...]]) -> dict[str, str]:
     """Computes the SHA-256 of each input.
 
@@ -95,12 +105,9 @@ def _add_content(digest, file: pathlib.Path) -> None:
 def _check_same(file: Path, wanted: dict) -> None:
     if not file.exists():
         return
-    found = read_json(file, "Choose another --workdir.")
-    if not isinstance(found, dict):
-        raise InputError(f"{file} is not a JSON object. Choose another --workdir.")
     differing = [
         f"{file.stem}.{name}: {_change(before, now)}"
-        for name, (before, now) in differences(found, wanted).items()
+        for name, (before, now) in differences(_read(file), wanted).items()
         if name not in MAY_CHANGE
     ]
     if differing:
@@ -110,6 +117,13 @@ def _check_same(file: Path, wanted: dict) -> None:
             f"{file.parent} was made with different settings or inputs. Choose another --workdir, "
             "or undo:\n  " + "\n  ".join(shown)
         )
+
+
+def _read(file: Path) -> dict:
+    found = read_json(file, "Choose another --workdir.")
+    if not isinstance(found, dict):
+        raise InputError(f"{file} is not a JSON object. Choose another --workdir.")
+    return found
 
 
 def _change(before, now) -> str:

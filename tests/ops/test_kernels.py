@@ -38,6 +38,21 @@ def test_kernels_for_each_platform(platform, num_devices, cpu_features, expected
     assert kernels_for(platform, num_devices, cpu_features) == expected
 
 
+@pytest.mark.parametrize(
+    ("platform", "cpu_features", "expected"),
+    [
+        ("cpu", AMX, "bfloat16"),
+        ("cpu", ("fpu", "avx512_bf16"), "float32"),
+        ("gpu", (), "bfloat16"),
+        ("cuda", (), "bfloat16"),
+        ("tpu", (), "bfloat16"),
+        ("unknown", AMX, "float32"),
+    ],
+)
+def test_the_fastest_dtype_of_each_platform(platform, cpu_features, expected):
+    assert kernels.dtype_for(platform, cpu_features) == expected
+
+
 def test_defaults_are_plain_xla():
     assert Kernels() == Kernels("xla", "xla", "reduce_window", None, False, 1)
 
@@ -53,3 +68,5 @@ def test_auto_returns_the_kernels_for_this_process():
     expected = kernels_for(jax.default_backend(), jax.device_count(), kernels._cpu_features())
     assert kernels.auto() == expected
     assert hash(kernels.auto()) == hash(expected)  # Flax modules hash their attributes.
+    dtype = kernels.dtype_for(jax.default_backend(), kernels._cpu_features())
+    assert kernels.auto_dtype() == dtype
