@@ -210,7 +210,7 @@ def _table(
                     std = figures.get("auc_macro_std")
                     row += " " * 7 if std is None else f"{std:>6.3f} "
             lines.append(row.rstrip())
-    which = "with both plot and poster" if both else "that have the modality of the model"
+    which = "with both plot and poster" if both else "that have what the model reads"
     lines.append(f"On the movies {which}.")
     for group, name in zip(groups, names):
         if len(group.runs) > 1:

@@ -145,7 +145,7 @@ class Scored(NamedTuple):
     def predictions(self) -> dict[str, Predictions]:
         """Returns the predictions of each model, as `<model>` and `<model>_both`.
 
-        The first are for the movies that have the modality of the model, the others for those with
+        The first are for the movies that have what the model reads, the others for those with
         both modalities.
         """
         saved = self.saved

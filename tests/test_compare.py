@@ -141,7 +141,7 @@ def test_runs_stand_side_by_side(runs):
     assert [line for line in lines[1:] if not line.startswith("  ")][:4] == [
         PLOT, POSTER, "Fusion", "Fusion: gated",
     ]  # fmt: skip
-    assert "On the movies that have the modality of the model." in table
+    assert "On the movies that have what the model reads." in table
     assert "a is the mean of a, b, which differ in their seed alone" in table
 
     title, *rows = intervals.splitlines()[1:]

@@ -24,7 +24,7 @@ COLUMNS = (
 _BEST = "best_reachable_auc_macro"
 # The parts of a table: a suffix of the names of models, and a subtitle; see `parts`.
 _PARTS = (
-    ("", "movies that have the modality of the model"),
+    ("", "movies that have what the model reads"),
     ("_both", "movies with both plot and poster"),
 )
 _LEAST_WIDTH = 28  # of the first column

@@ -39,7 +39,7 @@ _MOST_FIGURE_BYTES = 1_500_000
 _WIDEST = 1400  # pixels of a figure
 _COLUMNS = {"auc_macro": "macro AUC", "map": "mAP", "f1_macro_tuned": "macro F1"}
 _SOURCES = {
-    "talk": "the movies of the talk, a subset of MM-IMDb",
+    "talk": "a subset of Multimodal IMDb",
     "mmimdb": "MM-IMDb",
     "synthetic": "made-up movies, whose words and figures stand for genres",
     "table": "a table of movies",

@@ -19,7 +19,7 @@ DEMO_TITLES = {
 }
 DEMO = """\
 test                         movies  AUC macro AUC steady        mAP   F1 micro   F1 macro  best AUC
-movies that have the modality of the model
+movies that have what the model reads
   Plot (LSTM)                   956      0.800      0.881      0.556      0.620      0.457     0.830
   Poster (small VGG, colour)    859      0.729      0.772      0.372      0.223      0.177     0.833
   Poster (small VGG, grey)      859      0.658      0.701      0.284      0.133      0.100     0.833
@@ -34,7 +34,7 @@ Fusion gains 0.129 macro AUC over the best single model, Plot (LSTM), on the 815
 DEMO_F1 = """\
 test, F1                                                  at 0.5      at the threshold of each genre
                                 micro    macro weighted  samples    micro    macro weighted  samples
-movies that have the modality of the model
+movies that have what the model reads
   Plot (LSTM)                   0.620    0.457    0.466    0.559    0.522    0.616    0.622    0.481
   Fusion                        0.685    0.613    0.618    0.622    0.694    0.718    0.721    0.667
 movies with both plot and poster

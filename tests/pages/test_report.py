@@ -57,7 +57,7 @@ def test_the_headline_says_what_was_trained_and_how_good_it_is(run, page):
     assert "for training, 30 test movies for judging." in text
     both = {name: figures[f"{name}_both"]["auc_macro"] for name in ("plot", "poster")}
     gain = figures["fusion_both"]["auc_macro"] - max(both.values())
-    difference = f"The difference is {gain:+.3f}".replace("-", "−")
+    difference = f"Before rounding, the difference is {gain:+.3f}".replace("-", "−")
     assert f"has {max(both.values()):.3f}. {difference}" in text
     assert "plot and poster" in text
 
