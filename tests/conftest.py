@@ -4,6 +4,7 @@ import collections
 import csv
 import io
 import json
+import logging
 import os
 import pathlib
 import subprocess
@@ -42,6 +43,15 @@ def pytest_configure(config):
     }.items():
         jax.config.update(name, value)
         os.environ[name.upper()] = str(value)
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before():
+    """Takes handlers and levels that a door sets away again."""
+    root, package = logging.getLogger(), logging.getLogger("mmgc_jax")
+    handlers, level = list(root.handlers), package.level
+    yield
+    root.handlers[:], package.level = handlers, level
 
 
 def shared_folder() -> pathlib.Path:

@@ -33,15 +33,6 @@ def define_flags(values):
     command_line.define_encoder_modules(values)
 
 
-@pytest.fixture(autouse=True)
-def logging_as_before():
-    """Takes handlers and levels that a door sets away again."""
-    root, package = logging.getLogger(), logging.getLogger("mmgc_jax")
-    handlers, level = list(root.handlers), package.level
-    yield
-    root.handlers[:], package.level = handlers, level
-
-
 @pytest.fixture
 def door(capsys):
     """Runs a door with some arguments: exit status, standard output, standard error."""

@@ -24,7 +24,9 @@ def run(*command, cwd=tiny.ROOT):
     return subprocess.run(list(map(str, command)), cwd=cwd, capture_output=True, text=True)
 
 
-@pytest.fixture(params=WAYS)
+@pytest.fixture(
+    params=["package", *(pytest.param(way, marks=pytest.mark.slow) for way in ("module", "script"))]
+)
 def train(request):
     """Runs `mmgc train`, started in each way."""
     if request.param == "script" and not SCRIPT.exists():
@@ -96,6 +98,7 @@ def test_help_config_lists_the_fields_without_a_workdir(train, config):
     assert listed.stdout.startswith("--config.seed=0  (int)\n      ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "answer"),
     [

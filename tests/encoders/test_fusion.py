@@ -52,6 +52,7 @@ def test_untrained_late_fusion_is_a_product_of_experts(tmp_path, truth, monkeypa
     corpus, probabilities, present, both = truth
     prepared = experiment(tmp_path, corpus)
     prepared.config.fusion.training.learning_rate = 0.0
+    prepared.config.fusion.training.epochs = 1
     # The encoders are calibrated already, but a calibration on 150 movies would change them.
     monkeypatch.setattr(fusion, "calibrated", lambda params, *_: params)
     fused = fusion.fit(prepared, "fusion", probabilities, present)

@@ -27,7 +27,9 @@ LAYERS = [f"layer{number}" for number in range(3)]
 TOKENS = np.array([[7, 3, 9, 2, 4], [5, 8, 6, 0, 0], [2, 0, 0, 0, 0]], np.int32)
 LENGTHS = np.array([5, 3, 1], np.int32)
 IS_TOKEN = np.arange(5) < LENGTHS[:, None]
-DTYPES = pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+DTYPES = pytest.mark.parametrize(
+    "dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)]
+)
 
 
 def build(model, inputs=TOKENS):

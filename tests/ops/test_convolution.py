@@ -39,7 +39,7 @@ def relative_difference(result, expected):
     ("function", "dtype", "tolerance"),
     [
         (conv3x3_amx.conv3x3_amx, "bfloat16", 2**-8),
-        (winograd.conv3x3_winograd, "bfloat16", 2**-8),
+        pytest.param(winograd.conv3x3_winograd, "bfloat16", 2**-8, marks=pytest.mark.slow),
         # Winograd's sums lose a few bits. Of these arrays it is 1.3e-5 away from float64 on a CPU
         # with AVX2, and less with AVX-512, which sums in another order.
         (winograd.conv3x3_winograd, "float32", 2**-16),
