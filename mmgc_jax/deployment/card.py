@@ -16,6 +16,7 @@ import ml_collections
 from mmgc_jax.deployment.graphs import PLATFORMS
 from mmgc_jax.encoders import fusion, registry
 from mmgc_jax.encoders.base import MODALITIES, Portable
+from mmgc_jax.evaluation import tables
 from mmgc_jax.predictor import Predictor
 from mmgc_jax.runtime.files import Path
 
@@ -24,12 +25,6 @@ _SPLITS = {
     "test": "movies of the test split",
     "validation": "movies of the validation split",
     "cross_validation": "training movies, predicted out of fold",
-}
-_SOURCES = {
-    "talk": ("the movies of the talk, a subset of Multimodal IMDb", "multimodal-imdb-subset"),
-    "mmimdb": ("MM-IMDb (arXiv 1702.01992)", "mmimdb"),
-    "synthetic": ("synthetic movies, whose words and shapes stand for genres", "synthetic"),
-    "table": ("a table of the person who trained the model", "table"),
 }
 # Figures of results.json: its name there, in the table, and on the hub.
 _FIGURES = (
@@ -78,14 +73,14 @@ def _metadata(predictor: Predictor, about: About, split: str, figures: Mapping) 
     from huggingface_hub import EvalResult, ModelCardData  # only here: it takes a moment to import
 
     config = predictor.config
-    data, identifier = _SOURCES[config.data.source]
+    source = config.data.source
     titles = fusion.titles(config)
     evaluated = [
         EvalResult(
             task_type="multi-label-classification",
             task_name="movie genres",
-            dataset_type=identifier,
-            dataset_name=data,
+            dataset_type="multimodal-imdb-subset" if source == "talk" else source,
+            dataset_name=tables.SOURCES[source],
             dataset_split=split,
             metric_type=of_hub,
             metric_name=f"{title}, {titles[model]}",
@@ -115,7 +110,6 @@ def _body(
     portables: Mapping[str, Portable],
 ) -> str:
     config, has = predictor.config, _modalities(predictor.config)
-    data, _ = _SOURCES[config.data.source]
     error = figures[fusion.FUSION].get("ece")
     of_error = f"Expected calibration error of fusion: {error:.3f}." if _is_number(error) else ""
     return _TEMPLATE.format(
@@ -134,7 +128,7 @@ def _body(
         platforms=", ".join(PLATFORMS),
         movies=f"{figures[fusion.FUSION]['movies']:,}",
         split=_SPLITS[split],
-        data=data,
+        data=tables.SOURCES[config.data.source],
         table=_table(predictor, figures),
         folds=config.folds,
         rarest=_rarest(figures),
@@ -196,7 +190,7 @@ and teaching. It is not meant for decisions about people.
 ## Figures
 
 On {movies} {split} ({data}).
-Each model is judged on the movies that have its modality; F1 is at the thresholds of
+Each model is judged on the movies that have what it reads; F1 is at the thresholds of
 `calibration.json`.
 
 {table}

@@ -16,7 +16,6 @@ from mmgc_jax.encoders.base import (
     MODALITIES,
     batch_size,
     load_params,
-    mean_probabilities,
     training_settings,
 )
 from mmgc_jax.encoders.checks import Checker
@@ -36,6 +35,7 @@ JOINT = "joint"
 KINDS = (*FUSIONS, JOINT)
 
 _MODEL_INPUTS = ("probabilities", "present")
+_TERMS = ("evidence", "correction")  # outputs of late fusion's network
 _TITLES = {
     "late": "late",
     "mlp": "plain network",
@@ -297,78 +297,61 @@ class Fuser:
         """
         self.apply = apply_of(config, FUSION, num_genres)
         self.params = load_params(config, workdir, FUSION) if params is None else params
-        self._terms = None
-        if kind_of(config, FUSION) in (LATE, JOINT):
-            model = _model(config, FUSION, num_genres)
+        model = _model(config, FUSION, num_genres)
 
-            def terms(params, batch):
-                inputs = (batch[name] for name in _MODEL_INPUTS)
-                found = model.apply({"params": params}, *inputs)[1]
-                return {name: found[name] for name in ("evidence", "correction")}
+        def of_fold(params, probabilities, present):
+            logits, found = model.apply({"params": params}, probabilities, present)
+            terms = {name: found[name] for name in _TERMS if name in found}
+            return {"probabilities": nn.sigmoid(logits)} | terms
 
-            self._terms = jax.jit(terms)
+        @jax.jit
+        def of_folds(params, batch):
+            of_each = jax.vmap(of_fold, in_axes=(0, 1, None))
+            found = of_each(params, batch["probabilities"], batch["present"])
+            return jax.tree.map(lambda array: array.mean(axis=0), found)
 
-    def __call__(
-        self, probabilities: np.ndarray | Sequence[np.ndarray], present: np.ndarray
-    ) -> np.ndarray:
+        stacked = jax.tree.map(lambda *arrays: np.stack(arrays), *self.params)
+        self._of_folds = functools.partial(of_folds, stacked)
+
+    def __call__(self, probabilities: np.ndarray, present: np.ndarray) -> np.ndarray:
         """Predicts genre probabilities from those of the encoders.
 
         Args:
           probabilities: <float32>[movies, encoders, genres]; the genres' frequencies for encoders
-            whose modality is missing. Or such an array for each fold's model.
+            whose modality is missing. Or [folds, movies, encoders, genres], an input for each
+            fold's model.
           present: whether the movie has the encoder's modality, <bool>[movies, encoders].
 
         Returns:
           <float32>[movies, genres], averaged over the folds' models; zeros for movies without any
           modality.
         """
-        some, num_genres = present.any(axis=1), probabilities[0].shape[-1]
-        predict = functools.partial(
-            mean_probabilities, self.apply, present=some, num_genres=num_genres
-        )
-        if _is_common(probabilities):
-            return predict(self.params, _examples(probabilities, present))
-        folds = zip(self.params, probabilities, strict=True)
-        of_folds = [predict([params], _examples(of_fold, present)) for params, of_fold in folds]
-        return np.mean(of_folds, axis=0)
+        found = self._outputs(probabilities, present)["probabilities"]
+        return np.where(present.any(axis=1)[:, None], found, 0)
 
-    def terms(
-        self, probabilities: np.ndarray | Sequence[np.ndarray], present: np.ndarray
-    ) -> Terms | None:
+    def terms(self, probabilities: np.ndarray, present: np.ndarray) -> Terms | None:
         """Returns the terms of late fusion for the arguments of `__call__`.
 
         None for other kinds of fusion, which do not add evidence.
         """
-        if self._terms is None:
+        found = self._outputs(probabilities, present)
+        if not set(_TERMS) <= found.keys():
             return None
-        of_folds = (
-            [probabilities] * len(self.params) if _is_common(probabilities) else probabilities
+        prior = np.mean([params["prior"] for params in self.params], axis=0)
+        return Terms(prior, *(found[name] for name in _TERMS))
+
+    def _outputs(self, probabilities, present) -> dict[str, np.ndarray]:
+        """Returns outputs of the network, averaged over the folds' models, [movies, ...]."""
+        of_each_fold = np.broadcast_to(probabilities, (len(self.params), *probabilities.shape[-3:]))
+        examples = pipeline.ArrayExamples(
+            {
+                "probabilities": np.moveaxis(of_each_fold, 0, 1),
+                "present": present.astype(np.float32),
+            }
         )
-        found, everyone = [], np.ones(len(present), bool)
-        for params, of_fold in zip(self.params, of_folds, strict=True):
-            outputs = inference.outputs(
-                functools.partial(self._terms, params),
-                _examples(of_fold, present),
-                everyone,
-                batch_size(len(everyone)),
-            )
-            found.append(outputs.arrays)
-        return Terms(
-            np.mean([params["prior"] for params in self.params], axis=0),
-            np.mean([arrays["evidence"] for arrays in found], axis=0),
-            np.mean([arrays["correction"] for arrays in found], axis=0),
-        )
-
-
-def _is_common(probabilities: np.ndarray | Sequence[np.ndarray]) -> bool:
-    """Returns whether all folds' models have the same input."""
-    return isinstance(probabilities, np.ndarray) and probabilities.ndim == 3
-
-
-def _examples(probabilities: np.ndarray, present: np.ndarray) -> pipeline.ArrayExamples:
-    return pipeline.ArrayExamples(
-        {"probabilities": probabilities, "present": present.astype(np.float32)}
-    )
+        movies = len(present)
+        everyone, size = np.ones(movies, bool), batch_size(movies)
+        return inference.outputs(self._of_folds, examples, everyone, size).arrays
 
 
 def apply_of(config: ml_collections.ConfigDict, name: str, num_genres: int) -> ApplyFn:

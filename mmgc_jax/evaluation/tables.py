@@ -21,6 +21,13 @@ COLUMNS = (
     ("f1_micro", "F1 micro"),
     ("f1_macro", "F1 macro"),
 )
+# How sentences call the sources of movies, `config.data.source`.
+SOURCES = {
+    "talk": "a subset of Multimodal IMDb",
+    "mmimdb": "MM-IMDb (arXiv 1702.01992)",
+    "synthetic": "made-up movies, whose words and figures stand for genres",
+    "table": "a table of movies",
+}
 _BEST = "best_reachable_auc_macro"
 # The parts of a table: a suffix of the names of models, and a subtitle; see `parts`.
 _PARTS = (

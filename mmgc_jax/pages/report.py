@@ -38,12 +38,6 @@ EXPLAINED, _SECONDS = 24, 10.0
 _MOST_FIGURE_BYTES = 1_500_000
 _WIDEST = 1400  # pixels of a figure
 _COLUMNS = {"auc_macro": "macro AUC", "map": "mAP", "f1_macro_tuned": "macro F1"}
-_SOURCES = {
-    "talk": "a subset of Multimodal IMDb",
-    "mmimdb": "MM-IMDb",
-    "synthetic": "made-up movies, whose words and figures stand for genres",
-    "table": "a table of movies",
-}
 # The figures of a run in the order of the page: title, and how to read it.
 _FIGURES = {
     "roc": (
@@ -195,7 +189,7 @@ def _headline(read: _Run, intervals: comparison.Intervals) -> dict[str, Any]:
     return {
         "trained": encoders,
         "fused": fused,
-        "source": _SOURCES.get(config.data.source, config.data.source),
+        "source": tables.SOURCES.get(config.data.source, config.data.source),
         "train": _count(read, saved.CROSS_VALIDATION),
         "movies": f"{movies:,}",
         "split": read.split,

@@ -60,8 +60,7 @@ def recorded_config(workdir: Path) -> dict | None:
     Raises:
       InputError: if its file is damaged.
     """
-    file = workdir / _CONFIG
-    return _read(file) if file.exists() else None
+    return _read(workdir / _CONFIG)
 
 
 def hash_inputs(inputs: Mapping[str, str | tuple[str, ...]]) -> dict[str, str]:
@@ -103,11 +102,11 @@ def _add_content(digest, file: pathlib.Path) -> None:
 
 
 def _check_same(file: Path, wanted: dict) -> None:
-    if not file.exists():
+    if (recorded := _read(file)) is None:
         return
     differing = [
         f"{file.stem}.{name}: {_change(before, now)}"
-        for name, (before, now) in differences(_read(file), wanted).items()
+        for name, (before, now) in differences(recorded, wanted).items()
         if name not in MAY_CHANGE
     ]
     if differing:
@@ -119,7 +118,10 @@ def _check_same(file: Path, wanted: dict) -> None:
         )
 
 
-def _read(file: Path) -> dict:
+def _read(file: Path) -> dict | None:
+    """Reads a JSON object; None if there is no file."""
+    if not file.exists():
+        return None
     found = read_json(file, "Choose another --workdir.")
     if not isinstance(found, dict):
         raise InputError(f"{file} is not a JSON object. Choose another --workdir.")
