@@ -31,7 +31,8 @@ def vgg16_features(dtype: str) -> Workload:
     Args:
       dtype: `float32` or `bfloat16`, the dtype of activations.
     """
-    network = VGG16(dtype=dtype, kernels=kernels.auto())
+    fastest = kernels.auto().for_inference()
+    network = VGG16(dtype=dtype, kernels=fastest)
     posters = work.posters(work.FROZEN_BATCH)
     params = network.init(jax.random.key(0), posters[:1])["params"]
 
@@ -39,7 +40,7 @@ def vgg16_features(dtype: str) -> Workload:
         maps = apply_blocks(network, params, batch["images"])
         return {"images": pool_blocks(maps, (4, 5), "mean_max")}
 
-    frozen = Frozen.of(features, params)
+    frozen = Frozen.of(features, params, fastest.compiler_options(dtype))
     return lambda: jax.block_until_ready(frozen({"images": posters})), len(posters)
 
 
@@ -70,14 +71,14 @@ def finetune(first_block: int, batch_size: int, dtype: str) -> Workload:
       batch_size: number of posters.
       dtype: see `vgg16_features`.
     """
-    model = PosterVGG16(
-        first_block, head_blocks=(5,), hidden=(), dtype=dtype, kernels=kernels.auto()
-    )
+    fastest = kernels.auto()
+    model = PosterVGG16(first_block, head_blocks=(5,), hidden=(), dtype=dtype, kernels=fastest)
     images = (
         work.posters(batch_size) if first_block == 1 else work.activations(first_block, batch_size)
     )
     params = model.init(jax.random.key(0), images[:1])["params"]
-    trainer = _Trainer(make_apply(model, ("images",)), params)
+    options = fastest.compiler_options(dtype)
+    trainer = _Trainer(make_apply(model, ("images",), None, options), params)
     batch = {"images": images, "labels": work.labels(batch_size)}
 
     def run():

@@ -38,6 +38,7 @@ class Backbone:
     first_trained: int
     block_of: Callable[[str], int]
     run: Callable[[int, int, Any, dict], dict[str, jax.Array]]
+    compiler_options: Mapping[str, bool] | None = None
 
     @property
     def only_head_trains(self) -> bool:
@@ -59,7 +60,8 @@ class Backbone:
 
     def part(self, first: int, last: int) -> Frozen:
         """Returns the blocks from `first` to `last` as a jitted function of a batch."""
-        return Frozen.of(functools.partial(self.run, first, last), self.layers(first, last))
+        run = functools.partial(self.run, first, last)
+        return Frozen.of(run, self.layers(first, last), self.compiler_options)
 
     def frozen_part(self) -> Frozen | None:
         """Returns the frozen blocks as a jitted function of a batch; None if there are none."""

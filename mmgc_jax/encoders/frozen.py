@@ -10,7 +10,7 @@ import logging
 import math
 import os
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -44,9 +44,21 @@ class Frozen:
     params: Any
 
     @classmethod
-    def of(cls, function: Callable[[Any, dict], dict[str, jax.Array]], params: Any) -> "Frozen":
-        """Jits `function(params, batch)`, and replicates the parameters over the devices."""
-        return cls(jax.jit(function), parallel.replicate(params, parallel.data_mesh()))
+    def of(
+        cls,
+        function: Callable[[Any, dict], dict[str, jax.Array]],
+        params: Any,
+        compiler_options: Mapping[str, bool] | None = None,
+    ) -> "Frozen":
+        """Jits `function(params, batch)`, and replicates the parameters over the devices.
+
+        Args:
+          function: see the attributes.
+          params: see the attributes.
+          compiler_options: options of `jax.jit`; see `Kernels.compiler_options`.
+        """
+        jitted = jax.jit(function, compiler_options=compiler_options)
+        return cls(jitted, parallel.replicate(params, parallel.data_mesh()))
 
     def __call__(self, batch: dict) -> dict[str, jax.Array]:
         return self.function(self.params, batch)

@@ -198,4 +198,7 @@ def _apply(applies: Mapping[str, ApplyFn], fuse: ApplyFn, frequencies: np.ndarra
         inputs = {"probabilities": known, "present": present}
         return fuse(params[fusion.FUSION], inputs, fusion_key)
 
-    return apply
+    options = {}
+    for encode in applies.values():
+        options |= encode.compiler_options or {}
+    return ApplyFn(apply, options or None)

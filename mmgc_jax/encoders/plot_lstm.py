@@ -66,7 +66,8 @@ def default_settings() -> ml_collections.ConfigDict:
     # Word vectors, for vectorisation=word2vec.
     settings.vectors = word_vectors.default_settings()
     # Dtype of the factors in the LSTM's matmuls: float32; bfloat16, which is faster on GPU, TPU and
-    # CPUs with AMX; or auto, for bfloat16 on these and float32 elsewhere. Sums are always float32.
+    # CPUs with AMX or AVX512_BF16; or auto, for bfloat16 on these and float32 elsewhere. Sums are
+    # always float32.
     settings.dtype = "float32"
     # Number of models for each fold, which differ in their random seeds; they are averaged.
     settings.models_per_fold = 1

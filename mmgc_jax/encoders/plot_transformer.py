@@ -54,7 +54,7 @@ def default_settings() -> ml_collections.ConfigDict:
     # head. Layers below are frozen, and computed only once for each plot.
     settings.finetune_from = "layer5"
     # Dtype of the factors in matmuls: float32, bfloat16, or auto, for bfloat16 on GPU, TPU and CPUs
-    # with AMX and float32 elsewhere.
+    # with AMX or AVX512_BF16 and float32 elsewhere.
     settings.dtype = "bfloat16"
     # The network, mmgc_jax.models.PlotTransformer.
     settings.model = ml_collections.ConfigDict()

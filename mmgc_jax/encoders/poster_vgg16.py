@@ -55,8 +55,8 @@ def default_settings() -> ml_collections.ConfigDict:
     # First trained block: block1 to block5, or head. Blocks below are frozen, and computed only
     # once for each poster.
     settings.finetune_from = "block5"
-    # Dtype of the convolutions: float32; bfloat16, which is faster on GPU, TPU and CPUs with AMX;
-    # or auto, for bfloat16 on these and float32 elsewhere.
+    # Dtype of the convolutions: float32; bfloat16, which is faster on GPU, TPU and CPUs with AMX or
+    # AVX512_BF16; or auto, for bfloat16 on these and float32 elsewhere.
     settings.dtype = "float32"
     # Augmentation: whether posters are mirrored at random. If block1 is frozen, activations are
     # mirrored instead.
@@ -209,7 +209,7 @@ def prepare(experiment: Experiment, name: str) -> Recipe:
 def load(
     config: ml_collections.ConfigDict, workdir: Path, name: str, num_genres: int, kernels: Kernels
 ) -> Encoder:
-    settings = config[name]
+    settings, kernels = config[name], kernels.for_inference()
     first_block = _FIRST_BLOCK[settings.finetune_from]
     phase = "head" if first_block == _HEAD else ""
     params = load_params(config, workdir, name, phase)
@@ -227,7 +227,11 @@ def load(
         _apply(settings, num_genres, first_block, kernels),
         params,
         frozen_part,
-        embed=make_embed(_model(settings, num_genres, kernels, first_block), _MODEL_INPUTS),
+        embed=make_embed(
+            _model(settings, num_genres, kernels, first_block),
+            _MODEL_INPUTS,
+            kernels.compiler_options(settings.dtype),
+        ),
         heat_maps=heat_maps,
         blocks=blocks,
     )
@@ -287,8 +291,9 @@ def _apply(settings, num_genres: int, first_block: int, kernels: Kernels) -> App
         return batch | {"images": images}
 
     model = _model(settings, num_genres, kernels, first_block)
-    # The head alone reads pooled activations, which cannot be augmented.
-    return make_apply(model, _MODEL_INPUTS, None if first_block == _HEAD else augment)
+    if first_block == _HEAD:  # it reads pooled activations, which cannot be augmented
+        return make_apply(model, _MODEL_INPUTS)
+    return make_apply(model, _MODEL_INPUTS, augment, kernels.compiler_options(settings.dtype))
 
 
 def _network(settings: ml_collections.ConfigDict, **blocks) -> VGG16:
@@ -303,10 +308,11 @@ def _network(settings: ml_collections.ConfigDict, **blocks) -> VGG16:
 
 
 def _backbone(settings: ml_collections.ConfigDict, params, kernels: Kernels) -> Backbone:
-    """Makes VGG16 without its head.
+    """Makes VGG16 without its head, with the kernels of inference.
 
     The array `images` of a batch has pixels before block 1, and activations after each block.
     """
+    kernels = kernels.for_inference()
 
     def run(first, last, params, batch):
         blocks = _network(settings, first_block=first, last_block=last, kernels=kernels)
@@ -322,7 +328,8 @@ def _backbone(settings: ml_collections.ConfigDict, params, kernels: Kernels) -> 
         return {"images": maps[f"block{last}_pool"]}
 
     first_trained = _FIRST_BLOCK[settings.finetune_from]
-    return Backbone(params, _LAST_BLOCK, first_trained, _block_of, run)
+    options = kernels.compiler_options(settings.dtype)
+    return Backbone(params, _LAST_BLOCK, first_trained, _block_of, run, options)
 
 
 def _blocks(settings: ml_collections.ConfigDict) -> Sequence[int]:
@@ -365,7 +372,8 @@ def _heat_maps(settings: ml_collections.ConfigDict, num_genres: int, kernels: Ke
 
         return explanations.grad_cam(logits_of, seen[f"block{block}_pool"], genres)
 
-    jitted = jax.jit(of_block, static_argnums=3)
+    options = kernels.compiler_options(settings.dtype)
+    jitted = jax.jit(of_block, static_argnums=3, compiler_options=options)
 
     def heat_maps(params, batch, genres, block=None):
         return jitted(params, batch, genres, default if block is None else block)

@@ -54,7 +54,7 @@ def default_settings() -> ml_collections.ConfigDict:
     # frozen, and computed only once for each poster.
     settings.finetune_from = "head"
     # Dtype of the factors in matmuls: float32, bfloat16, or auto, for bfloat16 on GPU, TPU and CPUs
-    # with AMX and float32 elsewhere.
+    # with AMX or AVX512_BF16 and float32 elsewhere.
     settings.dtype = "bfloat16"
     # Augmentation: whether posters are mirrored at random. It has no effect unless layer1 is
     # trained.

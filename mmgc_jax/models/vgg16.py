@@ -168,7 +168,7 @@ def apply_blocks(network: VGG16, params: Mapping, images: jax.Array) -> dict[str
     The results equal those of `network.apply`; on a CPU it is faster.
 
     Args:
-      network: a network without dense layers; `network.kernels.pixels_per_group` limits the groups.
+      network: a network without dense layers; its kernels limit the size of the groups.
       params: parameters of at least the network's blocks.
       images: the network's input; see `VGG16`.
 
@@ -182,7 +182,7 @@ def apply_blocks(network: VGG16, params: Mapping, images: jax.Array) -> dict[str
         images = outputs[name] = map_images(
             lambda images, alone=alone, name=name: alone.apply({"params": params}, images)[name],
             images,
-            network.kernels.pixels_per_group,
+            network.kernels.pixels_per_group_for(network.dtype),
         )
     return outputs
 

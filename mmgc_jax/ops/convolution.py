@@ -4,11 +4,17 @@ import jax
 
 from mmgc_jax.ops.conv3x3 import conv3x3_xla
 from mmgc_jax.ops.conv3x3_amx import conv3x3_amx
+from mmgc_jax.ops.conv3x3_onednn import conv3x3_onednn
 from mmgc_jax.ops.winograd import conv3x3_winograd
 
-IMPLEMENTATIONS = {"xla": conv3x3_xla, "winograd": conv3x3_winograd, "amx": conv3x3_amx}
+IMPLEMENTATIONS = {
+    "xla": conv3x3_xla,
+    "winograd": conv3x3_winograd,
+    "amx": conv3x3_amx,
+    "onednn": conv3x3_onednn,
+}
 
-# Below these sizes the CPU kernels' matrices are mostly padding, or too small to be worth it.
+# Below these sizes our own kernels' matrices are mostly padding, or too small to be worth it.
 _MIN_CHANNELS = 64
 _MIN_SIDE = 8
 
@@ -16,12 +22,14 @@ _MIN_SIDE = 8
 def convolve(images: jax.Array, kernel: jax.Array, implementation: str = "xla") -> jax.Array:
     """Convolves with stride 1 and zero padding of one pixel; the reference is `conv3x3_xla`.
 
-    Small images, and images or outputs with few channels, are always convolved by XLA.
+    Instead of our own kernels, `winograd` and `amx`, small images and images or outputs with few
+    channels are convolved by XLA.
 
     Args:
       images: <float>[batch, height, width, in].
       kernel: <float>[3, 3, in, out], same dtype as the images.
-      implementation: `xla`, `winograd` or, for bfloat16 only, `amx`; see `kernels.Kernels`.
+      implementation: `xla`, `winograd`, `onednn` or, for bfloat16 only, `amx`; see
+        `kernels.Kernels`.
 
     Returns:
       <float>[batch, height, width, out], same dtype as the images.
@@ -34,6 +42,7 @@ def convolve(images: jax.Array, kernel: jax.Array, implementation: str = "xla") 
         raise ValueError(
             f"the convolution's implementation is {implementation!r}, not one of {names}"
         )
-    if min(images.shape[1:3]) < _MIN_SIDE or min(kernel.shape[2:]) < _MIN_CHANNELS:
+    is_small = min(images.shape[1:3]) < _MIN_SIDE or min(kernel.shape[2:]) < _MIN_CHANNELS
+    if is_small and implementation in ("winograd", "amx"):
         return conv3x3_xla(images, kernel)
     return IMPLEMENTATIONS[implementation](images, kernel)

@@ -14,8 +14,11 @@ from collections.abc import Collection
 import jax
 import jax.numpy as jnp
 
-# CPUs with AMX bfloat16 matrix multiplication have this flag in /proc/cpuinfo.
+from mmgc_jax.ops import conv3x3_onednn
+
+# Flags in /proc/cpuinfo of CPUs that multiply bfloat16 matrices (AMX) or vectors (AVX-512).
 _AMX = "amx_bf16"
+_BFLOAT16 = (_AMX, "avx512_bf16")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,8 +33,11 @@ class Kernels:
         stays far below a CPU's peak speed; Winograd needs a quarter of the multiplications, but
         runs one group of images after the other and so cannot be sharded over several devices.
       convolution_bfloat16: implementation of 3 x 3 convolutions of bfloat16 images: `xla`,
-        `winograd`, or `amx` for CPUs with AMX. On a CPU the first two compute in float32 anyway;
-        AMX multiplies bfloat16 matrices many times faster than float32 ones.
+        `winograd`, `amx` for CPUs with AMX, or `onednn` for CPUs that multiply bfloat16 numbers. On
+        a CPU the first two compute in float32 anyway.
+      inference_bfloat16: the same for layers that are not trained, and for prediction; None for
+        `convolution_bfloat16`. It differs on CPUs with AMX: there `onednn` computes outputs 2.2 to
+        2.5 times as fast as `amx`, but its gradients were not timed.
       max_pool: implementation of 2 x 2 max pooling: `reduce_window`, XLA's operation, or `reshape`,
         which has a custom gradient. On a GPU, XLA computes the gradient of `reduce_window` by a
         scatter, which makes a VGG16 training step a quarter longer (128 posters of 256 x 160
@@ -39,7 +45,8 @@ class Kernels:
         does not suit axes of length two.
       pixels_per_group: `map_images` splits a batch into groups of images with at most this many
         pixels, so that intermediate results stay in a CPU's cache. None: the whole batch at once.
-        Groups run one after the other and so cannot be sharded over several devices.
+        Groups run one after the other and so cannot be sharded over several devices. oneDNN has
+        groups of its own.
       transpose_first: whether to transpose the left factor of `x.T @ y` before a bfloat16 matmul
         instead of inside it. On a CPU a matmul that transposes takes several times as long.
         The transposition runs as a loop over two halves, which cannot be sharded over several
@@ -53,6 +60,7 @@ class Kernels:
 
     convolution: str = "xla"
     convolution_bfloat16: str = "xla"
+    inference_bfloat16: str | None = None
     max_pool: str = "reduce_window"
     pixels_per_group: int | None = None
     transpose_first: bool = False
@@ -64,8 +72,25 @@ class Kernels:
         is_bfloat16 = jnp.dtype(dtype) == jnp.bfloat16
         return self.convolution_bfloat16 if is_bfloat16 else self.convolution
 
+    def for_inference(self) -> "Kernels":
+        """Returns the kernels of layers that are not trained, and of prediction."""
+        return dataclasses.replace(
+            self, convolution_bfloat16=self.inference_bfloat16 or self.convolution_bfloat16
+        )
 
-def kernels_for(platform: str, num_devices: int, cpu_features: Collection[str]) -> Kernels:
+    def pixels_per_group_for(self, dtype: str) -> int | None:
+        """Returns `pixels_per_group` for images of this dtype."""
+        return None if self.convolution_for(dtype) == "onednn" else self.pixels_per_group
+
+    def compiler_options(self, dtype: str) -> dict[str, bool] | None:
+        """Returns the options of `jax.jit` for functions that convolve images of this dtype."""
+        is_onednn = self.convolution_for(dtype) == "onednn"
+        return conv3x3_onednn.COMPILER_OPTIONS if is_onednn else None
+
+
+def kernels_for(
+    platform: str, num_devices: int, cpu_features: Collection[str], has_onednn: bool = False
+) -> Kernels:
     """Returns the kernels that were measured to be fastest on a platform.
 
     Args:
@@ -73,15 +98,18 @@ def kernels_for(platform: str, num_devices: int, cpu_features: Collection[str]) 
         the names of `jax.export`. Any other platform gets kernels that run everywhere.
       num_devices: number of devices that share the computation, over all processes.
       cpu_features: the CPU's flags in Linux's /proc/cpuinfo; only used for the platform `cpu`.
+      has_onednn: whether XLA has oneDNN's convolution of bfloat16 images.
     """
     if platform == "tpu":
         return Kernels(max_pool="reduce_window")
     if platform in ("gpu", "cuda", "rocm"):
         return Kernels(max_pool="reshape", scan_unroll=8)
     if platform == "cpu" and num_devices == 1:
+        inference = "onednn" if has_onednn else "amx" if _AMX in cpu_features else "winograd"
         return Kernels(
             convolution="winograd",
-            convolution_bfloat16="amx" if _AMX in cpu_features else "winograd",
+            convolution_bfloat16="amx" if _AMX in cpu_features else inference,
+            inference_bfloat16=inference,
             max_pool="reshape",
             pixels_per_group=2048,
             transpose_first=True,
@@ -91,7 +119,10 @@ def kernels_for(platform: str, num_devices: int, cpu_features: Collection[str]) 
 
 def auto() -> Kernels:
     """Returns the fastest kernels for the devices and the CPU of this process."""
-    return kernels_for(jax.default_backend(), jax.device_count(), _cpu_features())
+    platform, num_devices, features = jax.default_backend(), jax.device_count(), _cpu_features()
+    can_use = platform == "cpu" and num_devices == 1 and not features.isdisjoint(_BFLOAT16)
+    has_onednn = can_use and conv3x3_onednn.is_available()
+    return kernels_for(platform, num_devices, features, has_onednn)
 
 
 def dtype_for(platform: str, cpu_features: Collection[str]) -> str:
@@ -102,11 +133,11 @@ def dtype_for(platform: str, cpu_features: Collection[str]) -> str:
       cpu_features: see `kernels_for`.
 
     Returns:
-      `bfloat16` for a GPU, a TPU and a CPU with AMX, otherwise `float32`.
+      `bfloat16` for a GPU, a TPU and a CPU that multiplies bfloat16 numbers, otherwise `float32`.
     """
-    has_units = platform in ("gpu", "cuda", "rocm", "tpu")
-    has_units |= platform == "cpu" and _AMX in cpu_features
-    return "bfloat16" if has_units else "float32"
+    is_fast = platform in ("gpu", "cuda", "rocm", "tpu")
+    is_fast |= platform == "cpu" and not set(_BFLOAT16).isdisjoint(cpu_features)
+    return "bfloat16" if is_fast else "float32"
 
 
 def auto_dtype() -> str:

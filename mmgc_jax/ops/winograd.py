@@ -81,8 +81,16 @@ def conv3x3_winograd(images: jax.Array, kernel: jax.Array) -> jax.Array:
     return result.reshape(batch, 4 * down, 4 * across, -1)[:, :height, :width]
 
 
-def _kernel_gradient(images: jax.Array, gradients: jax.Array) -> jax.Array:
-    """Computes the kernel's gradient, <float32>[3, 3, in, out], from the output's gradient."""
+def kernel_gradient(images: jax.Array, gradients: jax.Array) -> jax.Array:
+    """Computes the gradient with respect to the kernel, in float32.
+
+    Args:
+      images: <float>[batch, height, width, in].
+      gradients: the output's gradient, <float>[batch, height, width, out].
+
+    Returns:
+      <float32>[3, 3, in, out].
+    """
     channels, out = images.shape[-1], gradients.shape[-1]
     _, _, group = _tiling(images.shape, out)
     padded = _in_groups(_pad(images, 1), group), _in_groups(_pad(gradients, 0), group)
@@ -100,7 +108,7 @@ def _kernel_gradient(images: jax.Array, gradients: jax.Array) -> jax.Array:
     return jnp.stack([jnp.stack(row) for row in gradient])
 
 
-conv3x3_winograd = with_gradients(conv3x3_winograd, _kernel_gradient)
+conv3x3_winograd = with_gradients(conv3x3_winograd, kernel_gradient)
 
 
 def _tiling(shape: tuple[int, ...], out: int) -> tuple[int, int, int]:

@@ -13,9 +13,13 @@ from mmgc_jax.runtime.progress import progress_bar
 from mmgc_jax.training.run import ApplyFn
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _probabilities(apply: ApplyFn, params: Any, batch: dict[str, jax.Array]) -> jax.Array:
-    return jax.nn.sigmoid(apply(params, batch, None))
+@functools.lru_cache(maxsize=32)
+def _jitted(apply: ApplyFn) -> Callable[[Any, dict[str, jax.Array]], jax.Array]:
+    """Jits a forward pass; the models of all folds share the program."""
+    return jax.jit(
+        lambda params, batch: jax.nn.sigmoid(apply(params, batch, None)),
+        compiler_options=apply.compiler_options,
+    )
 
 
 def probabilities(
@@ -43,10 +47,11 @@ def probabilities(
     """
     mesh = parallel.data_mesh()
     models = [parallel.replicate(params, mesh) for params in models]
+    probabilities_of = _jitted(apply)
 
     def predict(batch):
         inputs = {k: v for k, v in batch.items() if k not in ("labels", "indices", "mask")}
-        return [_probabilities(apply, params, inputs) for params in models]
+        return [probabilities_of(params, inputs) for params in models]
 
     shape = len(models), batches.num_movies_in_corpus, batches.num_genres
     result = np.full(shape, np.nan, np.float32)

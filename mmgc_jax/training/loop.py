@@ -125,7 +125,12 @@ def _cached_train_step(apply, settings, steps: int, sharding_leaves, sharding_st
         )
         return TrainState(state.step + 1, params, opt_state), metrics
 
-    return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
+    return jax.jit(
+        step,
+        donate_argnums=0,
+        out_shardings=(shardings, None),
+        compiler_options=apply.compiler_options,
+    )
 
 
 def fit(

@@ -8,7 +8,7 @@ such as `poster/fold_1/head`. An experiment therefore has many training runs.
 import dataclasses
 import pathlib
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -19,13 +19,32 @@ from mmgc_jax.data import pipeline
 from mmgc_jax.ops.kernels import Kernels
 from mmgc_jax.runtime.files import Path
 
-# The forward pass of a model: apply(params, batch, key) -> logits <float32>[batch, genres]. `batch`
-# holds arrays by name. `key` seeds augmentation and dropout; None turns both off, for inference.
-ApplyFn = Callable[[Any, dict[str, jax.Array], jax.Array | None], jax.Array]
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ApplyFn:
+    """The forward pass of a model: `apply(params, batch, key)` computes logits.
+
+    `batch` has arrays by name. `key` seeds augmentation and dropout; None turns both off, for
+    inference. The logits are <float32>[batch, genres].
+
+    Attributes:
+      function: the function to call.
+      compiler_options: options of `jax.jit` for programs that contain it; see
+        `Kernels.compiler_options`.
+    """
+
+    function: Callable[[Any, dict[str, jax.Array], jax.Array | None], jax.Array]
+    compiler_options: Mapping[str, bool] | None = None
+
+    def __call__(self, params: Any, batch: dict, key: jax.Array | None) -> jax.Array:
+        return self.function(params, batch, key)
 
 
 def make_apply(
-    model, input_names: Sequence[str], augment: Callable[[jax.Array, dict], dict] | None = None
+    model,
+    input_names: Sequence[str],
+    augment: Callable[[jax.Array, dict], dict] | None = None,
+    compiler_options: Mapping[str, bool] | None = None,
 ) -> ApplyFn:
     """Makes the forward pass that training and inference share.
 
@@ -34,9 +53,7 @@ def make_apply(
       input_names: names of the arrays of a batch to pass to the module, in the order of its
         arguments.
       augment: data augmentation for training, `augment(key, batch) -> batch`; None for none.
-
-    Returns:
-      `apply(params, batch, key)`, which computes logits <float32>[batch, genres].
+      compiler_options: see `ApplyFn`.
     """
 
     def apply(params, batch, key):
@@ -49,17 +66,19 @@ def make_apply(
         variables = {"params": params}
         return model.apply(variables, *arguments, train=True, rngs={"dropout": dropout_key})[0]
 
-    return apply
+    return ApplyFn(apply, compiler_options)
 
 
-def make_embed(model, input_names: Sequence[str]) -> Callable[[Any, dict], jax.Array]:
+def make_embed(
+    model, input_names: Sequence[str], compiler_options: Mapping[str, bool] | None = None
+) -> Callable[[Any, dict], jax.Array]:
     """Makes the function `Encoder.embed` of a model with the intermediate `embedding`."""
 
     def embed(params, batch):
         inputs = (batch[name] for name in input_names)
         return model.apply({"params": params}, *inputs)[1]["embedding"]
 
-    return jax.jit(embed)
+    return jax.jit(embed, compiler_options=compiler_options)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,6 +13,7 @@ from mmgc_jax.data.movies import Movie
 from mmgc_jax.encoders import base, poster_vgg16
 from mmgc_jax.runtime.errors import InputError
 from mmgc_jax.training import checkpoints
+from mmgc_jax.training.run import ApplyFn
 
 
 @pytest.fixture
@@ -108,6 +109,7 @@ def test_blank_plots_count_as_missing():
 LOGITS = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
 
 
+@ApplyFn
 def apply(params, batch, key):
     assert key is None
     return params * batch["logits"]

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmgc_jax.ops import conv3x3_amx, winograd
+from mmgc_jax.ops import conv3x3_amx, conv3x3_onednn, winograd
 from mmgc_jax.ops.conv3x3 import conv3x3_xla
 from mmgc_jax.ops.convolution import IMPLEMENTATIONS, convolve
 
@@ -63,6 +63,60 @@ def test_kernels_equal_the_convolution_and_its_gradients(
     for found, reference in zip(back(gradients), expected_gradients):
         assert found.dtype == images.dtype
         assert relative_difference(found, reference) < tolerance
+
+
+# VGG16's first layer, in colour and in grey; small and uneven images.
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (2, 16, 10, 64, 64),
+        *(
+            pytest.param(shape, marks=pytest.mark.slow)
+            for shape in [
+                (2, 32, 20, 3, 64), (2, 32, 20, 1, 64), (1, 16, 10, 512, 512), (3, 7, 5, 64, 64),
+                (5, 33, 21, 16, 48), (2, 4, 4, 8, 8), (1, 1, 1, 4, 4),
+            ]
+        ),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("with_options", [False, True])
+def test_onednn_equals_the_convolution_and_its_gradients(shape, with_options):
+    if with_options and not conv3x3_onednn.is_available():
+        pytest.skip("this CPU, or this version of XLA, has no oneDNN convolution in bfloat16")
+
+    def outputs(function):
+        def of(images, kernel, gradients):
+            result, back = jax.vjp(function, images, kernel)
+            return result, *back(gradients)
+
+        return of
+
+    options = conv3x3_onednn.COMPILER_OPTIONS if with_options else None
+    onednn = functools.partial(convolve, implementation="onednn")
+    given = arrays(shape, "bfloat16")
+    found = jax.jit(outputs(onednn), compiler_options=options)(*given)
+    with jax.default_matmul_precision("highest"):
+        expected = outputs(conv3x3_xla)(*(array.astype(jnp.float32) for array in given))
+    for array, reference in zip(found, expected, strict=True):
+        assert array.dtype == jnp.bfloat16
+        assert relative_difference(array, reference) < 2**-7
+
+
+@pytest.mark.parametrize(
+    ("options", "wrong", "available"),
+    [
+        ({"xla_cpu_no_such_option": True}, 0, False),
+        (None, 0, False),  # programs without a call of oneDNN
+        (conv3x3_onednn.COMPILER_OPTIONS, 1, False),
+    ],
+)
+def test_onednn_is_tried_before_it_is_used(monkeypatch, options, wrong, available):
+    monkeypatch.setattr(conv3x3_onednn, "COMPILER_OPTIONS", options)
+    if wrong:
+        monkeypatch.setattr(conv3x3_onednn, "_CUSTOM_CALL", "")  # found in all programs
+        original = conv3x3_onednn.conv3x3_xla
+        monkeypatch.setattr(conv3x3_onednn, "conv3x3_xla", lambda *a: original(*a) + wrong)
+    assert conv3x3_onednn.is_available.__wrapped__() == available
 
 
 def test_the_reference_by_hand():
@@ -147,7 +201,7 @@ def test_winograd_leaves_few_tiles_and_few_channels_to_xla(shape, out, is_direct
 
 def test_unknown_implementations_and_unsupported_dtypes_are_refused():
     images, kernel, _ = arrays((1, 9, 8, 64, 64), "float32")
-    with pytest.raises(ValueError, match="'fast', not one of xla, winograd, amx"):
+    with pytest.raises(ValueError, match="'fast', not one of xla, winograd, amx, onednn"):
         convolve(images, kernel, "fast")
     with pytest.raises(ValueError, match="amx needs bfloat16, but the images are float32"):
         convolve(images, kernel, "amx")

@@ -138,6 +138,7 @@ from mmgc_jax.models import VGG16
 from mmgc_jax.runtime import parallel
 from mmgc_jax.training import loop
 from mmgc_jax.training.optimizer import make_optimizer
+from mmgc_jax.training.run import ApplyFn
 
 rng = np.random.default_rng(0)
 batch = {
@@ -153,6 +154,7 @@ settings = base.training_settings(epochs=1, batch_size=8, learning_rate=1e-6)
 optimizer = make_optimizer(settings, 10)
 
 
+@ApplyFn
 def apply(params, batch, key):
     return network.apply({"params": params}, batch["images"])["logits"]
 

@@ -9,7 +9,7 @@ import pytest
 from mmgc_jax.data import pipeline
 from mmgc_jax.training import loop
 from mmgc_jax.training.cross_fit import Phase, Recipe, cross_fit, in_phases
-from mmgc_jax.training.run import Experiment, names_of_models
+from mmgc_jax.training.run import ApplyFn, Experiment, names_of_models
 from tests import tiny
 
 #                 0  1   2  3  4  5  6   7  8
@@ -30,6 +30,7 @@ def experiment(tmp_path, labels=None):
 def test_a_movie_is_predicted_by_the_models_that_did_not_see_it(tmp_path):
     calls = []
 
+    @ApplyFn
     def apply(params, batch, key):
         """Predicts 0.99 for training movies, and the fold's own probability for all others."""
         seen = (batch["movie"][:, None] == params["seen"]).any(axis=1)
@@ -65,6 +66,7 @@ def test_several_models_of_a_fold_are_averaged(tmp_path):
     prepared.config.plot.models_per_fold = 2
     probability = {}
 
+    @ApplyFn
     def apply(params, batch, key):
         return jax.scipy.special.logit(params["p"]) + jax.numpy.zeros((len(batch["movie"]), 24))
 
@@ -93,6 +95,7 @@ def test_fit_trains_on_the_given_movies(tmp_path):
     settings.batch_size = jax.device_count()
     examples = pipeline.ArrayExamples({"movie": np.arange(9, dtype=np.float32)})
 
+    @ApplyFn
     def apply(params, batch, key):
         return params["genres"]["bias"] + 0 * batch["movie"][:, None]
 
@@ -115,6 +118,7 @@ def test_the_step_of_all_folds_is_traced_once(tmp_path):
     training = prepared.config.plot.training
     training.epochs, training.batch_size = 2, 8 * jax.device_count()
 
+    @ApplyFn
     def apply(params, batch, key):
         if key is not None:
             traced.append(key)
@@ -139,6 +143,7 @@ def test_each_model_begins_with_parameters_of_its_own(tmp_path, monkeypatch):
 
     monkeypatch.setattr(loop, "fit", remember)
 
+    @ApplyFn
     def apply(params, batch, key):
         return np.zeros((len(batch["movie"]), 24), np.float32)
 
@@ -166,6 +171,7 @@ def test_a_training_has_the_settings_of_its_field(tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "fit", remember)
     examples = pipeline.ArrayExamples({"movie": np.arange(9)})
 
+    @ApplyFn
     def apply(params, batch, key):
         return np.zeros((len(batch["movie"]), 24), np.float32)
 
@@ -224,6 +230,7 @@ def test_movies_without_the_modality_get_the_frequencies_of_the_genres(tmp_path)
     prepared = experiment(tmp_path, labels)
     examples = pipeline.ArrayExamples({"movie": np.arange(9)})
 
+    @ApplyFn
     def apply(params, batch, key):
         return jax.numpy.zeros((len(batch["movie"]), 24))
 

@@ -11,8 +11,10 @@ from scipy.special import expit
 from mmgc_jax.data import pipeline
 from mmgc_jax.runtime import parallel, preemption
 from mmgc_jax.training import inference
+from mmgc_jax.training.run import ApplyFn
 
 
+@ApplyFn
 def apply(params, batch, key):
     """Returns the batch's `logits`, times a parameter."""
     assert key is None  # no dropout or augmentation in inference
@@ -50,6 +52,7 @@ def test_probabilities_come_back_in_the_order_of_the_corpus(examples, shuffle_se
 
 
 def test_the_model_does_not_see_labels():
+    @ApplyFn
     def apply(params, batch, key):
         assert batch.keys() == {"logits"}
         return batch["logits"]
