@@ -18,7 +18,7 @@ from mmgc_jax.runtime.errors import InputError
 from mmgc_jax.training import checkpoints, loop
 from mmgc_jax.training.logging import JsonLinesWriter, TrainingLog
 from mmgc_jax.training.optimizer import make_optimizer, make_schedule
-from mmgc_jax.training.run import TrainingRun
+from mmgc_jax.training.run import ApplyFn, TrainingRun
 from tests.training.linear_problem import (
     PARAMS,
     STEPS_PER_EPOCH,
@@ -72,7 +72,7 @@ class TestStep:
         params = jax.tree.map(jnp.array, params)
         opt_state = make_optimizer(changed, 10).init(params)
         state = loop.TrainState(jnp.array(number), params, opt_state)
-        return loop.make_train_step(apply, changed, 10)(state, self.BATCH, np.uint32(7))
+        return loop.make_train_step(ApplyFn(apply), changed, 10)(state, self.BATCH, np.uint32(7))
 
     def test_random_numbers_differ_between_steps_and_can_be_repeated(self):
         def noise(params, batch, key):
@@ -146,7 +146,7 @@ class TestStep:
         changed = settings(learning_rate=1e38)
         state, found = self.step(constant, {"x": np.full((2, 24), -3e38)}, 0, changed)
         assert found.finite  # the learning rate is still zero
-        step = loop.make_train_step(constant, changed, 10)
+        step = loop.make_train_step(ApplyFn(constant), changed, 10)
         _, found = step(state, self.BATCH, np.uint32(7))
         assert not found.finite
         assert np.isfinite(found.loss) and np.isfinite(found.grad_norm)
@@ -382,6 +382,7 @@ def test_a_gradient_that_is_not_finite_is_found_at_its_step(tmp_path):
             batch = super().__getitem__(step)
             return batch | {"spoiled": np.full(len(batch["mask"]), step + 1 == 7)}
 
+    @ApplyFn
     def spoil(params, batch, key):
         zero = jnp.where(batch["spoiled"].any(), 0 * params["genres"]["bias"].sum(), 1.0)
         return apply(params, batch, key) + jnp.sqrt(zero) - jax.lax.stop_gradient(jnp.sqrt(zero))
@@ -399,6 +400,7 @@ def test_parameters_that_are_not_finite_are_never_saved(tmp_path):
     """Here the loss, the gradients and their norm are finite."""
     params = PARAMS | {"free": {"x": np.full(24, -3e38, np.float32)}}
 
+    @ApplyFn
     def with_free_part(params, batch, key):
         free = params["free"]["x"]
         return apply({"genres": params["genres"]}, batch, key) + free - jax.lax.stop_gradient(free)
