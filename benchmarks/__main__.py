@@ -4,9 +4,10 @@
     python -m benchmarks --output=benchmarks.json
 
 Each workload runs in a separate process. Ours and those in PyTorch take turns, so that each ratio
-compares two consecutive timings. Prints a table and writes the figures as JSON. With --talk,
---weights and --vectors, a whole experiment is also timed once on each side. Fine-tuning all of
-VGG16 uses batches of 128 on an NVIDIA GPU and of 8 on a CPU.
+compares two consecutive timings. Prints a table and writes the figures as JSON. With --talk and
+--weights, whole commands are timed, too: with --run, predicting a table, in turn; with --vectors,
+an experiment, once on each side. Fine-tuning all of VGG16 uses batches of 128 on an NVIDIA GPU and
+of 8 on a CPU.
 """
 
 import csv
@@ -51,6 +52,7 @@ _MOVIES = flags.DEFINE_integer(
 )
 _WEIGHTS = flags.DEFINE_string("weights", "", "VGG16's weights, an .npz file.")
 _VECTORS = flags.DEFINE_string("vectors", "", "Word vectors, a binary file of word2vec.")
+_RUN = flags.DEFINE_string("run", "", "Finished experiment of configs/talk.py, to predict with.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,13 +164,7 @@ def talk(folder: str, movies: int, weights: str, vectors: str) -> dict:
     """
     config = pathlib.Path(configs.__path__[0]) / "talk.py"
     with tempfile.TemporaryDirectory() as name:
-        part, workdir = pathlib.Path(name, "talk"), pathlib.Path(name, "run")
-        part.mkdir()
-        (part / "posters").symlink_to(pathlib.Path(folder, "posters").resolve())
-        with open(f"{folder}/movies.csv", newline="", encoding="utf-8") as source:
-            lines = list(itertools.islice(csv.reader(source), movies + 1))
-        with open(part / "movies.csv", "w", newline="", encoding="utf-8") as target:
-            csv.writer(target).writerows(lines)
+        part, workdir = _first_movies(folder, movies, name), pathlib.Path(name, "run")
         ours = _seconds("mmgc_jax.main", f"--config={config}", f"--workdir={workdir}",
                         f"--config.data.path={part}", f"--config.poster.weights={weights}",
                         f"--config.plot.vectors.file={vectors}",
@@ -177,6 +173,49 @@ def talk(folder: str, movies: int, weights: str, vectors: str) -> dict:
     figures = {"rate": 60 * movies / theirs, "target": 2.0}
     figures |= dict.fromkeys(("ratio", "least", "most"), theirs / ours)
     return {"unit": "movies/min", "ours": 60 * movies / ours, "peers": {"PyTorch": figures}}
+
+
+def predicting(folder: str, movies: int, weights: str, run: str, times: int) -> dict:
+    """Times `mmgc predict` for a table beside `torch_predict`, from start to end of the program.
+
+    Args:
+      folder: see `talk`.
+      movies: see `talk`.
+      weights: see `talk`.
+      run: working directory of a finished experiment of configs/talk.py.
+      times: number of timings of each program.
+
+    Returns:
+      As `talk`.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        part = str(_first_movies(folder, movies, name))
+        ours = ("mmgc_jax.predict", f"--workdir={run}", f"--movies={part}/movies.csv",
+                f"--posters={part}/posters", f"--output={name}/probabilities.csv")  # fmt: skip
+        peers = {
+            f"PyTorch {dtype}": ("benchmarks.torch_predict", part, weights, dtype)
+            for dtype in _DTYPES
+        }
+        rates = {"ours": [], **{peer: [] for peer in peers}}
+        for _ in range(times):
+            for program, command in {"ours": ours, **peers}.items():
+                rates[program].append(movies / _seconds(*command))
+    measured = pairs.compare(rates)
+    for figures in measured["peers"].values():
+        figures["target"] = None
+    return {"unit": "movies/s"} | measured
+
+
+def _first_movies(folder: str, movies: int, to: str) -> pathlib.Path:
+    """Makes a folder with the first movies of the talk's; returns its path."""
+    part = pathlib.Path(to, "talk")
+    part.mkdir()
+    (part / "posters").symlink_to(pathlib.Path(folder, "posters").resolve())
+    with open(f"{folder}/movies.csv", newline="", encoding="utf-8") as source:
+        lines = list(itertools.islice(csv.reader(source), movies + 1))
+    with open(part / "movies.csv", "w", newline="", encoding="utf-8") as target:
+        csv.writer(target).writerows(lines)
+    return part
 
 
 def _seconds(module: str, *arguments: str) -> float:
@@ -216,7 +255,13 @@ def run(pattern: str, times: int) -> dict:
                 figures["target"] = row.targets[peer]
             results["rows"][row.name] = {"unit": row.unit} | measured
             print(*_lines(row.name, results["rows"][row.name]), sep="\n", flush=True)
-    if _TALK.value and re.search(pattern, "The talk's experiment"):
+    if _RUN.value and re.search(pattern, "Predicting a table"):
+        name = f"Predicting a table, {_MOVIES.value} movies"
+        results["rows"][name] = predicting(
+            _TALK.value, _MOVIES.value, _WEIGHTS.value, _RUN.value, times
+        )
+        print(*_lines(name, results["rows"][name]), sep="\n", flush=True)
+    if _VECTORS.value and re.search(pattern, "The talk's experiment"):
         name = f"The talk's experiment, {_MOVIES.value} movies"
         results["rows"][name] = talk(_TALK.value, _MOVIES.value, _WEIGHTS.value, _VECTORS.value)
     if not results["rows"]:
@@ -253,9 +298,10 @@ def table(results: dict) -> str:
     for name, row in results["rows"].items():
         lines += _lines(name, row)
     lines.append(
-        f"ours, theirs: posters or plots per second, medians of {results['pairs']} timings; for "
-        "the talk's experiment movies per minute, one run. ratio: ours / theirs, median over the "
-        "pairs of timings; from, to: its minimum and maximum; target: the ratio to reach."
+        f"ours, theirs: posters, plots or movies per second, medians of {results['pairs']} "
+        "timings; for the talk's experiment movies per minute, one run. ratio: ours / theirs, "
+        "median over the pairs of timings; from, to: its minimum and maximum; target: the ratio "
+        "to reach."
     )
     if results["gpu"] is None:
         lines.append("No GPU found: all figures are for the CPU.")
@@ -291,9 +337,9 @@ def _version(package: str) -> str:
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"Not a flag: {' '.join(argv[1:])}")
-    given = [bool(flag.value) for flag in (_TALK, _WEIGHTS, _VECTORS)]
+    given = [bool(_TALK.value), bool(_WEIGHTS.value), bool(_VECTORS.value or _RUN.value)]
     if any(given) and not all(given):
-        raise app.UsageError("--talk, --weights and --vectors must be used together.")
+        raise app.UsageError("--talk and --weights need --vectors or --run, and these need both.")
     try:
         results = run(_ROWS.value, _PAIRS.value)
     except InputError as error:

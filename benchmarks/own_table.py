@@ -26,12 +26,12 @@ _MOVIES = (10_000, 50_000, 200_000)
 _WORDS = 20_000
 
 
-def write_table(file: pathlib.Path, movies: int) -> None:
+def write_table(file: pathlib.Path, movies: int, num_genres: int = 24) -> None:
     """Writes a CSV file of made-up movies, whose words are distributed by Zipf's law."""
     chance = random.Random(0)
     words = [f"word{number}" for number in range(_WORDS)]
     weights = list(itertools.accumulate(1 / (5 + number) for number in range(_WORDS)))
-    genres = [f"Genre {number}" for number in range(24)]
+    genres = [f"Genre {number}" for number in range(num_genres)]
     with file.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(["id", "title", "year", "overview", "genres"])

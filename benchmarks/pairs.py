@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from mmgc_jax.runtime import memory
 
@@ -84,9 +84,7 @@ def measure(ours: tuple, peers: Mapping[str, tuple], pairs: int) -> dict:
       pairs: number of timings of each workload.
 
     Returns:
-      `ours`, our median rate in items per second, and `peers`, for each peer: `rate`, its median
-      rate; `ratio`, the median over the pairs of timings of our rate / the peer's rate; `least` and
-      `most`, the minimum and maximum of these ratios.
+      The result of `compare`.
     """
     with contextlib.ExitStack() as stack:
         workers = {}
@@ -97,8 +95,23 @@ def measure(ours: tuple, peers: Mapping[str, tuple], pairs: int) -> dict:
         for _ in range(pairs):
             for name, worker in workers.items():
                 rates[name].append(worker.count / worker.time())
+    return compare(rates)
+
+
+def compare(rates: Mapping[str, Sequence[float]]) -> dict:
+    """Compares our rates with those of peers.
+
+    Args:
+      rates: the rates of each program in items per second, in the order of the timings, by its
+        name; `ours` is the first.
+
+    Returns:
+      `ours`, our median rate, and `peers`, for each peer: `rate`, its median rate; `ratio`, the
+      median over the pairs of timings of our rate / the peer's rate; `least` and `most`, the
+      minimum and maximum of these ratios.
+    """
     result = {"ours": statistics.median(rates["ours"]), "peers": {}}
-    for name in peers:
+    for name in list(rates)[1:]:
         ratios = [our / their for our, their in zip(rates["ours"], rates[name])]
         result["peers"][name] = {
             "rate": statistics.median(rates[name]),

@@ -30,13 +30,13 @@ _LONGEST_PLOT = 256
 class Plot(nn.Module):
     """A bidirectional LSTM and a linear layer over pooled states and pooled word vectors."""
 
-    def __init__(self, vectors: torch.Tensor):
+    def __init__(self, vectors: torch.Tensor, hidden: int = 64):
         super().__init__()
         self.words = nn.Embedding.from_pretrained(vectors, freeze=False, padding_idx=0)
         size = vectors.shape[1]
-        self.lstm = nn.LSTM(size, 64, batch_first=True, bidirectional=True)
+        self.lstm = nn.LSTM(size, hidden, batch_first=True, bidirectional=True)
         self.norm, self.dropout = nn.LayerNorm(3 * size), nn.Dropout(0.5)
-        self.genres = nn.Linear(256 + 3 * size, _GENRES)
+        self.genres = nn.Linear(4 * hidden + 3 * size, _GENRES)
 
     def forward(self, tokens):
         is_word = tokens > 0

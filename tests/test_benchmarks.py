@@ -1,6 +1,7 @@
 """Tests that small versions of the benchmarks run; does not test the measured speeds."""
 
 import ast
+import functools
 import importlib.util
 import inspect
 import io
@@ -62,6 +63,43 @@ def test_pairs_are_timed_in_turn():
     slow = figures["peers"]["slow"]
     assert 20 < figures["ours"] <= 40 and 5 < slow["rate"] <= 10
     assert 1 < slow["least"] <= slow["ratio"] <= slow["most"]
+
+
+def test_rates_are_compared_pair_by_pair():
+    figures = pairs.compare({"ours": [10, 20, 30], "slow": [5, 5, 10], "fast": [20, 20, 20]})
+    assert figures["ours"] == 20
+    assert figures["peers"]["slow"] == {"rate": 5, "ratio": 3, "least": 2, "most": 4}
+    assert figures["peers"]["fast"]["ratio"] == 1
+
+
+def test_a_table_is_predicted_in_turn(tmp_path, monkeypatch):
+    (tmp_path / "posters").mkdir()
+    lines = [f"{number},A movie,a plot" for number in range(9)]
+    (tmp_path / "movies.csv").write_text("\n".join(["index,title,plot", *lines]) + "\n")
+    commands = []
+
+    def seconds(*command):
+        commands.append(command)
+        [folder] = {pathlib.Path(part).parent for part in command if part.endswith("/posters")} or {
+            pathlib.Path(command[1])
+        }
+        assert len((folder / "movies.csv").read_text().splitlines()) == 1 + 4
+        return 2.0 if command[0] == "mmgc_jax.predict" else 8.0
+
+    monkeypatch.setattr(
+        comparison,
+        "_seconds",
+        lambda *command: seconds(*(part.removeprefix("--posters=") for part in command)),
+    )
+    figures = comparison.predicting(str(tmp_path), 4, "vgg16.npz", "runs/talk", 3)
+    assert [command[0].split(".")[1] for command in commands] == [
+        "predict", "torch_predict", "torch_predict",
+    ] * 3  # fmt: skip
+    assert "--workdir=runs/talk" in commands[0]
+    assert [command[-1] for command in commands[1:3]] == ["float32", "bfloat16"]
+    assert figures["ours"] == 2 and figures["unit"] == "movies/s"
+    assert {peer["ratio"] for peer in figures["peers"].values()} == {4}
+    assert {peer["target"] for peer in figures["peers"].values()} == {None}
 
 
 def test_a_workload_that_fails_is_named():
@@ -133,7 +171,9 @@ def test_the_workloads_of_peers_exist():
 @pytest.mark.parametrize("file", sorted(BENCHMARKS.glob("torch_*.py")), ids=lambda file: file.name)
 def test_files_of_pytorch_use_names_that_exist(file):
     compile(file.read_text(), file, "exec")
-    shared = {"work": set(vars(work)), "torch_peer": functions_of(BENCHMARKS / "torch_peer.py")}
+    shared = {"work": set(vars(work))} | {
+        name: functions_of(BENCHMARKS / f"{name}.py") for name in ("torch_peer", "torch_talk")
+    }
     used = [
         (node.value.id, node.attr)
         for node in ast.walk(ast.parse(file.read_text()))
@@ -191,21 +231,41 @@ def test_a_fitted_line():
     assert growth.Line.fit(movies, movies**2).max_relative_error > 0.2
 
 
-def test_the_experiment_of_growth():
-    config = growth.make_config(200)
+def test_the_experiments_of_growth():
+    config = growth.demo_config(200, folds=5)
+    assert config.folds == 5
     assert sum(config.data.synthetic[split] for split in ("train", "validation", "test")) == 200
     for name in ("plot", "poster", "poster_grey", "fusion"):
         assert config[name].training.epochs == 2
+    assert growth.plots_config(pathlib.Path("movies.csv")).encoders == ("plot",)
 
 
 def test_growth_is_printed_and_drawn(tmp_path):
-    points = [{"movies": n, "seconds": 2.0 * n, "peak_mb": 500 + n} for n in (10, 20, 40, 80)]
+    points = [{"size": n, "seconds": 2.0 * n, "peak_mb": 500 + n} for n in (10, 20, 40, 8000)]
     line = {"intercept": 0.0, "slope": 2.0, "max_relative_error": 0.04}
     lines = {"seconds": line, "peak_mb": line | {"intercept": 500.0, "slope": 1.0}}
-    results = {"machine": "a CPU", "date": "2026-01-01", "points": points, "lines": lines}
-    assert "2000.0 s per 1,000 movies; maximum deviation" in growth.table(results)
+    series = {"title": "genres, 2,000 plots", "points": points, "lines": lines}
+    both = {"genres": series, "folds": series | {"title": "folds"}}
+    results = {"machine": "a CPU", "date": "2026-01-01", "series": both}
+    rows = [line.split() for line in growth.table(results).splitlines()]
+    assert rows[2] == ["genres,", "2,000", "plots", "seconds", "peak", "MB"]
+    assert rows[6] == ["8,000", "16000.0", "8,500"]
+    assert rows[7:10] == [
+        ["at", "size", "0", "0.0", "500"],
+        ["for", "each", "1,000", "2000.0", "1,000"],
+        ["farthest", "from", "the", "line,", "%", "4.0", "4"],
+    ]
     growth.draw(results, tmp_path / "growth.png")
-    assert Image.open(tmp_path / "growth.png").size == (1080, 420)
+    assert Image.open(tmp_path / "growth.png").size == (720, 660)
+
+
+@pytest.mark.slow
+def test_growth_of_genres():
+    genres = growth.Series("genres", (4, 30), functools.partial(growth.run_plots, 400))
+    results = growth.run({"genres": genres})["series"]["genres"]
+    assert [point["size"] for point in results["points"]] == [4, 30]
+    assert all(point["seconds"] > 1 and point["peak_mb"] > 100 for point in results["points"])
+    assert results["lines"].keys() == {"seconds", "peak_mb"}
 
 
 @pytest.mark.slow
