@@ -137,7 +137,7 @@ def test_models_get_the_kernels_of_experiments(function, settings, model, monkey
         pass
 
     def make(*_, **arguments):
-        assert arguments["kernels"] is chosen
+        assert arguments["kernels"] == chosen
         raise Made
 
     monkeypatch.setattr(kernels, "auto", lambda: chosen)
