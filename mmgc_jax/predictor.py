@@ -363,7 +363,7 @@ class Predictor:
             stacked = np.stack(known, axis=2)  # folds, movies, encoders, genres
             fuser = self._joint.fuser if self._is_joint else self._fuser
             stacked = stacked if self._is_joint else stacked.mean(axis=0)
-            uncalibrated, terms = fuser(stacked, has), fuser.terms(stacked, has)
+            uncalibrated, terms = fuser.explain(stacked, has)
             some = has.any(axis=1)
         else:
             uncalibrated, terms, some = found[model].mean(axis=0), None, present[model]

@@ -12,12 +12,7 @@ import numpy as np
 
 from mmgc_jax.data import pipeline
 from mmgc_jax.encoders import registry
-from mmgc_jax.encoders.base import (
-    MODALITIES,
-    batch_size,
-    load_params,
-    training_settings,
-)
+from mmgc_jax.encoders.base import MODALITIES, batch_size, load_params, training_settings
 from mmgc_jax.encoders.checks import Checker
 from mmgc_jax.evaluation.calibration import Calibration
 from mmgc_jax.models import FUSIONS, FusionOfLogits, LateFusion, ProbabilityMLP, drop_modalities
@@ -326,19 +321,27 @@ class Fuser:
           <float32>[movies, genres], averaged over the folds' models; zeros for movies without any
           modality.
         """
-        found = self._outputs(probabilities, present)["probabilities"]
-        return np.where(present.any(axis=1)[:, None], found, 0)
+        return self.explain(probabilities, present)[0]
 
-    def terms(self, probabilities: np.ndarray, present: np.ndarray) -> Terms | None:
-        """Returns the terms of late fusion for the arguments of `__call__`.
+    def explain(
+        self, probabilities: np.ndarray, present: np.ndarray
+    ) -> tuple[np.ndarray, Terms | None]:
+        """Predicts genre probabilities, and returns the terms that late fusion adds up.
 
-        None for other kinds of fusion, which do not add evidence.
+        Args:
+          probabilities: see `__call__`.
+          present: see `__call__`.
+
+        Returns:
+          The result of `__call__`; and the terms, None for kinds of fusion that do not add
+          evidence.
         """
         found = self._outputs(probabilities, present)
+        of_movies = np.where(present.any(axis=1)[:, None], found["probabilities"], 0)
         if not set(_TERMS) <= found.keys():
-            return None
+            return of_movies, None
         prior = np.mean([params["prior"] for params in self.params], axis=0)
-        return Terms(prior, *(found[name] for name in _TERMS))
+        return of_movies, Terms(prior, *(found[name] for name in _TERMS))
 
     def _outputs(self, probabilities, present) -> dict[str, np.ndarray]:
         """Returns outputs of the network, averaged over the folds' models, [movies, ...]."""

@@ -189,7 +189,7 @@ def _headline(read: _Run, intervals: comparison.Intervals) -> dict[str, Any]:
     return {
         "trained": encoders,
         "fused": fused,
-        "source": tables.SOURCES.get(config.data.source, config.data.source),
+        "source": tables.SOURCES[config.data.source],
         "train": _count(read, saved.CROSS_VALIDATION),
         "movies": f"{movies:,}",
         "split": read.split,

@@ -5,6 +5,7 @@ import pathlib
 
 from etils import epath
 
+from mmgc_jax.data import builder
 from mmgc_jax.data.movies import GENRES
 from mmgc_jax.evaluation import tables
 
@@ -46,6 +47,10 @@ F1_COLUMNS = [
     for at in ("", "_tuned")
     for average in ("micro", "macro", "weighted", "samples")
 ]
+
+
+def test_sentences_have_a_name_for_each_source():
+    assert tables.SOURCES.keys() == set(builder.SOURCES)
 
 
 def read(lines, titles, first_column, columns):
