@@ -339,7 +339,7 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"Not a flag: {' '.join(argv[1:])}")
     given = [bool(_TALK.value), bool(_WEIGHTS.value), bool(_VECTORS.value or _RUN.value)]
     if any(given) and not all(given):
-        raise app.UsageError("--talk and --weights need --vectors or --run, and these need both.")
+        raise app.UsageError("Use --talk and --weights together, with --vectors, --run or both.")
     try:
         results = run(_ROWS.value, _PAIRS.value)
     except InputError as error:

@@ -20,6 +20,7 @@ from mmgc_jax.ops import kernels
 from mmgc_jax.runtime import parallel
 from mmgc_jax.training.loop import TrainState, make_train_step
 from mmgc_jax.training.optimizer import make_optimizer
+from mmgc_jax.training.run import ApplyFn
 
 _DEVICES = 8
 _STEPS = 100  # length of the learning-rate schedule
@@ -46,6 +47,7 @@ def measure(size: tuple[int, int], classes: int | None, split: bool, posters: in
     settings = training_settings(epochs=1, batch_size=32, learning_rate=3e-3)
     optimizer = make_optimizer(settings, _STEPS)
 
+    @ApplyFn
     def apply(params, batch, key):
         del key  # no dropout
         outputs = network.apply({"params": params}, batch["images"])

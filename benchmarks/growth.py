@@ -45,7 +45,7 @@ class Series:
     Attributes:
       title: what grows, and in which experiment.
       sizes: the sizes, increasing.
-      run: runs the experiment of a size in a separate process, and returns the number of movies.
+      run: runs the experiment of a size; returns the number of movies.
     """
 
     title: str

@@ -262,7 +262,8 @@ def use_compilation_cache() -> None:
 
     if jax.config.jax_compilation_cache_dir is None and (folder := cache_folder_or_none()):
         jax.config.update("jax_compilation_cache_dir", str(folder / "compiled"))
-    # jaxlib (0.12.0.1) cannot write programs that call oneDNN; each process compiles its own.
+    # jaxlib (0.12.0.1) cannot write programs that call oneDNN, and raises a MemoryError; each
+    # process compiles its own.
     warnings.filterwarnings(
         "ignore", "Error writing persistent compilation cache entry .* MemoryError"
     )

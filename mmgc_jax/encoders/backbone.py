@@ -31,6 +31,7 @@ class Backbone:
       run: `run(first, last, params, batch)` applies the blocks from `first` to `last`. It returns
         the batch with the output of block `last` in place of the input of block `first`; for
         `last == num_blocks`, with the features that the head takes.
+      compiler_options: options of `jax.jit` for `run`; see `Kernels.compiler_options`.
     """
 
     params: Mapping[str, Any]

@@ -48,6 +48,7 @@ from mmgc_jax.data import pipeline, posters
 from mmgc_jax.data.movies import Movie
 from mmgc_jax.data.text import clean_plots
 from mmgc_jax.encoders.explanations import Span, WordScores
+from mmgc_jax.encoders.frozen import Frozen
 from mmgc_jax.ops.kernels import Kernels
 from mmgc_jax.runtime import tensors
 from mmgc_jax.runtime.errors import InputError
@@ -195,10 +196,10 @@ class Encoder:
     Attributes:
       read: function from movies to their examples, which make the batches, and to whether each
         movie has the encoder's modality, <bool>[movies].
-      apply: forward pass of the model.
+      apply: forward pass of the model, from `make_apply`.
       params: the parameters of each model, of all folds.
-      frozen: the frozen layers below the model, which all folds share: a function from a batch to
-        the arrays that `apply` takes. None if there are none, and `apply` takes the batch itself.
+      frozen: the frozen layers below the model, which all folds share; they make of a batch the
+        arrays that `apply` takes. None if there are none, and `apply` takes the batch itself.
       known_words: counts the words of a plot that the encoder knows; None if it has no vocabulary
         of words.
       embed: `embed(params, batch)` computes the input of the model's last layer, <float32>[batch,
@@ -217,7 +218,7 @@ class Encoder:
     read: Callable[[Sequence[Movie]], tuple[Callable, np.ndarray]]
     apply: ApplyFn
     params: Sequence[Any]
-    frozen: Callable[[dict], dict[str, jax.Array]] | None = None
+    frozen: Frozen | None = None
     known_words: Callable[[str], KnownWords] | None = None
     embed: Callable[[Any, dict], jax.Array] | None = None
     word_scores: Callable[[Any, str, Sequence[Span], np.ndarray], WordScores] | None = None
@@ -278,7 +279,7 @@ class Encoder:
         if present.any():
             return inference.outputs(self.frozen, examples, present, batch_size(present.sum()))
         # No movie has the modality, but `apply` still needs arrays of the right shapes.
-        shapes = jax.eval_shape(self.frozen, examples(np.arange(1)))
+        shapes = self.frozen.shapes(examples(np.arange(1)))
         return pipeline.ArrayExamples(
             {name: np.zeros((len(present), *s.shape[1:]), s.dtype) for name, s in shapes.items()}
         )

@@ -63,6 +63,10 @@ class Frozen:
     def __call__(self, batch: dict) -> dict[str, jax.Array]:
         return self.function(self.params, batch)
 
+    def shapes(self, batch: dict) -> dict[str, jax.ShapeDtypeStruct]:
+        """Returns the shapes and dtypes of the outputs for a batch, without computing them."""
+        return jax.eval_shape(self.function, self.params, batch)
+
 
 @dataclasses.dataclass(frozen=True)
 class ActivationExamples:
@@ -134,7 +138,7 @@ def key_of(params, **settings) -> str:
 
 def cache(
     file: pathlib.Path,
-    frozen: Callable[[dict], dict[str, jax.Array]],
+    frozen: Frozen,
     name: str,
     batches: pipeline.Batches,
     workers: int = 0,
@@ -149,7 +153,7 @@ def cache(
 
     Args:
       file: path of a `.npy` file, which gets one row for each movie.
-      frozen: function from a batch on the devices to arrays by name, such as a `Frozen`.
+      frozen: the frozen layers.
       name: name of the array to keep, <dtype>[batch, ...].
       batches: one unshuffled epoch.
       workers: number of processes that prepare batches; 0 uses threads.
@@ -167,7 +171,7 @@ def cache(
         with _only_writer(file.parent) as writes:
             # Another experiment may have written the file in the meantime.
             if parallel.any_of(not file.exists()):
-                _write(file, lambda batch: frozen(batch)[name], batches, workers, writes)
+                _write(file, frozen, name, batches, workers, writes)
     else:
         logger.info("Using the cached activations of frozen layers: %s", file)
     return ActivationExamples(file, row_of, dtype, name)
@@ -184,7 +188,8 @@ def _only_writer(folder: pathlib.Path) -> Iterator[bool]:
 
 def _write(
     file: pathlib.Path,
-    frozen: Callable[[dict], jax.Array],
+    frozen: Frozen,
+    name: str,
     batches: pipeline.Batches,
     workers: int,
     writes: bool,
@@ -192,10 +197,10 @@ def _write(
     """Writes a temporary file batch by batch, and renames it when it is complete.
 
     Args:
-      file, frozen, batches, workers: see `cache`.
+      file, frozen, name, batches, workers: see `cache`.
       writes: whether this process writes, or only computes.
     """
-    activations = jax.eval_shape(frozen, batches[0])
+    activations = frozen.shapes(batches[0])[name]
     size, *shape = activations.shape
     header = _header(activations.dtype, (batches.num_movies, *shape))
     row_bytes = math.prod(shape) * activations.dtype.itemsize
@@ -215,7 +220,8 @@ def _write(
         steps = progress_bar(left, total=len(batches), initial=batches_done,
                              desc="activations", unit="batch",
                              shown=parallel.is_first())  # fmt: skip
-        for outputs, _ in parallel.outputs_of_movies(frozen, steps, mesh):
+        of_name = parallel.outputs_of_movies(lambda batch: frozen(batch)[name], steps, mesh)
+        for outputs, _ in of_name:
             rows.write(outputs.tobytes())
             rows.flush()
             preemption.raise_if_requested()

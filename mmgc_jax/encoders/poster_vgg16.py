@@ -55,8 +55,9 @@ def default_settings() -> ml_collections.ConfigDict:
     # First trained block: block1 to block5, or head. Blocks below are frozen, and computed only
     # once for each poster.
     settings.finetune_from = "block5"
-    # Dtype of the convolutions: float32; bfloat16, which is faster on GPU, TPU and CPUs with AMX or
-    # AVX512_BF16; or auto, for bfloat16 on these and float32 elsewhere.
+    # Dtype of the convolutions: float32; bfloat16, which is faster on GPU, TPU and CPUs with AMX
+    # or, with Python 3.12 and later, AVX512_BF16; or auto, for bfloat16 on these and float32
+    # elsewhere.
     settings.dtype = "float32"
     # Augmentation: whether posters are mirrored at random. If block1 is frozen, activations are
     # mirrored instead.
@@ -209,7 +210,7 @@ def prepare(experiment: Experiment, name: str) -> Recipe:
 def load(
     config: ml_collections.ConfigDict, workdir: Path, name: str, num_genres: int, kernels: Kernels
 ) -> Encoder:
-    settings, kernels = config[name], kernels.for_inference()
+    settings, fastest = config[name], kernels.for_inference()
     first_block = _FIRST_BLOCK[settings.finetune_from]
     phase = "head" if first_block == _HEAD else ""
     params = load_params(config, workdir, name, phase)
@@ -224,13 +225,13 @@ def load(
     heat_maps = _heat_maps(settings, num_genres, kernels, max(fine_enough, default=blocks[0]))
     return Encoder(
         functools.partial(posters_of, height=size[0], width=size[1]),
-        _apply(settings, num_genres, first_block, kernels),
+        _apply(settings, num_genres, first_block, fastest),
         params,
         frozen_part,
         embed=make_embed(
-            _model(settings, num_genres, kernels, first_block),
+            _model(settings, num_genres, fastest, first_block),
             _MODEL_INPUTS,
-            kernels.compiler_options(settings.dtype),
+            fastest.compiler_options(settings.dtype),
         ),
         heat_maps=heat_maps,
         blocks=blocks,

@@ -10,7 +10,8 @@ dictionary of named activations.
 
 The attribute `kernels` of some models selects implementations of their operations; results differ
 only by rounding. The default is plain XLA, which runs on every platform and can be exported for any
-of them; `mmgc_jax.ops.kernels.auto()` selects the fastest implementations on this machine.
+of them; `mmgc_jax.ops.kernels.auto()` selects the fastest implementations on this machine. Jit with
+`compiler_options=kernels.compiler_options(dtype)`, which some of them need.
 
 This package defines only the networks. Their settings, training and loading in an experiment are in
 `mmgc_jax.encoders`, often in a file of the same name.

@@ -3,7 +3,10 @@
 Models and operations take the choice as an argument, so that a function can be exported from one
 platform for another:
 
-    model = VGG16(kernels=kernels.auto())  # the fastest kernels for this process
+    fastest = kernels.auto()  # for this process
+    model = VGG16(dtype="bfloat16", kernels=fastest)
+    features = jax.jit(model.apply, compiler_options=fastest.compiler_options("bfloat16"))
+
     model = VGG16()  # plain XLA: runs on every platform, and can be exported for any of them
 """
 
@@ -35,9 +38,10 @@ class Kernels:
       convolution_bfloat16: implementation of 3 x 3 convolutions of bfloat16 images: `xla`,
         `winograd`, `amx` for CPUs with AMX, or `onednn` for CPUs that multiply bfloat16 numbers. On
         a CPU the first two compute in float32 anyway.
-      inference_bfloat16: the same for layers that are not trained, and for prediction; None for
-        `convolution_bfloat16`. It differs on CPUs with AMX: there `onednn` computes outputs 2.2 to
-        2.5 times as fast as `amx`, but its gradients were not timed.
+      inference_bfloat16: the same for layers that are not trained, and for prediction with a
+        finished experiment; None for `convolution_bfloat16`. It differs on CPUs with AMX: there
+        `onednn` computes outputs 2.2 to 2.5 times as fast as `amx`, but its gradients were not
+        timed.
       max_pool: implementation of 2 x 2 max pooling: `reduce_window`, XLA's operation, or `reshape`,
         which has a custom gradient. On a GPU, XLA computes the gradient of `reduce_window` by a
         scatter, which makes a VGG16 training step a quarter longer (128 posters of 256 x 160
@@ -45,8 +49,8 @@ class Kernels:
         does not suit axes of length two.
       pixels_per_group: `map_images` splits a batch into groups of images with at most this many
         pixels, so that intermediate results stay in a CPU's cache. None: the whole batch at once.
-        Groups run one after the other and so cannot be sharded over several devices. oneDNN has
-        groups of its own.
+        Groups run one after the other and so cannot be sharded over several devices. Not used
+        with `onednn`, which is faster for the whole batch.
       transpose_first: whether to transpose the left factor of `x.T @ y` before a bfloat16 matmul
         instead of inside it. On a CPU a matmul that transposes takes several times as long.
         The transposition runs as a loop over two halves, which cannot be sharded over several
@@ -73,7 +77,7 @@ class Kernels:
         return self.convolution_bfloat16 if is_bfloat16 else self.convolution
 
     def for_inference(self) -> "Kernels":
-        """Returns the kernels of layers that are not trained, and of prediction."""
+        """Returns these kernels with `inference_bfloat16`, for functions without gradients."""
         return dataclasses.replace(
             self, convolution_bfloat16=self.inference_bfloat16 or self.convolution_bfloat16
         )
@@ -83,7 +87,11 @@ class Kernels:
         return None if self.convolution_for(dtype) == "onednn" else self.pixels_per_group
 
     def compiler_options(self, dtype: str) -> dict[str, bool] | None:
-        """Returns the options of `jax.jit` for functions that convolve images of this dtype."""
+        """Returns the options of `jax.jit` for functions that convolve images of this dtype.
+
+        Without them, `onednn` is as slow as `xla`. A function that was jitted with options cannot
+        be called within another one.
+        """
         is_onednn = self.convolution_for(dtype) == "onednn"
         return conv3x3_onednn.COMPILER_OPTIONS if is_onednn else None
 

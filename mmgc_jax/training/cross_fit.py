@@ -60,7 +60,7 @@ class Phase:
 
     Attributes:
       examples: the inputs of the model in this phase.
-      apply: forward pass of the model in this phase.
+      apply: forward pass of the model in this phase, from `make_apply`.
       init: makes initial parameters, by top-level name, from a random key; each model has a key of
         its own. Parts trained in earlier phases join them, or replace them.
       name: name of the phase, such as `head`, whose settings are then the section's field

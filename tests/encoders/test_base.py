@@ -11,6 +11,7 @@ from scipy.special import expit
 from mmgc_jax.data import pipeline
 from mmgc_jax.data.movies import Movie
 from mmgc_jax.encoders import base, poster_vgg16
+from mmgc_jax.encoders.frozen import Frozen
 from mmgc_jax.runtime.errors import InputError
 from mmgc_jax.training import checkpoints
 from mmgc_jax.training.run import ApplyFn
@@ -133,8 +134,15 @@ def test_an_encoder_applies_its_frozen_layers_before_its_model(present):
     def read(movies):
         return pipeline.ArrayExamples({"raw": LOGITS[: len(movies)]}), present
 
-    encoder = base.Encoder(
-        read, apply, [np.float32(1)], lambda batch: {"logits": 10 * batch["raw"]}
+    frozen = Frozen.of(
+        lambda scale, batch: {"logits": scale * batch["raw"]},
+        np.float32(10),
+        {"xla_cpu_enable_fast_math": False},  # the default; options must not hinder
+    )
+    encoder = base.Encoder(read, apply, [np.float32(1)], frozen)
+    logits, _ = encoder.model_inputs([Movie(str(n), title="T") for n in range(40)])
+    np.testing.assert_array_equal(
+        logits(np.arange(40))["logits"], np.where(present[:, None], 10 * LOGITS, 0)
     )
     found, found_present = encoder([Movie(str(n), title="T") for n in range(40)], 3)
     np.testing.assert_allclose(found[present], expit(10 * LOGITS[present]), rtol=1e-5)

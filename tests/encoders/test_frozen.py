@@ -40,6 +40,9 @@ class Network:
         images = jnp.asarray(batch["images"][:, ::2] * 2 + 1, self.dtype)
         return {"images": images, "other": batch["indices"]}
 
+    def shapes(self, batch):
+        return jax.eval_shape(self, batch)
+
 
 EXPECTED = POSTERS[INDICES][:, ::2] * 2 + 1
 
@@ -69,10 +72,11 @@ def test_cached_activations_are_not_computed_again(file):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", ["images", "inputs"])
 def test_examples_return_the_cached_activations(file, dtype, name):
-    def network(batch):
+    def function(params, batch):
         images = Network(jnp.dtype(dtype))(batch)["images"]
         return {name: images, "other": 0 * images}
 
+    network = frozen.Frozen.of(function, {})
     examples = frozen.cache(file, network, name, batches(), dtype=dtype)
     found = examples(np.array([14, 1, 7, 1]))
     assert found.keys() == {name}
@@ -245,6 +249,19 @@ def test_frozen_layers_return_the_outputs_of_their_function():
     np.testing.assert_array_equal(found["twice"], POSTERS[:4] * 2)
     (scale,) = jax.tree.leaves(network.params)
     assert scale.sharding.device_set == set(jax.devices())
+    for name, expected in network.shapes(batch).items():
+        assert (expected.shape, expected.dtype) == (found[name].shape, found[name].dtype)
+
+
+def test_frozen_layers_are_compiled_with_the_given_options(file):
+    """Also where only the shapes of their outputs are asked for."""
+    network = frozen.Frozen.of(lambda _, batch: batch, {}, {"xla_no_such_option": True})
+    with pytest.raises(jax.errors.JaxRuntimeError, match="xla_no_such_option"):
+        network({"images": POSTERS})
+    options = {"xla_cpu_enable_fast_math": False}  # the default
+    network = frozen.Frozen.of(lambda _, batch: {"images": 2 * batch["images"]}, {}, options)
+    examples = frozen.cache(file, network, "images", batches())
+    np.testing.assert_array_equal(examples(np.array([14]))["images"], 2 * POSTERS[[14]])
 
 
 def test_the_output_with_the_given_name_is_cached(file):

@@ -107,13 +107,15 @@ def test_onednn_equals_the_convolution_and_its_gradients(shape, with_options):
     [
         ({"xla_cpu_no_such_option": True}, 0, False),
         (None, 0, False),  # programs without a call of oneDNN
-        (conv3x3_onednn.COMPILER_OPTIONS, 1, False),
+        (None, None, True),  # as if this were one
+        (None, 1, False),
     ],
 )
 def test_onednn_is_tried_before_it_is_used(monkeypatch, options, wrong, available):
     monkeypatch.setattr(conv3x3_onednn, "COMPILER_OPTIONS", options)
-    if wrong:
+    if wrong != 0:
         monkeypatch.setattr(conv3x3_onednn, "_CUSTOM_CALL", "")  # found in all programs
+    if wrong:
         original = conv3x3_onednn.conv3x3_xla
         monkeypatch.setattr(conv3x3_onednn, "conv3x3_xla", lambda *a: original(*a) + wrong)
     assert conv3x3_onednn.is_available.__wrapped__() == available
