@@ -171,11 +171,11 @@ def test_movies_are_predicted_in_parts_and_counted():
             return None, ["no"] if movie.id in ("3", "5") else []
 
     fake, read = Fake(), []
-    movies = (read.append(number) or Movie(id=str(number)) for number in range(150))
+    movies = (read.append(number) or Movie(id=str(number)) for number in range(600))
     found = answers.Counted(answers.predict(fake, movies, "fusion"))
     iterator = iter(found)
     assert next(iterator).movie.id == "0"
-    assert len(read) == 64
-    assert [answer.movie.id for answer in iterator] == list(map(str, range(1, 150)))
-    assert fake.sizes == [64, 64, 22]
-    assert (found.count, found.noted, found.first.movie.id) == (150, 2, "3")
+    assert len(read) == 256
+    assert [answer.movie.id for answer in iterator] == list(map(str, range(1, 600)))
+    assert fake.sizes == [256, 256, 88]
+    assert (found.count, found.noted, found.first.movie.id) == (600, 2, "3")

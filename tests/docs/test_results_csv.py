@@ -81,7 +81,7 @@ CHOICES = {
     "missing": {"plot", "poster"},
     "in_config": {"yes", "no"},
     "placement": {"copied", "split"},
-    "unit": {"posters/s", "plots/s", "movies/min"},
+    "unit": {"posters/s", "plots/s", "movies/s", "movies/min"},
 }
 
 # The column that a header of the manual's tables stands for.
