@@ -2,10 +2,9 @@
 
     python -m benchmarks.growth --output=growth
 
-Each experiment runs in a separate process; its time includes compilation, for which no compiled
-programs are kept. Fits a line to the time
-and to the memory of each series, prints a table, and writes growth.json and growth.png. It takes
-about half an hour on two CPU cores.
+Each experiment runs in a separate process, and compiles all of its programs: none are kept for the
+next one. Fits a line to the time and to the memory of each series, prints a table, and writes
+growth.json and growth.png. It takes a little more than half an hour on two CPU cores.
 """
 
 import dataclasses
@@ -124,7 +123,8 @@ def run_genres(num_genres: int) -> int:
 
 
 def _run(config: ml_collections.ConfigDict, movies: int) -> int:
-    jax.config.update("jax_enable_compilation_cache", False)  # experiments share programs
+    # Experiments of a series share some programs; each compiles them anew.
+    jax.config.update("jax_enable_compilation_cache", False)
     with tempfile.TemporaryDirectory() as workdir:
         experiment.run(config, workdir)
     return movies
