@@ -15,13 +15,11 @@ import sys
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import nn
 
 from benchmarks import torch_peer, torch_talk
 
 _FOLDS, _GENRES, _BATCH = 5, 24, 32
-_HEIGHT, _WIDTH = 256, 160
 _LONGEST_PLOT, _WORDS, _WORD_DIM, _HIDDEN = 256, 20_000, 400, 128
 
 
@@ -29,11 +27,7 @@ def posters(files: list[pathlib.Path], networks: list[nn.Module], frozen: nn.Mod
     """Predicts posters <float32>[movies, genres]; zeros where there is no file."""
     found, scores = [row for row, file in enumerate(files) if file.exists()], []
     for start in range(0, len(found), _BATCH):
-        images = [
-            Image.open(files[row]).convert("RGB").resize((_WIDTH, _HEIGHT))
-            for row in found[start : start + _BATCH]
-        ]
-        pixels = torch.from_numpy(np.stack([np.asarray(image) for image in images]))
+        pixels = torch_talk.read_posters([files[row] for row in found[start : start + _BATCH]])
         block4 = frozen(torch_peer.preprocess(pixels))
         scores.append(sum(torch.sigmoid(network(block4)) for network in networks) / _FOLDS)
     result = np.zeros((len(files), _GENRES), np.float32)
@@ -78,11 +72,7 @@ def main(folder: str, weights: str, dtype: str) -> None:
         nn.Sequential(nn.Linear(2 * _GENRES, 64), nn.ReLU(), nn.Linear(64, _GENRES))
         for _ in range(_FOLDS)
     ]
-    # In the competition's files, the index column has no name.
-    files = [
-        pathlib.Path(folder, "posters", f"{movie.get('index') or movie['']}.jpg")
-        for movie in movies
-    ]
+    files = torch_talk.poster_files(folder, movies)
     with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
         from_plots = plots([movie["plot"] for movie in movies], of_plots)
         from_posters = posters(files, of_posters, vgg16[:split])

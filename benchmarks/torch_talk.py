@@ -150,15 +150,27 @@ def plots(texts: list[str], vectors_file: str):
     return tokens, torch.from_numpy(table)
 
 
+def poster_files(folder: str, movies: list[dict[str, str]]) -> list[pathlib.Path]:
+    """Returns where the poster of each row of movies.csv is, if it has one."""
+    # In the competition's files, the index column has no name.
+    ids = [movie.get("index") or movie[""] for movie in movies]
+    return [pathlib.Path(folder, "posters", f"{movie}.jpg") for movie in ids]
+
+
+def read_posters(files: list[pathlib.Path], grey: bool = False) -> torch.Tensor:
+    """Reads posters <uint8>[files, height, width, 3]."""
+    images = [Image.open(file).convert("L" if grey else "RGB").convert("RGB")
+              .resize((_WIDTH, _HEIGHT)) for file in files]  # fmt: skip
+    return torch.from_numpy(np.stack([np.asarray(image) for image in images]))
+
+
 @torch.no_grad()
 def activations(images: list[pathlib.Path], network: nn.Sequential, grey: bool):
     """Computes block 4's activations and pooled features of blocks 4 and 5 for each poster."""
     split = len(network) - 7
     block4, features = [], []
     for start in range(0, len(images), 32):
-        batch = [Image.open(file).convert("L" if grey else "RGB").convert("RGB")
-                 .resize((_WIDTH, _HEIGHT)) for file in images[start : start + 32]]  # fmt: skip
-        pixels = torch.from_numpy(np.stack([np.asarray(image) for image in batch]))
+        pixels = read_posters(images[start : start + 32], grey)
         x = network[:split](torch_peer.preprocess(pixels))
         block4.append(x)
         features.append(torch.cat([_pool(x), _pool(network[split:](x))], 1))
@@ -185,9 +197,7 @@ def main(folder: str, weights: str, vectors: str) -> None:
     scores = [out_of_fold("plot", lambda _: Plot(table.clone()), padded, labels, folds, everyone,
                           7, 64, 4e-3, 1.0)]  # fmt: skip
 
-    # In the competition's files, the index column has no name.
-    ids = [movie.get("index") or movie[""] for movie in movies]
-    files = [pathlib.Path(folder, "posters", f"{movie}.jpg") for movie in ids]
+    files = poster_files(folder, movies)
     with_poster = np.array([row for row in everyone if files[row].exists()])
     place = {row: number for number, row in enumerate(with_poster)}
     for name in ("poster", "poster_grey"):
