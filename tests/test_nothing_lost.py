@@ -134,7 +134,7 @@ def assert_equal(stopped, undisturbed):
     for directory in kept:
         one = checkpoints.restore(directory)
         other = checkpoints.restore(stopped / directory.relative_to(undisturbed))
-        jax.tree.map(np.testing.assert_array_equal, one[0], other[0])
+        jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
 QUICK = (

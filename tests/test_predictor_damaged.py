@@ -91,11 +91,11 @@ def test_a_bug_in_the_code_is_not_reported_as_damage(workdir, monkeypatch, error
 @pytest.mark.parametrize(("stage", "value"), [("plot", np.nan), ("fusion", np.inf)])
 def test_non_finite_parameters_are_an_input_error(workdir, stage, value):
     trained = next((workdir / "checkpoints" / stage / "fold_0").rglob("trained"))
-    params, notes = checkpoints.restore(trained)
+    params = checkpoints.restore(trained)
     leaves, structure = jax.tree.flatten(params)
     leaves[0] = np.full_like(leaves[0], value)
     shutil.rmtree(trained)
-    checkpoints.save(trained, 0, structure.unflatten(leaves), notes)
+    checkpoints.save(trained, 0, structure.unflatten(leaves))
     assert "not all finite" in refusal(workdir, stage)
 
 

@@ -98,7 +98,7 @@ def _memory_map(file: pathlib.Path) -> np.ndarray:
 
 def save(workdir: Path, name: str, params: Any) -> None:
     """Saves the frozen parameters of an encoder into its working directory, for prediction."""
-    checkpoints.save(_frozen_folder(workdir, name), 0, params, {})
+    checkpoints.save(_frozen_folder(workdir, name), 0, params)
 
 
 def restore(workdir: Path, name: str) -> Any:
@@ -112,7 +112,7 @@ def restore(workdir: Path, name: str) -> Any:
     folder = _frozen_folder(workdir, name)
     if (restored := checkpoints.restore(folder)) is None:
         raise InputError(f"{folder}, with the frozen parameters of {name}, is missing.")
-    return restored[0]
+    return restored
 
 
 def _frozen_folder(workdir: Path, name: str) -> Path:

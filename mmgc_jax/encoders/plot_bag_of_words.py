@@ -100,7 +100,7 @@ def prepare(experiment: Experiment, name: str) -> Recipe:
         run = experiment.training_run(fold_name)
         if checkpoints.restore(run.checkpoints / "trained") is None:
             kernel, bias = fit_logistic(rows[indices], corpus.labels[indices], settings.C)
-            checkpoints.save(run.checkpoints / "trained", 0, {"kernel": kernel, "bias": bias}, {})
+            checkpoints.save(run.checkpoints / "trained", 0, {"kernel": kernel, "bias": bias})
         return loop.restore_trained(run)
 
     return Recipe(examples, apply, fit_fold, _BATCH_SIZE)

@@ -21,6 +21,7 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from etils import epath
 
 from mmgc_jax.runtime import parallel
 from mmgc_jax.runtime.errors import InputError
@@ -29,97 +30,49 @@ from mmgc_jax.runtime.files import Path, as_path, is_address, write_text
 logger = logging.getLogger(__name__)
 
 _DIGESTS = "digests.json"
+_LEFTOVER = ".orbax-checkpoint-tmp"  # in the name of a checkpoint whose write was interrupted
 _METADATA_BYTES = 2**22  # upper bound for the size of a checkpoint beside its arrays
 
 
-class Checkpoints:
-    """Writes the checkpoints of one directory; a context manager.
+def save(directory, step: int, tree: Any, keep: int = 1) -> None:
+    """Writes a checkpoint, then deletes older ones; a collective.
 
-    Opening Orbax's manager takes as long as saving a small checkpoint, so it is opened at the first
-    `save` and reused until the context ends.
+    If an undamaged checkpoint of this step exists, it is kept, since a resumed training repeats its
+    steps exactly. Checkpoints of later steps, left from before a training resumed at an earlier
+    step, are deleted.
+
+    Args:
+      directory: folder for these checkpoints only; each becomes a subfolder named by its step.
+      step: number of the training step.
+      tree: tree of arrays.
+      keep: number of checkpoints to keep, including this one.
+
+    Raises:
+      OSError: with errno ENOSPC, before anything is written, if a process has too little disk
+        space.
     """
-
-    def __init__(self, directory, keep: int = 1):
-        """Sets the directory; nothing is opened or made yet.
-
-        Args:
-          directory: folder for these checkpoints only; each becomes a subfolder named by its step.
-          keep: number of checkpoints to keep; older ones are deleted.
-        """
-        self._directory = as_path(directory)
-        self._keep = keep
-        self._manager: ocp.CheckpointManager | None = None
-
-    def __enter__(self) -> "Checkpoints":
-        return self
-
-    def __exit__(self, *_) -> None:
-        if self._manager is not None:
-            self._manager.close()
-
-    def save(self, step: int, tree: Any, notes: dict) -> None:
-        """Writes a checkpoint, then deletes the oldest ones; a collective.
-
-        Checkpoints of later steps, left from before a training resumed at an earlier step, are
-        deleted first. If an undamaged checkpoint of this step with equal notes exists, nothing is
-        written, since a resumed training repeats its steps exactly.
-
-        Args:
-          step: number of the training step.
-          tree: tree of arrays.
-          notes: a dictionary that can be written as JSON.
-
-        Raises:
-          OSError: with errno ENOSPC, before anything is written, if a process has too little disk
-            space.
-        """
-        _require_room(self._directory, tree)
-        if self._manager is None:
-            self._manager = _open_manager(self._directory, self._keep)
-        steps = self._manager.all_steps()
-        for later in sorted(other for other in steps if other > step):
-            self._manager.delete(later)
-        folder = self._directory / str(step)
-        if step in steps:
-            if not _first_finds_damage(folder) and self._notes(step) == notes:
-                return
-            self._manager.delete(step)
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                tree=ocp.args.StandardSave(tree), notes=ocp.args.JsonSave(notes)
-            ),
-        )
+    directory = as_path(directory)
+    _require_room(directory, tree)
+    folder = directory / str(step)
+    if not _first_finds(directory, step):
+        with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+            args = ocp.args.Composite(tree=ocp.args.StandardSave(tree))
+            checkpointer.save(folder, args=args, force=True)
         if parallel.is_first() and not is_address(folder):
             write_text(folder / _DIGESTS, json.dumps(_digests(folder), indent=0))
-
-    def _notes(self, step: int) -> dict:
-        args = ocp.args.Composite(notes=ocp.args.JsonRestore())
-        return self._manager.restore(step, args=args)["notes"]
+    if parallel.is_first():
+        _delete_all_but(directory, step, keep)
 
 
-def save(directory, step: int, tree: Any, notes: dict) -> None:
-    """Writes a single checkpoint; see `Checkpoints` for the arguments."""
-    with Checkpoints(directory) as checkpoints:
-        checkpoints.save(step, tree, notes)
-
-
-def _open_manager(directory: Path, keep: int) -> ocp.CheckpointManager:
-    options = ocp.CheckpointManagerOptions(
-        max_to_keep=keep, enable_async_checkpointing=False, cleanup_tmp_directories=True
-    )
-    return ocp.CheckpointManager(directory, options=options)
-
-
-def restore(directory, like: Any = None) -> tuple[Any, dict] | None:
+def restore(directory, like: Any = None) -> Any | None:
     """Reads the newest undamaged checkpoint of a directory; a collective.
 
     Args:
-      directory: folder of the checkpoints; see `Checkpoints`.
+      directory: folder of the checkpoints; see `save`.
       like: a tree with the wanted shapes, dtypes and shardings; without it, arrays are NumPy's.
 
     Returns:
-      The tree and the notes, or None if there is no checkpoint.
+      The tree, or None if there is no checkpoint.
 
     Raises:
       InputError: if all checkpoints of the directory are damaged.
@@ -127,16 +80,13 @@ def restore(directory, like: Any = None) -> tuple[Any, dict] | None:
     directory = as_path(directory)
     if not parallel.broadcast(directory.is_dir()):
         return None
-    # A CheckpointManager would log warnings that it only reads.
+    steps = _steps(directory)
     with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
-        args = ocp.args.Composite(tree=ocp.args.StandardRestore(like), notes=ocp.args.JsonRestore())
-        steps = sorted(ocp.utils.checkpoint_steps(directory), reverse=True)
+        args = ocp.args.Composite(tree=ocp.args.StandardRestore(like))
         for step in steps:
-            if _first_finds_damage(directory / str(step)):
-                logger.warning("Skipping a damaged checkpoint: %s", directory / str(step))
-                continue
-            restored = checkpointer.restore(directory / str(step), args=args)
-            return restored["tree"], restored["notes"]
+            if _first_finds(directory, step):
+                return checkpointer.restore(directory / str(step), args=args)["tree"]
+            logger.warning("Skipping a damaged checkpoint: %s", directory / str(step))
     if not steps:
         return None
     raise InputError(
@@ -144,6 +94,21 @@ def restore(directory, like: Any = None) -> tuple[Any, dict] | None:
         f"Restore it from a copy; or delete {directory.parent}, and predictions/ in the working "
         "directory, and run the experiment again, which computes what is missing."
     )
+
+
+def _steps(directory: Path) -> list[int]:
+    """Returns the steps of the complete checkpoints of a directory, the newest first."""
+    return sorted(ocp.utils.checkpoint_steps(directory), reverse=True)
+
+
+def _delete_all_but(directory: Path, newest: int, keep: int) -> None:
+    """Deletes all checkpoints but the newest ones, and what interrupted writes have left."""
+    steps = _steps(directory)
+    kept = [step for step in steps if step <= newest][:keep]
+    for step in set(steps) - set(kept):
+        epath.Path(directory / str(step)).rmtree()
+    for leftover in directory.glob(f"*{_LEFTOVER}*"):
+        epath.Path(leftover).rmtree()
 
 
 def _require_room(directory: Path, tree: Any) -> None:
@@ -160,9 +125,10 @@ def _require_room(directory: Path, tree: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(directory))
 
 
-def _first_finds_damage(folder: Path) -> bool:
-    """Returns whether process 0 finds a checkpoint damaged; a collective."""
-    return bool(parallel.broadcast(parallel.is_first() and _is_damaged(folder)))
+def _first_finds(directory: Path, step: int) -> bool:
+    """Returns whether process 0 finds an undamaged checkpoint of a step; a collective."""
+    found = parallel.is_first() and step in _steps(directory)
+    return bool(parallel.broadcast(found and not _is_damaged(directory / str(step))))
 
 
 def _is_damaged(folder: Path) -> bool:

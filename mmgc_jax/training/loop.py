@@ -165,7 +165,7 @@ def fit(
     """
     state, shardings = _initial_state(run, params, settings, len(batches), parallel.data_mesh())
     if (finished := checkpoints.restore(run.checkpoints / "trained", state.params)) is not None:
-        return finished[0]
+        return finished
     with _Training(run, apply, state, shardings, batches, settings) as training:
         training.run()
     return training.state.params
@@ -180,7 +180,7 @@ def restore_trained(run: TrainingRun) -> Any:
     restored = checkpoints.restore(run.checkpoints / "trained")
     if restored is None:
         raise InputError(f"{run.checkpoints} has no trained parameters: has {run.name} finished?")
-    return restored[0]
+    return restored
 
 
 class _Training:
@@ -198,10 +198,9 @@ class _Training:
         self._mesh = parallel.data_mesh()
         self._step_function = make_train_step(apply, settings, len(batches), shardings)
         if (restored := checkpoints.restore(run.checkpoints / "latest", self.state)) is not None:
-            self.state, _ = restored
+            self.state = restored
             logger.info("%s: continues after step %d of %d.",
                         run.name, self.state.step, len(batches))  # fmt: skip
-        self._latest = checkpoints.Checkpoints(run.checkpoints / "latest", keep=2)
         self._saved_at = time.monotonic()
         self._unreported: list[StepMetrics] = []
         start = int(self.state.step)
@@ -214,7 +213,6 @@ class _Training:
 
     def __exit__(self, *_) -> None:
         self._log.close()
-        self._latest.__exit__()
 
     def run(self) -> None:
         """Trains from the current state until the end."""
@@ -231,8 +229,7 @@ class _Training:
         # Written before the checkpoint: if the process is killed in between, some lines of
         # metrics.jsonl are repeated, but none is lost.
         flush_lines()
-        checkpoints.save(self._run.checkpoints / "trained", len(self._batches),
-                         self.state.params, {})  # fmt: skip
+        checkpoints.save(self._run.checkpoints / "trained", len(self._batches), self.state.params)
 
     def _train(self, batch: dict[str, np.ndarray]) -> None:
         batch = parallel.shard_batch(batch, self._mesh)
@@ -257,7 +254,7 @@ class _Training:
             self._log.epoch_done(step // self._batches.steps_per_epoch)
         if saves and not is_last:
             flush_lines()
-            self._latest.save(step, self.state, {})
+            checkpoints.save(self._run.checkpoints / "latest", step, self.state, keep=2)
             self._saved_at = time.monotonic()
             preemption.raise_if_requested()
 

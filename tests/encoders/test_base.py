@@ -157,7 +157,7 @@ def folds(tmp_path):
     for fold in range(2):
         for phase, value in (("", 1.0), ("/head", 2.0)):
             directory = tmp_path / "checkpoints" / f"plot/fold_{fold}{phase}" / "trained"
-            checkpoints.save(directory, 3, {"x": np.float32([fold + value])}, {})
+            checkpoints.save(directory, 3, {"x": np.float32([fold + value])})
     return config, tmp_path
 
 
@@ -173,7 +173,7 @@ def test_parameters_of_all_models_of_a_fold_are_read(folds):
     config.plot = {"models_per_fold": 2}
     for fold in range(2):
         directory = workdir / "checkpoints" / f"plot/fold_{fold}_model_1" / "trained"
-        checkpoints.save(directory, 3, {"x": np.float32([fold + 5])}, {})
+        checkpoints.save(directory, 3, {"x": np.float32([fold + 5])})
     values = [params["x"].item() for params in base.load_params(config, workdir, "plot")]
     assert values == [1, 5, 2, 6]
 
@@ -181,7 +181,7 @@ def test_parameters_of_all_models_of_a_fold_are_read(folds):
 def test_missing_or_non_finite_parameters_are_errors(folds):
     config, workdir = folds
     directory = workdir / "checkpoints/plot/fold_1/trained"
-    checkpoints.save(directory, 4, {"x": np.float32([np.nan])}, {})
+    checkpoints.save(directory, 4, {"x": np.float32([np.nan])})
     message = f"{workdir}: the parameters of plot/fold_1 are damaged: not all finite"
     with pytest.raises(InputError, match=message):
         base.load_params(config, workdir, "plot")

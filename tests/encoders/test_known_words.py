@@ -20,7 +20,7 @@ def load(module, workdir, **settings):
     config.plot.update(settings)
     tree = {"kernel": np.zeros((1, 24), np.float32)}
     for fold in range(2):
-        checkpoints.save(workdir / "checkpoints" / f"plot/fold_{fold}" / "trained", 0, tree, {})
+        checkpoints.save(workdir / "checkpoints" / f"plot/fold_{fold}" / "trained", 0, tree)
     return module.load(config, workdir, "plot", 24, Kernels())
 
 

@@ -75,7 +75,7 @@ def trained(workdir, name="fusion"):
 
 
 def latest(workdir, name="fusion"):
-    """Returns the state and the notes of the latest checkpoint."""
+    """Returns the training state of the latest checkpoint."""
     return checkpoints.restore(workdir / "checkpoints" / name / "latest")
 
 

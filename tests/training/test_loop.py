@@ -215,8 +215,12 @@ def stop_in_the_midst_of_an_epoch(monkeypatch):
 
 
 def stop_before_the_trained_parameters_are_written(monkeypatch):
-    def interrupted(directory, *arguments):
-        raise Stop
+    save = checkpoints.save
+
+    def interrupted(directory, *arguments, **options):
+        if directory.name == "trained":
+            raise Stop
+        save(directory, *arguments, **options)
 
     monkeypatch.setattr(checkpoints, "save", interrupted)
     return {}
@@ -233,7 +237,7 @@ def test_an_interrupted_training_has_the_result_of_an_uninterrupted_one(
         fit(tmp_path, checkpoint_every=checkpoint_every, **stop(patch))
     assert not (tmp_path / "checkpoints" / "fusion" / "trained").exists()
     if checkpoint_every == 2:
-        assert 0 < int(latest(tmp_path)[0]["step"]) < 3 * STEPS_PER_EPOCH
+        assert 0 < int(latest(tmp_path)["step"]) < 3 * STEPS_PER_EPOCH
     else:
         assert latest(tmp_path) is None
 
@@ -259,15 +263,15 @@ def test_a_training_resumes_from_its_checkpoint(tmp_path, monkeypatch):
 def saved_steps(monkeypatch, workdir, **changes):
     """Trains; returns the steps at which the state was saved."""
     steps = []
-    save = checkpoints.Checkpoints.save
+    save = checkpoints.save
 
-    def remember(self, step, tree, notes):
+    def remember(directory, step, tree, **options):
         if isinstance(tree, loop.TrainState):
             steps.append(step)
-        save(self, step, tree, notes)
+        save(directory, step, tree, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoints.Checkpoints, "save", remember)
+        patch.setattr(checkpoints, "save", remember)
         fit(workdir, **changes)
     assert (workdir / "checkpoints" / "fusion" / "trained").is_dir()
     return steps
@@ -316,7 +320,7 @@ def test_a_requested_stop_finishes_and_saves_the_current_step(tmp_path, undistur
         patch.setattr(JsonLinesWriter, "write", ask_at_step_7)
         with pytest.raises(preemption.Interrupted):
             fit(tmp_path, **seldom)
-    assert int(latest(tmp_path)[0]["step"]) == 8
+    assert int(latest(tmp_path)["step"]) == 8
 
     assert_same(fit(tmp_path, **seldom), undisturbed[1])
 
@@ -360,7 +364,7 @@ def test_a_loss_that_is_not_finite_stops_training_and_keeps_the_checkpoint(tmp_p
     with pytest.raises(InputError, match=r"^plot/fold_1: the loss at step 7 is nan") as caught:
         fit(tmp_path, "plot/fold_1", batches=spoiled_from(7))
     assert f"(movies {movies_of(7)})" in str(caught.value)
-    state, _ = latest(tmp_path, "plot/fold_1")
+    state = latest(tmp_path, "plot/fold_1")
     assert int(state["step"]) == 6
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
     assert max(losses(tmp_path)) == 6
@@ -393,7 +397,7 @@ def test_a_gradient_that_is_not_finite_is_found_at_its_step(tmp_path):
         InputError, match=rf"the gradient at step 7, .*is not finite \(movies {movies}\)"
     ):
         loop.fit(run, spoil, PARAMS, batches(3, Spoiled), settings())
-    assert int(latest(tmp_path)[0]["step"]) == 6
+    assert int(latest(tmp_path)["step"]) == 6
 
 
 def test_parameters_that_are_not_finite_are_never_saved(tmp_path):
@@ -415,7 +419,7 @@ def test_parameters_that_are_not_finite_are_never_saved(tmp_path):
     message = "the parameters after step 2 are not all finite"
     with pytest.raises(InputError, match=rf"{message} \(movies {movies_of(2)}\)"):
         loop.fit(run, with_free_part, params, whole, changed)
-    state, _ = latest(tmp_path)
+    state = latest(tmp_path)
     assert int(state["step"]) == 1
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
 
