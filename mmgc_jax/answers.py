@@ -12,12 +12,9 @@ import numpy as np
 
 from mmgc_jax.data.movies import Movie
 from mmgc_jax.encoders.base import KnownWords
-from mmgc_jax.predictor import Predictor
+from mmgc_jax.predictor import MOVIES_AT_ONCE, Predictor
 from mmgc_jax.runtime.progress import progress_bar
 
-# Their posters and activations are in memory together. Fewer would fill the last batch with more
-# padding: with 64, a table of which seven tenths have posters took a quarter longer.
-_MOVIES_AT_ONCE = 256
 _LEAST_SHOWN = 5
 _BAR_WIDTH = 40
 _REACHED, _MISSED = "▒", "|"  # marks of thresholds; command_line has an ASCII character for each
@@ -47,7 +44,7 @@ def predict(
     """Predicts movies one batch after the other, in their order."""
     total, movies = length_hint(movies) or None, iter(movies)
     with progress_bar(desc="predicting", unit="movie", total=total, shown=show_progress) as bar:
-        while chunk := list(itertools.islice(movies, _MOVIES_AT_ONCE)):
+        while chunk := list(itertools.islice(movies, MOVIES_AT_ONCE)):
             probabilities = predictor(chunk, model)
             for movie, row in zip(chunk, probabilities):
                 words, notes = predictor.words_and_notes(movie, model)
@@ -193,7 +190,7 @@ def embed(
     total, movies = length_hint(movies) or None, iter(movies)
     ids, vectors = [], []
     with progress_bar(desc="embedding", unit="movie", total=total) as bar:
-        while chunk := list(itertools.islice(movies, _MOVIES_AT_ONCE)):
+        while chunk := list(itertools.islice(movies, MOVIES_AT_ONCE)):
             ids += [movie.id for movie in chunk]
             vectors.append(predictor.embed(chunk, model))
             bar.update(len(chunk))

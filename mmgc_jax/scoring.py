@@ -13,11 +13,9 @@ from mmgc_jax.data.table import MovieTable
 from mmgc_jax.encoders import registry
 from mmgc_jax.evaluation.results import Predictions
 from mmgc_jax.evaluation.saved import CROSS_VALIDATION, SCORED, Saved
-from mmgc_jax.predictor import Predictor
+from mmgc_jax.predictor import MOVIES_AT_ONCE, Predictor
 from mmgc_jax.runtime.errors import InputError
 from mmgc_jax.runtime.progress import progress_bar
-
-_MOVIES_AT_ONCE = 64  # their posters, undecoded, are in memory together
 
 
 class Labels(NamedTuple):
@@ -183,8 +181,8 @@ def predict(
     modalities = registry.fused_modalities(config)
     movies = found.with_posters(labels.rows)
     with progress_bar(desc="predicting", unit="movie", total=len(labels.rows)) as bar:
-        for start in range(0, len(labels.rows), _MOVIES_AT_ONCE):
-            batch = list(itertools.islice(movies, _MOVIES_AT_ONCE))
+        for start in range(0, len(labels.rows), MOVIES_AT_ONCE):
+            batch = list(itertools.islice(movies, MOVIES_AT_ONCE))
             rows = slice(start, start + len(batch))
             both[rows] = [all(_has(movie, modality) for modality in modalities) for movie in batch]
             for index, arrays in enumerate(predictor.predict_all(batch, models).values()):
