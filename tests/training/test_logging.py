@@ -41,7 +41,8 @@ def test_metrics_have_a_line_for_each_report(lines):
     assert all(line["loss"] > 0 and line["grad_norm"] > 0 for line in lines)
     assert all(line["movies_per_second"] > 0 for line in lines)
     assert all(0 <= line["waiting_for_input"] < 1 for line in lines)
-    assert 0 < lines[0]["seconds_to_first_step"] < 60
+    # It is 0.0 if an earlier test of this process has compiled the same step.
+    assert 0 <= lines[0]["seconds_to_first_step"] < 60
 
 
 def test_the_learning_rate_is_that_of_the_step(lines):
