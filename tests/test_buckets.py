@@ -25,6 +25,7 @@ from mmgc_jax.runtime import files
 from mmgc_jax.runtime.errors import InputError
 from mmgc_jax.runtime.files import as_path
 from mmgc_jax.runtime.remote import copy_here
+from mmgc_jax.training import checkpoints
 from tests import tiny
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -224,3 +225,16 @@ def test_addresses_that_cannot_be_working_or_data_directories(tmp_path):
     with pytest.raises(InputError, match=r"config\.data\.directory.* folder of this machine"):
         experiment.run(config, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_checkpoints_in_a_bucket_are_rotated(bucket):
+    directory = bucket / "rotated"
+    for step in (10, 20, 30):
+        checkpoints.save(directory, step, {"x": np.array([step])}, keep=2)
+    for step in (25, 30):  # as interrupted writes leave them
+        (directory / str(step) / "commit_success.txt").unlink(missing_ok=True)
+        (directory / str(step) / "part").write_text("")
+    assert checkpoints.restore(directory)["x"].item() == 20
+    checkpoints.save(directory, 30, {"x": np.array([31])}, keep=2)
+    assert checkpoints.restore(directory)["x"].item() == 31
+    assert sorted(folder.name for folder in directory.iterdir()) == ["20", "30"]

@@ -30,7 +30,6 @@ from mmgc_jax.runtime.files import Path, as_path, is_address, write_text
 logger = logging.getLogger(__name__)
 
 _DIGESTS = "digests.json"
-_LEFTOVER = ".orbax-checkpoint-tmp"  # in the name of a checkpoint whose write was interrupted
 _METADATA_BYTES = 2**22  # upper bound for the size of a checkpoint beside its arrays
 
 
@@ -103,12 +102,11 @@ def _steps(directory: Path) -> list[int]:
 
 def _delete_all_but(directory: Path, newest: int, keep: int) -> None:
     """Deletes all checkpoints but the newest ones, and what interrupted writes have left."""
-    steps = _steps(directory)
-    kept = [step for step in steps if step <= newest][:keep]
-    for step in set(steps) - set(kept):
-        epath.Path(directory / str(step)).rmtree()
-    for leftover in directory.glob(f"*{_LEFTOVER}*"):
-        epath.Path(leftover).rmtree()
+    kept = {str(step) for step in [step for step in _steps(directory) if step <= newest][:keep]}
+    for folder in directory.iterdir():
+        # Orbax calls an unfinished one `20.orbax-checkpoint-tmp`, or in a bucket `20`.
+        if folder.name.partition(".")[0].isdigit() and folder.name not in kept:
+            epath.Path(folder).rmtree()
 
 
 def _require_room(directory: Path, tree: Any) -> None:
