@@ -224,9 +224,9 @@ from mmgc_jax.runtime import files
 disk = pathlib.Path(sys.argv[1])
 
 def save():
-    with ocp.StandardCheckpointer() as checkpointer:
+    with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
         tree = np.random.default_rng(0).standard_normal(2_000_000)
-        checkpointer.save(disk / "checkpoints" / "1", {"w": tree})
+        checkpointer.save(disk / "checkpoints" / "1", args=ocp.args.StandardSave({"w": tree}))
 
 def record():
     writer = ArrayRecordWriter(str(disk / "shard"), "group_size:1")
