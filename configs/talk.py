@@ -9,7 +9,7 @@ FOLDER has movies.csv and posters/. docs/inputs.md explains how to get vgg16.npz
 of pretrained word vectors, which are concatenated to vectors trained on the plots. Without VECTORS,
 only those are used.
 
-It took 36 to 44 minutes on a 2-core AMD EPYC in float32, and 26 on one with AVX512_BF16 in bfloat16
+It took 36 to 44 minutes on a 2-core AMD EPYC in float32, and 25 on one with AVX512_BF16 in bfloat16
 (2026-11-30). AUC, the mean over genres with at least 10 positive movies, in 5-fold cross-validation
 on 5,289 movies, and on those with both plot and poster:
 
