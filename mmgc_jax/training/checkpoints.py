@@ -17,6 +17,7 @@ import logging
 import os
 import pathlib
 import shutil
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -52,15 +53,16 @@ def save(directory, step: int, tree: Any, keep: int = 1) -> None:
     """
     directory = as_path(directory)
     _require_room(directory, tree)
-    folder = directory / str(step)
-    if not _first_finds(directory, step):
+    steps, folder = _steps(directory), directory / str(step)
+    if parallel.broadcast(step not in steps) or _first_finds_damage(folder):
         with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
             args = ocp.args.Composite(tree=ocp.args.StandardSave(tree))
             checkpointer.save(folder, args=args, force=True)
         if parallel.is_first() and not is_address(folder):
             write_text(folder / _DIGESTS, json.dumps(_digests(folder), indent=0))
     if parallel.is_first():
-        _delete_all_but(directory, step, keep)
+        earlier = [other for other in steps if other < step]
+        _delete_all_but(directory, [step, *earlier][:keep])
 
 
 def restore(directory, like: Any = None) -> Any | None:
@@ -83,7 +85,7 @@ def restore(directory, like: Any = None) -> Any | None:
     with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
         args = ocp.args.Composite(tree=ocp.args.StandardRestore(like))
         for step in steps:
-            if _first_finds(directory, step):
+            if not _first_finds_damage(directory / str(step)):
                 return checkpointer.restore(directory / str(step), args=args)["tree"]
             logger.warning("Skipping a damaged checkpoint: %s", directory / str(step))
     if not steps:
@@ -100,9 +102,9 @@ def _steps(directory: Path) -> list[int]:
     return sorted(ocp.utils.checkpoint_steps(directory), reverse=True)
 
 
-def _delete_all_but(directory: Path, newest: int, keep: int) -> None:
-    """Deletes all checkpoints but the newest ones, and what interrupted writes have left."""
-    kept = {str(step) for step in [step for step in _steps(directory) if step <= newest][:keep]}
+def _delete_all_but(directory: Path, steps: Sequence[int]) -> None:
+    """Deletes the checkpoints of all steps but these, and what interrupted writes have left."""
+    kept = list(map(str, steps))
     for folder in directory.iterdir():
         # Orbax calls an unfinished one `20.orbax-checkpoint-tmp`, or in a bucket `20`.
         if folder.name.partition(".")[0].isdigit() and folder.name not in kept:
@@ -123,10 +125,9 @@ def _require_room(directory: Path, tree: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(directory))
 
 
-def _first_finds(directory: Path, step: int) -> bool:
-    """Returns whether process 0 finds an undamaged checkpoint of a step; a collective."""
-    found = parallel.is_first() and step in _steps(directory)
-    return bool(parallel.broadcast(found and not _is_damaged(directory / str(step))))
+def _first_finds_damage(folder: Path) -> bool:
+    """Returns whether process 0 finds a checkpoint damaged; a collective."""
+    return bool(parallel.broadcast(parallel.is_first() and _is_damaged(folder)))
 
 
 def _is_damaged(folder: Path) -> bool:
